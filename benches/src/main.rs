@@ -1,0 +1,3 @@
+//! Tidegate beside its peers, as tables.
+
+fn main() {}

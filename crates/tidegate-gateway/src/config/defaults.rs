@@ -1,0 +1,151 @@
+//! Every default, in one place.
+
+use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+
+use super::{
+    model::{
+        BodyBound, Bounds, Breaker, BreakerSetting, Connections, Listen, Log, LogFormat, Off, Retry, Timeout,
+    },
+    units::{ByteSize, HumanDuration},
+};
+
+const fn count(n: u32) -> NonZeroU32 {
+    NonZeroU32::new(n).expect("a default count is not zero")
+}
+
+const fn secs(n: u64) -> HumanDuration {
+    HumanDuration(Duration::from_secs(n))
+}
+
+pub(super) fn default_store() -> String {
+    "memory://".into()
+}
+
+pub(super) fn default_namespace() -> String {
+    "tidegate".into()
+}
+
+pub(super) const fn default_drain() -> HumanDuration {
+    secs(30)
+}
+
+pub(super) fn default_http() -> SocketAddr {
+    ([127, 0, 0, 1], 8080).into()
+}
+
+pub(super) fn default_admin() -> SocketAddr {
+    ([127, 0, 0, 1], 9900).into()
+}
+
+pub(super) const fn default_timeout() -> Timeout {
+    Timeout::After(secs(30))
+}
+
+pub(super) const fn default_idle_body() -> Timeout {
+    Timeout::After(secs(60))
+}
+
+pub(super) const fn default_queue() -> u32 {
+    1000
+}
+
+pub(super) const fn default_max_wait() -> HumanDuration {
+    HumanDuration(Duration::from_millis(500))
+}
+
+pub(super) const fn default_connections() -> NonZeroU32 {
+    count(250)
+}
+
+pub(super) const fn default_connect_timeout() -> HumanDuration {
+    secs(2)
+}
+
+/// Shorter than the 60 s to 75 s after which common servers close an idle connection, so that we close first.
+pub(super) const fn default_idle() -> HumanDuration {
+    secs(50)
+}
+
+pub(super) const fn default_failures() -> NonZeroU32 {
+    count(5)
+}
+
+pub(super) const fn default_within() -> HumanDuration {
+    secs(10)
+}
+
+pub(super) const fn default_open_for() -> HumanDuration {
+    secs(5)
+}
+
+pub(super) const fn default_probes() -> NonZeroU32 {
+    count(1)
+}
+
+pub(super) const fn default_retry_percent() -> u8 {
+    20
+}
+
+pub(super) const fn default_retry_min() -> u32 {
+    10
+}
+
+pub(super) const fn default_keys() -> NonZeroU32 {
+    count(1_000_000)
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { http: default_http(), tls: None, admin: default_admin() }
+    }
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self { max: default_connections(), connect_timeout: default_connect_timeout(), idle: default_idle() }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            failures: default_failures(),
+            within: default_within(),
+            open_for: default_open_for(),
+            probes: default_probes(),
+        }
+    }
+}
+
+impl Default for BreakerSetting {
+    fn default() -> Self {
+        Self::On(Breaker::default())
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { percent: default_retry_percent(), min_per_second: default_retry_min() }
+    }
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: count(20_000),
+            header_bytes: ByteSize(64 << 10),
+            header_count: 100,
+            body_bytes: BodyBound::Off(Off::Off),
+            header_timeout: secs(10),
+            keep_alive: secs(75),
+            min_body_rate: ByteSize(100),
+            streams: count(250),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into(), access: true }
+    }
+}

@@ -1,0 +1,6 @@
+//! The gateway `tidegate`: a reverse proxy and sidecar that is nothing but the library composed.
+
+#![forbid(unsafe_code)]
+
+pub mod body;
+pub mod config;
