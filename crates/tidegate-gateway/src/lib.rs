@@ -5,4 +5,6 @@
 pub mod body;
 pub mod config;
 pub mod key;
+pub mod proxy;
+pub mod refusal;
 pub mod route;

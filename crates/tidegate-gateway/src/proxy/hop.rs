@@ -1,0 +1,134 @@
+//! Header fields that end at this hop (RFC 9110 §7.6.1).
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes the fields that end here: those that RFC 9110 names and those that `Connection` lists.
+///
+/// `TE: trailers` is kept, because gRPC needs it end to end; `Trailer` is kept, because trailers are passed on.
+pub fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let listed: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .filter(|name| !ends_to_end(name))
+            .collect();
+        headers.remove(header::CONNECTION);
+        for name in listed {
+            headers.remove(name);
+        }
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    if let Some(te) = headers.get(header::TE) {
+        let trailers =
+            te.as_bytes().split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+        if trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        } else {
+            headers.remove(header::TE);
+        }
+    }
+}
+
+/// Fields that a `Connection` header may not take away, as that would change what the message means.
+fn ends_to_end(name: &HeaderName) -> bool {
+    [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::TE,
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::CACHE_CONTROL,
+        HeaderName::from_static("x-forwarded-for"),
+        HeaderName::from_static("x-forwarded-proto"),
+        HeaderName::from_static("x-forwarded-host"),
+        header::FORWARDED,
+    ]
+    .contains(name)
+}
+
+/// Whether the message asks for an upgrade, and to what.
+pub fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let protocol = headers.get(header::UPGRADE)?;
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .any(|value| {
+            value.as_bytes().split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        })
+        .then_some(protocol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripped(fields: &[(&'static str, &'static str)]) -> Vec<(String, String)> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        strip(&mut headers);
+        let mut left: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        left.sort();
+        left
+    }
+
+    #[test]
+    fn what_ends_at_a_hop_goes_no_further() {
+        let left = stripped(&[
+            ("connection", "keep-alive, X-Internal"),
+            ("connection", "x-second"),
+            ("keep-alive", "timeout=5"),
+            ("x-internal", "1"),
+            ("x-second", "1"),
+            ("proxy-connection", "close"),
+            ("proxy-authorization", "Basic x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("te", "gzip"),
+            ("accept", "*/*"),
+        ]);
+        assert_eq!(left, [("accept".into(), "*/*".into())]);
+    }
+
+    #[test]
+    fn te_trailers_passes_as_grpc_needs_it() {
+        assert_eq!(stripped(&[("te", "gzip, Trailers")]), [("te".into(), "trailers".into())]);
+        assert_eq!(stripped(&[("connection", "te"), ("te", "trailers")]), [("te".into(), "trailers".into())]);
+    }
+
+    #[test]
+    fn a_connection_header_takes_no_meaning_away() {
+        let left =
+            stripped(&[("connection", "authorization, host, x-forwarded-for"), ("authorization", "x")]);
+        assert_eq!(left, [("authorization".into(), "x".into())]);
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_of_its_fields() {
+        let mut headers = HeaderMap::new();
+        headers.insert("upgrade", HeaderValue::from_static("websocket"));
+        assert_eq!(upgrade(&headers), None);
+        headers.insert("connection", HeaderValue::from_static("keep-alive, Upgrade"));
+        assert_eq!(upgrade(&headers).unwrap(), "websocket");
+    }
+}
