@@ -4,3 +4,4 @@
 
 pub mod body;
 pub mod config;
+pub mod example;
