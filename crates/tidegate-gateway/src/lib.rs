@@ -9,3 +9,4 @@ pub mod key;
 pub mod proxy;
 pub mod refusal;
 pub mod route;
+pub mod example;
