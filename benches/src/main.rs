@@ -1,3 +1,24 @@
-//! Tidegate beside its peers, as tables.
+//! Tidegate beside its peers, as tables: what a guard costs a call, and what it does when things go wrong.
+//!
+//! `cargo run --release -p tidegate-benches [-- [--quick] [--markdown] [FILTER]]`. A filter picks tables by a part
+//! of their title. One file for each guard; `harness` times, counts and prints.
 
-fn main() {}
+mod breaker;
+mod harness;
+
+use std::process::ExitCode;
+
+use harness::{Options, Suite};
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut suite = Suite::new(options);
+    breaker::tables(&mut suite);
+    suite.finish()
+}
