@@ -4,6 +4,10 @@
 
 pub mod clock;
 mod gate;
+mod secret;
+mod server_url;
 
 pub use gate::{Gate, Permit};
+pub use secret::{REDACTED, Secret};
+pub use server_url::{Credentials, InvalidServerUrl, Server, ServerUrl, redacted_url};
 pub use tidegate_core::{By, Call, Instant, Outcome, Priority, Rate, Refused};

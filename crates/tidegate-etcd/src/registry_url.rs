@@ -1,0 +1,173 @@
+//! Which registry a URL means.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use tidegate::{Credentials, InvalidServerUrl, Server, ServerUrl};
+
+/// Where services are looked up. `Display` prints it with the password as `***`.
+///
+/// | URL | registry |
+/// |---|---|
+/// | `etcd://[user:pass@]a:2379,b:2379/prefix/` | etcd; `etcds://` over TLS |
+/// | `file:services.yaml` | a file |
+/// | `dns:orders.example:9001` | the addresses of a name, on one port |
+/// | `srv:_http._tcp.orders.example` | SRV records |
+///
+/// # Examples
+/// ```
+/// use tidegate_etcd::RegistryUrl;
+///
+/// let url: RegistryUrl = "etcd://gate:hunter2@10.0.0.1,10.0.0.2/tidegate/".parse()?;
+/// assert_eq!(url.to_string(), "etcd://gate:***@10.0.0.1:2379,10.0.0.2:2379/tidegate/");
+/// # Ok::<(), tidegate_etcd::InvalidRegistryUrl>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryUrl {
+    /// etcd v3.
+    Etcd {
+        /// Members to ask, at least one.
+        members: Vec<Server>,
+        /// The prefix of every key, with its last slash and without the first; may be empty.
+        prefix: String,
+        /// Whether connections are over TLS.
+        tls: bool,
+        /// Who logs in, if authentication is on.
+        credentials: Option<Credentials>,
+    },
+    /// A file that lists services.
+    File(PathBuf),
+    /// The addresses of a name.
+    Dns(Server),
+    /// The SRV records of a name.
+    Srv(String),
+}
+
+/// What is wrong with a registry's URL.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRegistryUrl {
+    /// The URL itself.
+    #[error(transparent)]
+    Url(#[from] InvalidServerUrl),
+    /// No registry has this scheme.
+    #[error("no registry has this scheme; write etcd://, etcds://, file:, dns: or srv:")]
+    Scheme,
+    /// `file:` without a path.
+    #[error("the path is missing; write file:PATH")]
+    Path,
+    /// `dns:` without a name and a port.
+    #[error("a name and a port are missing; write dns:NAME:PORT, like dns:orders.example:9001")]
+    Dns,
+    /// `srv:` without a name.
+    #[error("the name is missing or is not one; write srv:NAME, like srv:_http._tcp.orders.example")]
+    Srv,
+}
+
+impl FromStr for RegistryUrl {
+    type Err = InvalidRegistryUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRegistryUrl> {
+        let (scheme, rest) = text.split_once(':').ok_or(InvalidRegistryUrl::Scheme)?;
+        match scheme.to_ascii_lowercase().as_str() {
+            scheme @ ("etcd" | "etcds") => {
+                let url = ServerUrl::parse(text, 2379)?;
+                let prefix = url.path().trim_matches('/');
+                Ok(Self::Etcd {
+                    members: url.servers().to_vec(),
+                    prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+                    tls: scheme == "etcds",
+                    credentials: url.credentials().cloned(),
+                })
+            }
+            "file" => match rest.strip_prefix("//").unwrap_or(rest) {
+                "" => Err(InvalidRegistryUrl::Path),
+                path => Ok(Self::File(path.into())),
+            },
+            "dns" => {
+                let wrong = InvalidRegistryUrl::Dns;
+                if rest.is_empty() || rest.starts_with('/') || rest.contains(['@', '/']) {
+                    return Err(wrong);
+                }
+                match ServerUrl::parse(&format!("dns://{rest}"), 0)?.servers() {
+                    [server] if server.port > 0 => Ok(Self::Dns(server.clone())),
+                    _ => Err(wrong),
+                }
+            }
+            "srv" => {
+                let label = |label: &str| {
+                    !label.is_empty()
+                        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+                };
+                if rest.trim_end_matches('.').split('.').all(label) {
+                    Ok(Self::Srv(rest.to_ascii_lowercase()))
+                } else {
+                    Err(InvalidRegistryUrl::Srv)
+                }
+            }
+            _ => Err(InvalidRegistryUrl::Scheme),
+        }
+    }
+}
+
+impl fmt::Display for RegistryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Etcd { members, prefix, tls, credentials } => {
+                f.write_str(if *tls { "etcds://" } else { "etcd://" })?;
+                if let Some(Credentials { user, .. }) = credentials {
+                    write!(f, "{}:***@", user.escape_debug())?;
+                }
+                for (n, member) in members.iter().enumerate() {
+                    write!(f, "{}{member}", if n > 0 { "," } else { "" })?;
+                }
+                write!(f, "/{prefix}")
+            }
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Dns(server) => write!(f, "dns:{server}"),
+            Self::Srv(name) => write!(f, "srv:{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_and_printed_in_full() {
+        for (text, shown) in [
+            ("etcd://h", "etcd://h:2379/"),
+            ("etcds://a:1,b:2/x/y", "etcds://a:1,b:2/x/y/"),
+            ("etcd://u:p@[::1]/tidegate/", "etcd://u:***@[::1]:2379/tidegate/"),
+            ("file:services.yaml", "file:services.yaml"),
+            ("file:///etc/services.yaml", "file:/etc/services.yaml"),
+            ("dns:orders.example:9001", "dns:orders.example:9001"),
+            ("srv:_http._tcp.orders.example", "srv:_http._tcp.orders.example"),
+        ] {
+            let url: RegistryUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_says_what_is_wrong_without_the_password() {
+        use InvalidRegistryUrl as Wrong;
+        for (text, wrong) in [
+            ("", Wrong::Scheme),
+            ("consul://h", Wrong::Scheme),
+            ("etcd:h", Wrong::Url(InvalidServerUrl::Scheme)),
+            ("etcd://", Wrong::Url(InvalidServerUrl::NoHost)),
+            ("etcd://u:p/w@h", Wrong::Url(InvalidServerUrl::RawPassword)),
+            ("file:", Wrong::Path),
+            ("dns:orders", Wrong::Dns),
+            ("dns:a:1,b:2", Wrong::Dns),
+            ("dns:", Wrong::Dns),
+            ("dns:orders:x", Wrong::Url(InvalidServerUrl::Port("x".into()))),
+            ("srv:", Wrong::Srv),
+            ("srv:a..b", Wrong::Srv),
+        ] {
+            assert_eq!(text.parse::<RegistryUrl>(), Err(wrong), "{text}");
+        }
+        let url: RegistryUrl = "etcd://u:hunter2@h".parse().unwrap();
+        assert!(!format!("{url} {url:?}").contains("hunter2"));
+    }
+}
