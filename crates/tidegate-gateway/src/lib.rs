@@ -4,3 +4,5 @@
 
 pub mod body;
 pub mod config;
+pub mod state;
+pub mod telemetry;
