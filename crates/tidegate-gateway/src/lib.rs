@@ -10,3 +10,5 @@ pub mod proxy;
 pub mod refusal;
 pub mod route;
 pub mod example;
+pub mod state;
+pub mod telemetry;

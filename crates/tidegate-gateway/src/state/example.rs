@@ -1,0 +1,104 @@
+//! A state to look at.
+
+use super::*;
+
+/// A state with one of everything, for tests and screenshots.
+pub(crate) fn example() -> State {
+    let durations = Durations::from_buckets(vec![(0.001, 90), (0.01, 9), (f64::INFINITY, 1)], 0.25);
+    let endpoint = |authority: &str, breaker| EndpointState {
+        authority: authority.into(),
+        in_flight: 21,
+        breaker: Some(breaker),
+        connections: ConnectionsState { open: 24, idle: 3, waiting: 0, max: 250, opened: 31, failed: 2 },
+    };
+    let open = BreakerState {
+        state: BreakerPhase::Open,
+        since_seconds: 1.5,
+        retry_in_seconds: Some(3.5),
+        opened: 2,
+        refused: 17,
+    };
+    State {
+        version: "0.1.0".into(),
+        uptime_seconds: 93_784.0,
+        not_ready: None,
+        config: ConfigState {
+            source: "/etc/tidegate.yaml".into(),
+            hash: "9f86d081".into(),
+            loaded_at_seconds: 1_700_000_000.0,
+            reloads: 3,
+            failed_reloads: 1,
+            last_reload_error: Some("line 3: unknown key `upsteams`; did you mean `upstreams`?".into()),
+        },
+        listeners: vec![ListenerState {
+            name: "http".into(),
+            address: "127.0.0.1:8080".into(),
+            tls: false,
+            accepting: true,
+            connections: 118,
+            max_connections: 20_000,
+            accepted: 5021,
+            refused: 0,
+        }],
+        routes: vec![RouteState {
+            name: "orders".into(),
+            upstream: "orders".into(),
+            limits: vec!["per-client".into(), "backend".into()],
+            ..RouteState::default()
+        }],
+        limits: vec![
+            LimitState {
+                name: "backend".into(),
+                rate: "5000/s".into(),
+                algorithm: "fixed-window".into(),
+                shadow: true,
+                keys: 1,
+                max_keys: 1_000_000,
+                admitted: 120_000,
+                refused: 12,
+                ..LimitState::default()
+            },
+            LimitState {
+                name: "per-client".into(),
+                rate: "1000/s".into(),
+                burst: Some(1000),
+                algorithm: "token-bucket".into(),
+                key: vec!["header:x-api-key".into()],
+                shadow: false,
+                keys: 412_003,
+                max_keys: 1_000_000,
+                admitted: 119_958,
+                refused: 42,
+            },
+        ],
+        upstreams: vec![UpstreamState {
+            name: "orders".into(),
+            in_flight: Some(InFlightState {
+                limit: 50,
+                in_flight: 42,
+                queued: 7,
+                queue: 1000,
+                admitted: 119_900,
+                refused: [("queue-full".to_owned(), 40), ("wait-too-long".to_owned(), 18)].into(),
+                cancelled: 3,
+                wait: durations.clone(),
+                hold: durations,
+                held_long: 1,
+            }),
+            retries: 4,
+            endpoints: vec![
+                endpoint(
+                    "127.0.0.1:9001",
+                    BreakerState { since_seconds: 93_000.0, ..BreakerState::default() },
+                ),
+                endpoint("127.0.0.1:9002", open),
+            ],
+        }],
+        refusals: Vec::new(),
+        telemetry: TelemetryState {
+            access_log_lines: 120_000,
+            spans_exported: 1200,
+            ..TelemetryState::default()
+        },
+    }
+}

@@ -1,0 +1,341 @@
+//! The metrics by name: counters of routes, and gauges and counters out of a state.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeLabelSet, MetricEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::{Registry, Unit},
+};
+
+use super::{
+    process,
+    route::{RouteMetrics, Totals},
+};
+use crate::state::{BreakerPhase, Durations, EndpointState, InFlightState, ListenerState, State};
+
+/// Writes the OpenMetrics page.
+pub(super) fn render(state: State, routes: Vec<Arc<RouteMetrics>>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Snapshot { state, routes }));
+    let mut page = String::with_capacity(16 << 10);
+    text::encode(&mut page, &registry).expect("writing to a string does not fail");
+    page
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    state: State,
+    routes: Vec<Arc<RouteMetrics>>,
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.gateway(&mut page)?;
+        self.routes(&mut page)?;
+        self.limits(&mut page)?;
+        self.upstreams(&mut page)?;
+        self.endpoints(&mut page)?;
+        process::encode(&mut page)
+    }
+}
+
+impl Snapshot {
+    fn gateway(&self, page: &mut Page) -> fmt::Result {
+        let State { version, uptime_seconds, not_ready, config, listeners, telemetry, .. } = &self.state;
+        page.info("tidegate_build", "The running version", &[("version", version.as_str())])?;
+        page.gauge("tidegate_uptime", "Time since the process started", SECONDS, [(NONE, *uptime_seconds)])?;
+        let ready = if not_ready.is_none() { 1.0 } else { 0.0 };
+        page.gauge("tidegate_ready", "Whether the gateway takes calls", None, [(NONE, ready)])?;
+
+        page.info("tidegate_config", "The running configuration", &[("hash", config.hash.as_str())])?;
+        let loaded = [(NONE, config.loaded_at_seconds)];
+        page.gauge("tidegate_config_loaded_timestamp", "When it was loaded", SECONDS, loaded)?;
+        let last = if config.last_reload_error.is_none() { 1.0 } else { 0.0 };
+        page.gauge("tidegate_config_last_reload_successful", "Whether it took effect", None, [(NONE, last)])?;
+        page.counter(
+            "tidegate_config_reloads",
+            "Reloads by their result",
+            None,
+            [([("result", "applied")], config.reloads), ([("result", "refused")], config.failed_reloads)],
+        )?;
+
+        let rows = |of: fn(&ListenerState) -> u64| {
+            listeners.iter().map(move |l| ([("listener", l.name.as_str())], of(l)))
+        };
+        page.gauge(
+            "tidegate_listener_connections",
+            "Client connections now",
+            None,
+            floats(rows(|l| l.connections)),
+        )?;
+        page.gauge(
+            "tidegate_listener_connections_max",
+            "Most at once",
+            None,
+            floats(rows(|l| l.max_connections)),
+        )?;
+        page.counter("tidegate_listener_accepted", "Connections taken", None, rows(|l| l.accepted))?;
+        page.counter(
+            "tidegate_listener_refused",
+            "Connections closed at the door",
+            None,
+            rows(|l| l.refused),
+        )?;
+
+        let lines = telemetry.access_log_lines;
+        page.counter("tidegate_access_log_lines", "Lines handed to the writer", None, [(NONE, lines)])?;
+        let dropped = telemetry.access_log_dropped;
+        page.counter(
+            "tidegate_access_log_dropped",
+            "Lines dropped, the reader being slow",
+            None,
+            [(NONE, dropped)],
+        )?;
+        page.counter(
+            "tidegate_spans",
+            "Sampled spans by what became of them",
+            None,
+            [
+                ([("result", "exported")], telemetry.spans_exported),
+                ([("result", "dropped")], telemetry.spans_dropped),
+                ([("result", "failed")], telemetry.spans_failed),
+            ],
+        )
+    }
+
+    fn routes(&self, page: &mut Page) -> fmt::Result {
+        let routes: Vec<(&str, &str, Totals)> =
+            self.routes.iter().map(|r| (&**r.route(), &**r.upstream(), r.totals())).collect();
+        page.counter(
+            "tidegate_requests",
+            "Calls that are over, by the status code sent to the client",
+            None,
+            each(&routes, "code", |t| t.codes.iter().map(|(code, n)| (code.as_str(), *n)).collect()),
+        )?;
+        page.counter(
+            "tidegate_requests_by_protocol",
+            "Calls that are over, by how they were spoken",
+            None,
+            each(&routes, "protocol", |t| t.protocols.clone()),
+        )?;
+        page.counter(
+            "tidegate_grpc_responses",
+            "gRPC calls that are over, by the status that ended them",
+            None,
+            each(&routes, "grpc_status", |t| t.grpc.iter().map(|(code, n)| (code.as_str(), *n)).collect()),
+        )?;
+        page.counter(
+            "tidegate_refusals",
+            "Calls refused and not sent, by the rule that refused",
+            None,
+            each(&routes, "by", |t| t.refused.clone()),
+        )?;
+        let labels = routes
+            .iter()
+            .map(|(route, upstream, totals)| ([("route", *route), ("upstream", *upstream)], totals));
+        page.histogram(
+            "tidegate_request_duration",
+            "Whole calls, from request head to end of the response body",
+            labels.clone().map(|(pair, totals)| (pair, &totals.duration)),
+        )?;
+        page.histogram(
+            "tidegate_response_head_duration",
+            "From request head to the upstream's response head",
+            labels.clone().map(|(pair, totals)| (pair, &totals.head)),
+        )?;
+        let requests = labels.clone().map(|(pair, totals)| (pair, totals.request_bytes));
+        page.counter("tidegate_request", "Request bodies passed on", BYTES, requests)?;
+        let responses = labels.map(|(pair, totals)| (pair, totals.response_bytes));
+        page.counter("tidegate_response", "Response bodies passed on", BYTES, responses)
+    }
+
+    fn limits(&self, page: &mut Page) -> fmt::Result {
+        let limits = &self.state.limits;
+        page.counter(
+            "tidegate_limit_decisions",
+            "Decisions of a limit on calls per time; one in shadow refuses nobody",
+            None,
+            limits.iter().flat_map(|limit| {
+                let refused = if limit.shadow { "shadow-refused" } else { "refused" };
+                [("admitted", limit.admitted), (refused, limit.refused)].map(|(decision, count)| {
+                    ([("limit", limit.name.as_str()), ("decision", decision)], count)
+                })
+            }),
+        )?;
+        let keys = limits.iter().map(|limit| ([("limit", limit.name.as_str())], limit.keys as f64));
+        page.gauge("tidegate_limit_keys", "Keys remembered", None, keys)?;
+        let most = limits.iter().map(|limit| ([("limit", limit.name.as_str())], limit.max_keys as f64));
+        page.gauge("tidegate_limit_keys_max", "Most keys remembered", None, most)
+    }
+
+    fn upstreams(&self, page: &mut Page) -> fmt::Result {
+        let limited = || {
+            let upstreams = self.state.upstreams.iter();
+            upstreams.filter_map(|upstream| Some((upstream.name.as_str(), upstream.in_flight.as_ref()?)))
+        };
+        let rows = |of: fn(&InFlightState) -> u64| {
+            limited().map(move |(name, state)| ([("upstream", name)], of(state)))
+        };
+        let gauges: [Named<InFlightState>; 4] = [
+            ("tidegate_in_flight", "Calls in flight", |s| s.in_flight),
+            ("tidegate_in_flight_limit", "Most calls in flight", |s| s.limit),
+            ("tidegate_queued", "Callers waiting for a permit", |s| s.queued),
+            ("tidegate_queue_limit", "Most callers waiting", |s| s.queue),
+        ];
+        for (name, help, of) in gauges {
+            page.gauge(name, help, None, floats(rows(of)))?;
+        }
+        page.counter("tidegate_admitted", "Calls given a permit", None, rows(|s| s.admitted))?;
+        page.counter("tidegate_queue_cancelled", "Callers that left the queue", None, rows(|s| s.cancelled))?;
+        page.counter("tidegate_held_long", "Permits held unusually long", None, rows(|s| s.held_long))?;
+        page.counter(
+            "tidegate_in_flight_refusals",
+            "Calls the limiter refused, by the rule that refused",
+            None,
+            limited().flat_map(|(name, state)| {
+                let refused = state.refused.iter();
+                refused.map(move |(by, count)| ([("upstream", name), ("by", by.as_str())], *count))
+            }),
+        )?;
+        let waits = limited().map(|(name, state)| ([("upstream", name)], &state.wait));
+        page.histogram("tidegate_wait", "How long admitted calls waited for a permit", waits)?;
+        let holds = limited().map(|(name, state)| ([("upstream", name)], &state.hold));
+        page.histogram("tidegate_hold", "How long calls held their permit", holds)?;
+        let retries = self.state.upstreams.iter().map(|u| ([("upstream", u.name.as_str())], u.retries));
+        page.counter("tidegate_retries", "Retries of calls that surely were not sent", None, retries)
+    }
+
+    fn endpoints(&self, page: &mut Page) -> fmt::Result {
+        let all = || {
+            self.state.upstreams.iter().flat_map(|upstream| {
+                let labels = |e| [("upstream", upstream.name.as_str()), ("endpoint", authority(e))];
+                upstream.endpoints.iter().map(move |endpoint| (labels(endpoint), endpoint))
+            })
+        };
+        let gauges: [Named<EndpointState>; 5] = [
+            ("tidegate_endpoint_in_flight", "Calls at an endpoint", |e| e.in_flight),
+            ("tidegate_endpoint_connections", "Connections to it", |e| e.connections.open),
+            ("tidegate_endpoint_connections_idle", "Those without a call", |e| e.connections.idle),
+            ("tidegate_endpoint_connections_max", "Most connections to it", |e| e.connections.max),
+            ("tidegate_endpoint_waiting", "Calls waiting for a connection", |e| e.connections.waiting),
+        ];
+        for (name, help, of) in gauges {
+            page.gauge(name, help, None, all().map(|(labels, endpoint)| (labels, of(endpoint) as f64)))?;
+        }
+        let opened = all().map(|(labels, endpoint)| (labels, endpoint.connections.opened));
+        page.counter("tidegate_endpoint_connects", "Connections made", None, opened)?;
+        let failed = all().map(|(labels, endpoint)| (labels, endpoint.connections.failed));
+        page.counter("tidegate_endpoint_connect_failures", "Attempts to connect that failed", None, failed)?;
+
+        let breakers = || all().filter_map(|(labels, endpoint)| Some((labels, endpoint.breaker.as_ref()?)));
+        let states = breakers().flat_map(|([upstream, endpoint], breaker)| {
+            BreakerPhase::ALL.map(|phase| {
+                let is = if phase == breaker.state { 1.0 } else { 0.0 };
+                ([upstream, endpoint, ("state", phase.as_str())], is)
+            })
+        });
+        page.gauge("tidegate_breaker_state", "1 for the state that the breaker is in", None, states)?;
+        let opened = breakers().map(|(labels, breaker)| (labels, breaker.opened));
+        page.counter("tidegate_breaker_opened", "How often the breaker opened", None, opened)?;
+        let refused = breakers().map(|(labels, breaker)| (labels, breaker.refused));
+        page.counter("tidegate_breaker_refusals", "Calls that the breaker refused", None, refused)
+    }
+}
+
+/// A metric's name, its help, and where its value is.
+type Named<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+fn authority(endpoint: &EndpointState) -> &str {
+    &endpoint.authority
+}
+
+fn floats<L>(rows: impl Iterator<Item = (L, u64)>) -> impl Iterator<Item = (L, f64)> {
+    rows.map(|(labels, value)| (labels, value as f64))
+}
+
+/// Rows of one counter per value of a label, for every route.
+fn each<'r>(
+    routes: &'r [(&'r str, &'r str, Totals)],
+    label: &'static str,
+    of: impl Fn(&'r Totals) -> Vec<(&'r str, u64)>,
+) -> impl Iterator<Item = ([(&'r str, &'r str); 3], u64)> {
+    routes.iter().flat_map(move |(route, upstream, totals)| {
+        let rows = of(totals).into_iter();
+        rows.map(move |(value, count)| ([("route", *route), ("upstream", *upstream), (label, value)], count))
+    })
+}
+
+/// No labels.
+pub(super) const NONE: [(&str, &str); 0] = [];
+pub(super) const SECONDS: Option<Unit> = Some(Unit::Seconds);
+pub(super) const BYTES: Option<Unit> = Some(Unit::Bytes);
+
+/// The page as it is written. A metric without rows is left out.
+pub(super) struct Page<'e>(DescriptorEncoder<'e>);
+
+impl Page<'_> {
+    fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str); 1]) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(labels)
+    }
+
+    pub(super) fn gauge<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        rows: impl IntoIterator<Item = (L, f64)>,
+    ) -> fmt::Result {
+        self.rows(name, help, unit, MetricType::Gauge, rows, |encoder, value| encoder.encode_gauge(&value))
+    }
+
+    pub(super) fn counter<L: EncodeLabelSet, V: EncodeCounterValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        rows: impl IntoIterator<Item = (L, V)>,
+    ) -> fmt::Result {
+        self.rows(name, help, unit, MetricType::Counter, rows, |encoder, value| {
+            encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        })
+    }
+
+    fn histogram<'d, L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (L, &'d Durations)>,
+    ) -> fmt::Result {
+        self.rows(name, help, SECONDS, MetricType::Histogram, rows, |encoder, durations| {
+            let Durations { sum_seconds, count, buckets, .. } = durations;
+            encoder.encode_histogram::<NoLabelSet>(*sum_seconds, *count, buckets, None)
+        })
+    }
+
+    fn rows<L: EncodeLabelSet, V>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        kind: MetricType,
+        rows: impl IntoIterator<Item = (L, V)>,
+        mut write: impl FnMut(&mut MetricEncoder, V) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut rows = rows.into_iter().peekable();
+        if rows.peek().is_none() {
+            return Ok(());
+        }
+        let mut encoder = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        for (labels, value) in rows {
+            // Without labels the name stands alone, not before an empty pair of braces.
+            match size_of_val(&labels) {
+                0 => write(&mut encoder, value)?,
+                _ => write(&mut encoder.encode_family(&labels)?, value)?,
+            }
+        }
+        Ok(())
+    }
+}
