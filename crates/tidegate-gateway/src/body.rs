@@ -10,6 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
+use crate::upload::Upload;
+
 /// Why a body ended early.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -17,7 +19,7 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub enum RequestBody {
     /// As it comes from the client.
-    Incoming(Incoming),
+    Incoming(Upload),
     /// A whole one, held in memory: the gateway's own requests.
     Whole(Full<Bytes>),
 }

@@ -12,3 +12,4 @@ pub mod route;
 pub mod example;
 pub mod state;
 pub mod telemetry;
+pub mod upload;
