@@ -3,13 +3,14 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod cli;
 pub mod config;
+pub mod example;
 pub mod flow;
 pub mod key;
 pub mod proxy;
 pub mod refusal;
 pub mod route;
-pub mod example;
 pub mod state;
 pub mod telemetry;
 pub mod upload;

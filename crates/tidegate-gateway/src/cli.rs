@@ -1,0 +1,91 @@
+//! The command line.
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use tidegate_core::Rate;
+use url::Url;
+
+/// Keeps the services that everybody depends on alive.
+///
+/// Without a command it is `tidegate serve`: a gateway on 127.0.0.1:8080 in front of a small built-in example.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 after an orderly end, 1 when it could not run or was aborted, 2 for a wrong command \
+                        line or configuration."
+)]
+pub struct Cli {
+    /// What to do. Default: serve the built-in example.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway.
+    Serve(Serve),
+    /// Validate a configuration without starting: exit 0, or 2 with every error at once.
+    Check {
+        /// The configuration file, YAML.
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration, for editors and CI.
+    Schema,
+}
+
+/// Where the configuration of a gateway comes from: a file, a few flags, or the built-in example.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Serve {
+    /// The configuration file; it is reloaded when it changes and on SIGHUP.
+    #[arg(long, short, value_name = "FILE", env = "TIDEGATE_CONFIG", conflicts_with_all = ["upstream", "rate", "in_flight", "listen"])]
+    pub config: Option<PathBuf>,
+    /// Guard this one service.
+    #[arg(long, value_name = "URL")]
+    pub upstream: Option<Url>,
+    /// With --upstream: calls per time for each client address, like 100/s.
+    #[arg(long, value_name = "RATE", requires = "upstream")]
+    pub rate: Option<Rate>,
+    /// With --upstream: calls in flight to the service.
+    #[arg(long, value_name = "N", requires = "upstream")]
+    pub in_flight: Option<NonZeroU32>,
+    /// The address for traffic. Default: 127.0.0.1:8080.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// The address for /live /ready /metrics /state /config. Default: 127.0.0.1:9900.
+    #[arg(long, value_name = "ADDR", conflicts_with = "config")]
+    pub admin: Option<SocketAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_make_no_sense_beside_a_file_or_without_an_upstream() {
+        for line in [
+            "tidegate serve --config a.yaml --upstream http://a",
+            "tidegate serve --rate 100/s",
+            "tidegate serve --in-flight 5",
+            "tidegate serve --upstream http://a --rate 100",
+            "tidegate serve --upstream http://a --in-flight 0",
+            "tidegate serve --upstream nonsense",
+            "tidegate check",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+        for line in
+            ["tidegate", "tidegate serve", "tidegate serve --upstream http://a --rate 100/s --in-flight 50"]
+        {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+}
