@@ -1,0 +1,39 @@
+# Tidegate: the few commands that a developer needs. `make help` lists them.
+
+CARGO ?= cargo
+BENCH_FLAGS ?=
+FUZZ_SECONDS ?= 30
+
+.DEFAULT_GOAL := help
+.PHONY: help test test-tools lint docs bench bench-guards bench-gateway fuzz
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: test-tools ## Install what the tests need, then run every test and every example in the docs
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		set -x; $(CARGO) nextest run --workspace --all-targets && $(CARGO) test --workspace --doc; \
+	else \
+		set -x; $(CARGO) test --workspace --all-targets && $(CARGO) test --workspace --doc; \
+	fi
+
+test-tools: ## Install the servers and load tools that the tests start (Debian packages)
+	@scripts/install-test-tools
+
+lint: ## Check the format and every lint, warnings as errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+docs: ## Build the API documentation, warnings as errors
+	RUSTDOCFLAGS="-Dwarnings" $(CARGO) doc --workspace --no-deps
+
+bench: bench-guards bench-gateway ## Run every benchmark and write docs/benchmarks.md (about 15 minutes)
+
+bench-guards: ## The cost of each guard beside its peers
+	$(CARGO) run --release -p tidegate-benches
+
+bench-gateway: test-tools ## The gateway beside nginx, HAProxy and Envoy; BENCH_FLAGS=--quick for a glance
+	scripts/bench-gateway $(BENCH_FLAGS)
+
+fuzz: ## Fuzz each target for FUZZ_SECONDS (30) seconds; needs cargo-fuzz and a nightly toolchain
+	scripts/fuzz $(FUZZ_SECONDS)
