@@ -4,6 +4,7 @@
 
 pub mod body;
 pub mod config;
+pub mod example;
 pub mod flow;
 pub mod key;
 pub mod proxy;
