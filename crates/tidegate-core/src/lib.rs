@@ -5,11 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod breaker;
+pub mod budget;
 mod call;
 mod instant;
 mod outcome;
 mod rate;
 mod refused;
+mod sliding;
 
 pub use call::{Call, Priority};
 pub use instant::{Instant, nanos};
