@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access_log;
 pub mod body;
 pub mod cli;
 pub mod config;
