@@ -3,6 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use failsafe::CircuitBreaker as _;
+use tidegate::{
+    Call, Gate, Outcome, Permit, Refused,
+    breaker::{Breaker, Settings},
+    clock,
+};
 use tower::{Service, ServiceExt, service_fn};
 use tower_resilience_circuitbreaker::CircuitBreakerLayer;
 
@@ -17,6 +22,13 @@ pub(crate) fn tables(suite: &mut Suite) {
 
 fn closed(suite: &mut Suite) {
     suite.timings("breaker: closed, success", |table| {
+        let call = Call::at(clock::now());
+        let breaker = Breaker::new(Settings::default()).expect("the defaults are valid");
+        table.ours("Breaker", breaker, move |breaker| {
+            let permit = breaker.try_enter(&call, "")?;
+            permit.settle(Outcome::Success, call.now);
+            Ok::<_, Refused>(())
+        });
         let recloser = recloser::Recloser::custom().open_wait(OPEN_FOR).build();
         table.peer("recloser", Arc::new(recloser), |recloser| recloser.call(|| Ok::<_, ()>(())));
         table.peer("failsafe", failsafe(), |breaker| breaker.call(|| Ok::<_, ()>(())));

@@ -28,7 +28,6 @@ pub use settings::{InvalidSettings, LONGEST_PERIOD, SHORTEST_PERIOD, Settings};
 pub use ticket::{Era, Ticket};
 
 use latency::Latency;
-use ticket::Progress;
 
 /// A dependency that asks for a longer pause than `open_for` gets at most this many times `open_for`.
 pub const LONGEST_RETRY_AFTER: u32 = 10;
@@ -221,16 +220,10 @@ impl Breaker {
     /// Whether a caller that walks away at `now` has waited longer than an answer takes. While that is not known, a
     /// call that used up its own deadline counts: a dependency that never answered anybody is not given for ever.
     fn is_evidence(&self, ticket: &Ticket, now: Instant) -> bool {
-        match ticket.progress {
-            Progress::Answered => false,
-            Progress::Waiting { since, deadline } => match self.latency.bound() {
-                Some(bound) => now.since(since) > bound,
-                None => {
-                    let waited = now.since(since);
-                    let timed_out = deadline.is_some_and(|deadline| now >= deadline);
-                    waited >= UNKNOWN_LATENCY || (timed_out && waited >= SHORTEST_EVIDENCE)
-                }
-            },
+        let Some(waited) = ticket.waited(now) else { return false };
+        match self.latency.bound() {
+            Some(bound) => waited > bound,
+            None => waited >= UNKNOWN_LATENCY || (ticket.timed_out(now) && waited >= SHORTEST_EVIDENCE),
         }
     }
 

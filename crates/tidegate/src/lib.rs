@@ -2,11 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod breaker;
 pub mod clock;
+pub mod event;
 mod gate;
 mod secret;
 mod server_url;
 
+pub use breaker::Breaker;
+pub use event::{Event, Observer};
 pub use gate::{Gate, Permit};
 pub use secret::{REDACTED, Secret};
 pub use server_url::{Credentials, InvalidServerUrl, Server, ServerUrl, redacted_url};

@@ -1,5 +1,7 @@
 //! What an admitted call carries, so that its end is judged by the breaker that admitted it and no later one.
 
+use std::time::Duration;
+
 use crate::{Call, Instant};
 
 /// A stretch of time in one state of one breaker. Every change of state begins the next one.
@@ -13,64 +15,80 @@ impl Era {
     pub const FIRST: Self = Self(1);
 
     /// Makes an era from its number.
+    #[inline]
     pub const fn from_number(number: u64) -> Self {
         Self(number)
     }
 
     /// Its number; eras are numbered upwards from 1.
+    #[inline]
     pub const fn number(self) -> u64 {
         self.0
     }
 
     /// The era after this one.
+    #[inline]
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// How far a call has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// It waits for its answer. Leaves when the answer begins.
-    Waiting { since: Instant, deadline: Option<Instant> },
-    /// The dependency has begun to answer: to walk away now says nothing about it.
-    Answered,
-}
-
-/// What an admitted call carries: the era that admitted it and how far it has come.
+/// What an admitted call carries: the era that admitted it, and how long it has waited.
+///
+/// Three plain words, because every call makes one, moves it and reads it: absence is [`Instant::NEVER`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     pub(super) era: Era,
-    pub(super) progress: Progress,
+    /// When the call began; never, once the dependency has begun to answer.
+    since: Instant,
+    /// When its caller gives up; never, if that is not known.
+    deadline: Instant,
 }
 
 impl Ticket {
     /// Makes the ticket of a call admitted in `era`.
+    #[inline]
     pub const fn new(era: Era, call: &Call) -> Self {
-        Self { era, progress: Progress::Waiting { since: call.now, deadline: call.deadline } }
+        let deadline = match call.deadline {
+            Some(deadline) => deadline,
+            None => Instant::NEVER,
+        };
+        Self { era, since: call.now, deadline }
     }
 
     /// The era in which the call was admitted.
+    #[inline]
     pub const fn era(&self) -> Era {
         self.era
     }
 
     /// Makes the ticket count nothing any more.
+    #[inline]
     pub const fn spend(&mut self) {
         self.era = Era::NONE;
     }
 
-    /// Marks that the answer has begun.
-    pub const fn answer(&mut self) {
-        self.progress = Progress::Answered;
+    /// Whether the ticket counts nothing in any era.
+    #[inline]
+    pub const fn is_spent(&self) -> bool {
+        self.era.0 == Era::NONE.0
     }
 
-    /// How long the call has waited for an answer, unless it has one.
-    pub const fn waited(&self, now: Instant) -> Option<std::time::Duration> {
-        match self.progress {
-            Progress::Waiting { since, .. } => Some(now.since(since)),
-            Progress::Answered => None,
-        }
+    /// Marks that the answer has begun.
+    #[inline]
+    pub const fn answer(&mut self) {
+        self.since = Instant::NEVER;
+    }
+
+    /// How long the call has waited for an answer, unless one has begun.
+    #[inline]
+    pub const fn waited(&self, now: Instant) -> Option<Duration> {
+        if self.since.as_nanos() == Instant::NEVER.as_nanos() { None } else { Some(now.since(self.since)) }
+    }
+
+    /// Whether the call has used up its own deadline.
+    pub(super) fn timed_out(&self, now: Instant) -> bool {
+        self.deadline != Instant::NEVER && now >= self.deadline
     }
 }

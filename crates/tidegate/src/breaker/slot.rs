@@ -1,0 +1,226 @@
+//! Where a breaker lives: a word that calls read without a lock, and the state machine behind a short one.
+//!
+//! A permit must outlive any borrow and a healthy call must write nothing that other threads read, not even a count
+//! of references. So slots are never freed: a permit points at its slot for ever, and a slot whose breaker is gone is
+//! handed to the next one with a later era, in which the old permits count nothing. Memory is bounded by the most
+//! breakers that existed at once.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tidegate_core::{
+    By, Call, Instant, Outcome, Refused,
+    breaker::{Breaker, Era, InvalidSettings, Phase, Settings, Ticket},
+    nanos,
+};
+
+use super::{
+    Snapshot,
+    sync::{AtomicU64, Mutex},
+};
+use crate::event::{Event, Observer};
+
+/// While closed, one success in this time is a sample of latency; the others write nothing.
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_millis(10);
+
+const CLOSED: u64 = 0;
+const OPEN: u64 = 1;
+const HALF_OPEN: u64 = 2;
+
+/// A breaker's place. The words come first, on a cache line that is written only when the state changes and when a
+/// sample is taken.
+#[repr(align(64))]
+pub(super) struct Slot {
+    /// The era, and in the last two bits the phase.
+    word: AtomicU64,
+    /// Nanoseconds at which the open period ends; read only while the word says open.
+    until: AtomicU64,
+    /// Nanoseconds from which the next success is a sample.
+    sample_at: AtomicU64,
+    tenant: Apart<Mutex<Tenant>>,
+}
+
+/// On a cache line of its own.
+#[repr(align(64))]
+struct Apart<T>(T);
+
+/// Who lives in the slot.
+struct Tenant {
+    breaker: Breaker,
+    told: Option<Told>,
+}
+
+/// Who is told of changes, and under which name.
+#[derive(Clone)]
+pub(super) struct Told {
+    pub(super) name: Arc<str>,
+    pub(super) observer: Arc<dyn Observer>,
+}
+
+impl Slot {
+    pub(super) fn new(settings: Settings, told: Option<Told>) -> Result<Self, InvalidSettings> {
+        let breaker = Breaker::new(settings)?;
+        let slot = Self {
+            word: AtomicU64::new(word(&breaker)),
+            until: AtomicU64::new(0),
+            sample_at: AtomicU64::new(0),
+            tenant: Apart(Mutex::new(Tenant { breaker, told })),
+        };
+        Ok(slot)
+    }
+
+    /// Lets a new breaker in, closed; permits of the one before count nothing from here on.
+    pub(super) fn let_to(&self, settings: Settings, told: Option<Told>) -> Result<(), InvalidSettings> {
+        let mut tenant = self.tenant.0.lock();
+        let era = tenant.breaker.era().next();
+        *tenant = Tenant { breaker: Breaker::resume(settings, era)?, told };
+        self.sample_at.store(0, Ordering::Relaxed);
+        self.publish(&tenant.breaker);
+        Ok(())
+    }
+
+    /// Forgets who was told.
+    pub(super) fn vacate(&self) {
+        let told = self.tenant.0.lock().told.take();
+        drop(told); // An observer's destructor is a stranger's code: not under the lock.
+    }
+
+    /// The era under way, if the breaker is closed: calls may go without asking further.
+    #[inline]
+    pub(super) fn closed(&self) -> Option<Era> {
+        let word = self.word.load(Ordering::Acquire);
+        (word & 3 == CLOSED).then_some(Era::from_number(word >> 2))
+    }
+
+    #[cold]
+    pub(super) fn admit(&self, call: &Call) -> Result<Ticket, Refused> {
+        if self.word.load(Ordering::Acquire) & 3 == OPEN {
+            let until = Instant::from_nanos(self.until.load(Ordering::Relaxed));
+            if call.now < until {
+                return Err(Refused::after(By::Breaker, until.since(call.now)));
+            }
+        }
+        self.decide(call.now, |breaker| breaker.admit(call))
+    }
+
+    pub(super) fn would_admit(&self, now: Instant) -> bool {
+        match self.word.load(Ordering::Acquire) & 3 {
+            CLOSED => true,
+            OPEN => now.as_nanos() >= self.until.load(Ordering::Relaxed),
+            _half_open => self.tenant.0.lock().breaker.would_admit(now),
+        }
+    }
+
+    #[inline]
+    pub(super) fn settle(&self, ticket: Ticket, outcome: Outcome, now: Instant) {
+        match self.standing(&ticket) {
+            Standing::Late => return,
+            Standing::Closed => match outcome {
+                Outcome::Ignore | Outcome::Unsent => return,
+                Outcome::Success if !self.takes_sample(&ticket, now) => return,
+                Outcome::Abandoned if ticket.waited(now).is_none() => return,
+                Outcome::Success | Outcome::Abandoned | Outcome::Overload { .. } => {}
+            },
+            Standing::Probe => {}
+        }
+        self.settle_locked(ticket, outcome, now);
+    }
+
+    #[cold]
+    fn settle_locked(&self, ticket: Ticket, outcome: Outcome, now: Instant) {
+        self.decide(now, |breaker| breaker.settle(ticket, outcome, now));
+    }
+
+    pub(super) fn answered(&self, ticket: &mut Ticket, now: Instant) {
+        match self.standing(ticket) {
+            Standing::Late => return,
+            Standing::Closed if !self.takes_sample(ticket, now) => return ticket.answer(),
+            Standing::Closed | Standing::Probe => {}
+        }
+        self.decide(now, |breaker| breaker.answered(ticket, now));
+    }
+
+    pub(super) fn reconfigure(&self, settings: Settings) -> Result<(), InvalidSettings> {
+        self.tenant.0.lock().breaker.reconfigure(settings)
+    }
+
+    pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
+        let tenant = self.tenant.0.lock();
+        let breaker = &tenant.breaker;
+        Snapshot {
+            phase: breaker.phase(),
+            era: breaker.era(),
+            failures: breaker.failures(now),
+            known_latency: breaker.known_latency(),
+            settings: breaker.settings(),
+        }
+    }
+
+    /// What a ticket counts for, without the lock.
+    #[inline]
+    pub(super) fn standing(&self, ticket: &Ticket) -> Standing {
+        let word = self.word.load(Ordering::Acquire);
+        if word >> 2 != ticket.era().number() {
+            return Standing::Late;
+        }
+        if word & 3 == CLOSED { Standing::Closed } else { Standing::Probe }
+    }
+
+    /// Whether it is this call's turn to be a sample. One thread at most is told so in each [`SAMPLE_EVERY`].
+    #[inline]
+    fn takes_sample(&self, ticket: &Ticket, now: Instant) -> bool {
+        let due = self.sample_at.load(Ordering::Relaxed);
+        if now.as_nanos() < due || ticket.waited(now).is_none() {
+            return false;
+        }
+        let next = now.as_nanos().saturating_add(nanos(SAMPLE_EVERY));
+        self.sample_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Locks, decides, unlocks, and only then tells of a change.
+    fn decide<R>(&self, now: Instant, verb: impl FnOnce(&mut Breaker) -> R) -> R {
+        let mut tenant = self.tenant.0.lock();
+        let (era, from) = (tenant.breaker.era(), tenant.breaker.phase());
+        let answer = verb(&mut tenant.breaker);
+        if tenant.breaker.era() == era {
+            return answer;
+        }
+        self.publish(&tenant.breaker);
+        let (era, to, told) = (tenant.breaker.era(), tenant.breaker.phase(), tenant.told.clone());
+        drop(tenant);
+        if let Some(Told { name, observer }) = told {
+            observer.observe(Event::BreakerChanged { name: &name, era, from, to, at: now });
+        }
+        answer
+    }
+
+    /// Shows the state to those who read without the lock; called under it.
+    fn publish(&self, breaker: &Breaker) {
+        if let Phase::Open { until } = breaker.phase() {
+            self.until.store(until.as_nanos(), Ordering::Relaxed);
+        }
+        self.word.store(word(breaker), Ordering::Release);
+    }
+}
+
+/// What a ticket counts for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is of an earlier era: nothing.
+    Late,
+    /// It was admitted while closed, and the breaker still is.
+    Closed,
+    /// It is a probe.
+    Probe,
+}
+
+fn word(breaker: &Breaker) -> u64 {
+    let phase = match breaker.phase() {
+        Phase::Closed => CLOSED,
+        Phase::Open { .. } => OPEN,
+        Phase::HalfOpen => HALF_OPEN,
+    };
+    breaker.era().number() << 2 | phase
+}
