@@ -23,13 +23,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-pub use self::line::AccessLine;
 use self::{
     stamp::Stamps,
     writer::{Batch, Queue},
 };
 use crate::{
     config::{Log, LogFormat},
+    record::CallRecord,
     telemetry::Sharded,
 };
 
@@ -105,7 +105,7 @@ impl AccessLog {
     }
 
     /// Appends a line. It never waits for the reader of the log.
-    pub fn write(&self, line: &AccessLine<'_>) {
+    pub fn write(&self, line: &CallRecord<'_>) {
         let shared = &*self.shared;
         if !shared.enabled.load(Relaxed) {
             return;

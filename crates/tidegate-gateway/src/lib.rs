@@ -15,3 +15,8 @@ pub mod route;
 pub mod state;
 pub mod telemetry;
 pub mod upload;
+pub mod logging;
+pub mod record;
+pub mod state;
+pub mod telemetry;
+pub mod trace;

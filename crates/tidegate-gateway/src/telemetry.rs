@@ -17,12 +17,7 @@ use std::{collections::HashMap, sync::Arc, thread};
 use parking_lot::Mutex;
 
 use self::refusals::Refusals;
-pub use self::{
-    histogram::Histogram,
-    route::{CallProtocol, Finished, RouteMetrics},
-    shard::Sharded,
-    text::Format,
-};
+pub use self::{histogram::Histogram, route::RouteMetrics, shard::Sharded, text::Format};
 use crate::state::{RouteState, State};
 
 /// Most pairs of route and upstream that are counted apart. Further ones share a pair of the name `(other)`.

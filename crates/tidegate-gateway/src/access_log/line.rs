@@ -3,59 +3,12 @@
 use std::{io::Write, net::IpAddr, time::Duration};
 
 use http::Version;
-use tidegate_core::{By, Instant};
 
 use super::{escape, stamp::Stamps};
-
-/// What is logged about one call. Values are as they were sent; the log makes them safe.
-#[derive(Clone, Copy, Debug)]
-pub struct AccessLine<'a> {
-    /// When the call began.
-    pub at: Instant,
-    /// The client's address.
-    pub client: IpAddr,
-    /// The method.
-    pub method: &'a str,
-    /// The request target: path and query.
-    pub target: &'a str,
-    /// The version of HTTP.
-    pub version: Version,
-    /// The `Host` or `:authority`.
-    pub host: Option<&'a [u8]>,
-    /// The `Referer`.
-    pub referer: Option<&'a [u8]>,
-    /// The `User-Agent`.
-    pub user_agent: Option<&'a [u8]>,
-    /// The status sent to the client.
-    pub status: u16,
-    /// The `grpc-status`, for gRPC.
-    pub grpc_status: Option<u16>,
-    /// Bytes of the request body.
-    pub request_bytes: u64,
-    /// Bytes of the response body.
-    pub response_bytes: u64,
-    /// From the request head to the end of the response body.
-    pub duration: Duration,
-    /// From the request head to the upstream's response head.
-    pub head_duration: Option<Duration>,
-    /// The name of the route.
-    pub route: &'a str,
-    /// The name of the upstream.
-    pub upstream: &'a str,
-    /// The endpoint that was called.
-    pub endpoint: Option<&'a str>,
-    /// The rule that refused.
-    pub refused: Option<By>,
-    /// The limit that refused.
-    pub limit: Option<&'a str>,
-    /// The request id.
-    pub request_id: &'a [u8],
-    /// The trace id.
-    pub trace_id: Option<u128>,
-}
+use crate::record::CallRecord;
 
 /// Appends the line for people.
-pub(super) fn text(out: &mut Vec<u8>, stamps: &mut Stamps, line: &AccessLine<'_>) {
+pub(super) fn text(out: &mut Vec<u8>, stamps: &mut Stamps, line: &CallRecord<'_>) {
     address(out, line.client);
     out.extend_from_slice(b" - - [");
     out.extend_from_slice(stamps.common(line.at).as_bytes());
@@ -66,9 +19,9 @@ pub(super) fn text(out: &mut Vec<u8>, stamps: &mut Stamps, line: &AccessLine<'_>
     out.push(b' ');
     out.extend_from_slice(version(line.version).as_bytes());
     out.extend_from_slice(b"\" ");
-    decimal(out, line.status.into());
+    decimal(out, line.finished.status.into());
     out.push(b' ');
-    decimal(out, line.response_bytes);
+    decimal(out, line.finished.response_bytes);
     for value in [line.referer, line.user_agent] {
         out.extend_from_slice(b" \"");
         escape::text(out, value.unwrap_or(b"-"));
@@ -94,7 +47,7 @@ pub(super) fn text(out: &mut Vec<u8>, stamps: &mut Stamps, line: &AccessLine<'_>
 }
 
 /// Appends the line for machines.
-pub(super) fn json(out: &mut Vec<u8>, stamps: &mut Stamps, line: &AccessLine<'_>) {
+pub(super) fn json(out: &mut Vec<u8>, stamps: &mut Stamps, line: &CallRecord<'_>) {
     out.extend_from_slice(b"{\"time\":\"");
     out.extend_from_slice(stamps.rfc3339(line.at).as_bytes());
     out.push(b'.');
@@ -102,7 +55,7 @@ pub(super) fn json(out: &mut Vec<u8>, stamps: &mut Stamps, line: &AccessLine<'_>
     out.extend_from_slice(b"Z\",\"client\":\"");
     address(out, line.client);
     out.extend_from_slice(b"\",\"status\":");
-    decimal(out, line.status.into());
+    decimal(out, line.finished.status.into());
     let mut quoted = |name: &str, value: Option<&[u8]>| {
         if let Some(value) = value {
             out.extend_from_slice(name.as_bytes());
@@ -123,7 +76,7 @@ pub(super) fn json(out: &mut Vec<u8>, stamps: &mut Stamps, line: &AccessLine<'_>
     quoted(",\"limit\":\"", line.limit.map(str::as_bytes));
     quoted(",\"request_id\":\"", Some(line.request_id));
     out.extend_from_slice(b",\"response_bytes\":");
-    decimal(out, line.response_bytes);
+    decimal(out, line.finished.response_bytes);
     let names = [
         ",\"grpc_status\":",
         ",\"request_bytes\":",
@@ -136,21 +89,21 @@ pub(super) fn json(out: &mut Vec<u8>, stamps: &mut Stamps, line: &AccessLine<'_>
 }
 
 /// What both kinds end with, under their own names.
-fn numbers(out: &mut Vec<u8>, line: &AccessLine<'_>, names: [&str; 5], quote: &[u8]) {
+fn numbers(out: &mut Vec<u8>, line: &CallRecord<'_>, names: [&str; 5], quote: &[u8]) {
     let [grpc_status, request_bytes, duration, head, trace] = names.map(str::as_bytes);
-    if let Some(code) = line.grpc_status {
+    if let Some(code) = line.finished.grpc_status {
         out.extend_from_slice(grpc_status);
         decimal(out, code.into());
     }
     out.extend_from_slice(request_bytes);
-    decimal(out, line.request_bytes);
+    decimal(out, line.finished.request_bytes);
     out.extend_from_slice(duration);
-    seconds(out, line.duration);
-    if let Some(duration) = line.head_duration {
+    seconds(out, line.finished.duration);
+    if let Some(duration) = line.finished.head_duration {
         out.extend_from_slice(head);
         seconds(out, duration);
     }
-    if let Some(id) = line.trace_id {
+    if let Some(id) = line.trace.trace_id() {
         for part in [trace, quote] {
             out.extend_from_slice(part);
         }

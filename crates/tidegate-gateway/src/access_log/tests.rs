@@ -1,49 +1,28 @@
-use std::{net::Ipv4Addr, sync::mpsc};
+use std::sync::mpsc;
 
-use http::Version;
-use tidegate_core::{By, Instant};
+use tidegate_core::By;
 
 use super::*;
+use crate::{record::Finished, trace::Tracer};
 
 fn log(format: LogFormat) -> Log {
     Log { format, ..Log::default() }
 }
 
-fn line<'a>() -> AccessLine<'a> {
-    AccessLine {
-        at: Instant::from_nanos(1_795_228_256_123_456_789),
-        client: Ipv4Addr::new(192, 0, 2, 10).into(),
-        method: "GET",
-        target: "/orders/1?page=2",
-        version: Version::HTTP_11,
-        host: Some(b"orders.example"),
-        referer: None,
-        user_agent: Some(b"curl/8.0"),
-        status: 200,
-        grpc_status: None,
-        request_bytes: 0,
-        response_bytes: 1024,
-        duration: Duration::from_micros(3_124),
-        head_duration: Some(Duration::from_micros(2_900)),
-        route: "orders",
-        upstream: "orders",
-        endpoint: Some("127.0.0.1:9001"),
-        refused: None,
-        limit: None,
-        request_id: b"00112233445566778899aabbccddeeff",
-        trace_id: None,
-    }
+fn line<'a>() -> CallRecord<'a> {
+    crate::record::example()
 }
 
-fn refused<'a>() -> AccessLine<'a> {
-    AccessLine {
-        status: 429,
-        grpc_status: Some(8),
+fn refused<'a>() -> CallRecord<'a> {
+    let mut headers = http::HeaderMap::new();
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    headers.insert("traceparent", parent.parse().unwrap());
+    CallRecord {
+        finished: Finished { status: 429, grpc_status: Some(8), head_duration: None, ..line().finished },
         endpoint: None,
-        head_duration: None,
         refused: Some(By::Quota),
         limit: Some("per-client"),
-        trace_id: Some(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736),
+        trace: Tracer::off().begin(&mut headers),
         ..line()
     }
 }
@@ -62,7 +41,7 @@ impl Write for Sink {
     }
 }
 
-fn render(format: LogFormat, lines: &[AccessLine<'_>]) -> String {
+fn render(format: LogFormat, lines: &[CallRecord<'_>]) -> String {
     let (sink, written) = mpsc::sync_channel(16);
     let access = AccessLog::start(&log(format), 1, Sink(sink)).unwrap();
     lines.iter().for_each(|line| access.write(line));
@@ -88,8 +67,8 @@ fn a_line_for_machines_is_one_json_object() {
 const HOSTILE: &[u8] =
     b"x\" 200 0\r\n1.2.3.4 - - [forged] \"\\\x1b[2J\x00\x7f\xff\xc2\x9b\xe2\x80\xa8\t\xc3\xa9";
 
-fn hostile<'a>() -> AccessLine<'a> {
-    AccessLine {
+fn hostile<'a>() -> CallRecord<'a> {
+    CallRecord {
         method: "GET\n\"",
         target: "/\u{9b}31m\"\\\r\n\u{2028}é",
         host: Some(HOSTILE),
@@ -129,7 +108,7 @@ fn nothing_a_client_sends_forges_a_json_field() {
 fn a_value_of_any_length_makes_a_line_of_bounded_length() {
     let long = "x".repeat(1 << 20);
     let log =
-        render(LogFormat::Text, &[AccessLine { target: &long, user_agent: Some(long.as_bytes()), ..line() }]);
+        render(LogFormat::Text, &[CallRecord { target: &long, user_agent: Some(long.as_bytes()), ..line() }]);
     assert!(log.len() < 10_000 && log.contains("xxx... HTTP/1.1"), "{}", log.len());
 }
 
@@ -141,8 +120,12 @@ fn durations_and_addresses_print_as_the_standard_library_does() {
     let log = render(
         LogFormat::Text,
         &[
-            AccessLine { client: v6, duration, ..line() },
-            AccessLine { client: mapped, response_bytes: u64::MAX, ..line() },
+            CallRecord { client: v6, finished: Finished { duration, ..line().finished }, ..line() },
+            CallRecord {
+                client: mapped,
+                finished: Finished { response_bytes: u64::MAX, ..line().finished },
+                ..line()
+            },
         ],
     );
     assert!(log.starts_with("2001:db8::1 - - ["), "{log}");
@@ -169,7 +152,7 @@ fn a_reader_that_stopped_costs_lines_and_no_call_waits() {
     let target = "x".repeat(4000);
     let mut calls = 0;
     while access.dropped() == 0 {
-        access.write(&AccessLine { target: &target, ..line() });
+        access.write(&CallRecord { target: &target, ..line() });
         calls += 1;
         assert!(calls < 10_000, "the queue is bounded");
     }

@@ -6,59 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use tidegate_core::{By, Instant, Refused};
 
 use super::{codes::Codes, histogram::Histogram, refusals::Refusals, shard::Sharded};
-use crate::state::{Durations, RefusalState, RouteState};
-
-/// How a call was spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CallProtocol {
-    /// HTTP/1.0 or HTTP/1.1.
-    Http1,
-    /// HTTP/2.
-    Http2,
-    /// gRPC, on HTTP/2.
-    Grpc,
-    /// A connection that was upgraded, like a WebSocket.
-    Upgrade,
-}
-
-impl CallProtocol {
-    const ALL: [Self; 4] = [Self::Http1, Self::Http2, Self::Grpc, Self::Upgrade];
-
-    /// The name used in metrics, logs and spans.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http1 => "http1",
-            Self::Http2 => "http2",
-            Self::Grpc => "grpc",
-            Self::Upgrade => "upgrade",
-        }
-    }
-}
-
-/// A call that is over, whatever its end: answered by the upstream, refused, failed, or left by its client (499).
-#[derive(Clone, Copy, Debug)]
-pub struct Finished {
-    /// The status sent to the client; 499 when the client went away before there was one.
-    pub status: u16,
-    /// The `grpc-status` that ended it, for gRPC.
-    pub grpc_status: Option<u16>,
-    /// From the request head to the end of the response body.
-    pub duration: Duration,
-    /// From the request head to the upstream's response head; none when the upstream never answered.
-    pub head_duration: Option<Duration>,
-    /// Bytes of the request body that were passed on.
-    pub request_bytes: u64,
-    /// Bytes of the response body that were passed on.
-    pub response_bytes: u64,
-    /// How the call was spoken.
-    pub protocol: CallProtocol,
-}
+use crate::{
+    record::{CallProtocol, Finished},
+    state::{Durations, RefusalState, RouteState},
+};
 
 /// Every rule that refuses, in the order of [`Counts::refused`].
 const RULES: [By; 11] = [

@@ -6,7 +6,10 @@ use std::{
 use tidegate_core::{By, Instant, Refused};
 
 use super::*;
-use crate::state::example;
+use crate::{
+    record::{CallProtocol, Finished},
+    state::example,
+};
 
 fn finished(status: u16) -> Finished {
     Finished {
