@@ -4,8 +4,10 @@
 
 pub mod clock;
 mod gate;
+pub mod limiter;
 mod secret;
 mod server_url;
+mod sync;
 
 pub use gate::{Gate, Permit};
 pub use secret::{REDACTED, Secret};
