@@ -8,7 +8,9 @@
 pub mod breaker;
 pub mod budget;
 mod call;
+pub mod gate;
 mod instant;
+pub mod limit;
 mod outcome;
 mod rate;
 mod refused;

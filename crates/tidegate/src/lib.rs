@@ -6,8 +6,10 @@ pub mod breaker;
 pub mod clock;
 pub mod event;
 mod gate;
+pub mod limiter;
 mod secret;
 mod server_url;
+mod sync;
 
 pub use breaker::Breaker;
 pub use event::{Event, Observer};

@@ -1,0 +1,145 @@
+//! How a limiter is set up.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tidegate_core::{
+    gate::{MOST, Order},
+    limit::{Fixed, InvalidLimit},
+};
+
+use super::{Limiter, Nested, Shared, permit::Ages, permits::Permits, stats::Stats};
+
+/// The settings of a limiter, checked when it is [built](Builder::build).
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct Builder {
+    limit: Option<Result<Fixed, InvalidLimit>>,
+    queue: u32,
+    settings: Settings,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) max_wait: Duration,
+    pub(super) order: Order,
+    pub(super) nested: Nested,
+    pub(super) measure_hold: bool,
+    pub(super) held_long: Option<Duration>,
+}
+
+impl Settings {
+    /// Whether anybody needs to know when a call ended.
+    pub(super) const fn is_timed(&self) -> bool {
+        self.measure_hold || self.held_long.is_some()
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            limit: None,
+            queue: 1000,
+            settings: Settings {
+                max_wait: Duration::from_millis(500),
+                order: Order::Fifo,
+                nested: Nested::Refuse,
+                measure_hold: false,
+                held_long: None,
+            },
+        }
+    }
+}
+
+impl Builder {
+    /// Most calls in flight, 1 to 1 048 575. Must be given, unless [`off`](Self::off) is.
+    pub fn limit(mut self, limit: i64) -> Self {
+        self.limit = Some(Fixed::new(limit));
+        self
+    }
+
+    /// No limit: calls are counted, and none waits.
+    pub fn off(mut self) -> Self {
+        self.limit = Some(Ok(Fixed::Off));
+        self
+    }
+
+    /// Most callers that wait at a time; 0 for none. Default: 1000.
+    pub fn queue(mut self, queue: u32) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// Longest wait for a permit; a call's deadline may shorten it. Default: 500 ms.
+    pub fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.settings.max_wait = max_wait;
+        self
+    }
+
+    /// Who goes first among those who wait. Default: [`Order::Fifo`].
+    pub fn order(mut self, order: Order) -> Self {
+        self.settings.order = order;
+        self
+    }
+
+    /// What a call inside this limiter gets that asks again. Default: [`Nested::Refuse`].
+    pub fn nested(mut self, nested: Nested) -> Self {
+        self.settings.nested = nested;
+        self
+    }
+
+    /// Keeps a histogram of how long permits are held. Default: none, because it reads the clock at a call's end.
+    pub fn measure_hold(mut self) -> Self {
+        self.settings.measure_hold = true;
+        self
+    }
+
+    /// Counts the permits held for longer than `age`, to find calls that never end. Default: none; each call then
+    /// passes a short lock twice.
+    pub fn watch_held_longer_than(mut self, age: Duration) -> Self {
+        self.settings.held_long = Some(age);
+        self
+    }
+
+    /// Makes the limiter.
+    ///
+    /// # Errors
+    /// [`InvalidLimiter`], with the value and the remedy.
+    pub fn build(self) -> Result<Limiter, InvalidLimiter> {
+        let limit = self.limit.ok_or(InvalidLimiter::NoLimit)?.map_err(InvalidLimiter::Limit)?;
+        if self.queue > MOST {
+            return Err(InvalidLimiter::Queue(self.queue));
+        }
+        let shared = Shared {
+            permits: Permits::new(limit.count(), self.queue, self.settings.order),
+            stats: Stats::new(self.settings.measure_hold),
+            ages: self.settings.held_long.map(|_| Ages::default()),
+            settings: self.settings,
+        };
+        Ok(Limiter { shared: Arc::new(shared) })
+    }
+}
+
+/// What is wrong with the settings of a limiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidLimiter {
+    /// Neither a limit nor `off` was given.
+    NoLimit,
+    /// The limit is none.
+    Limit(InvalidLimit),
+    /// The queue is longer than a limiter counts.
+    Queue(u32),
+}
+
+impl fmt::Display for InvalidLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoLimit => f.write_str("no limit was given; set `limit`, or `off` for no limit"),
+            Self::Limit(invalid) => invalid.fmt(f),
+            Self::Queue(queue) => {
+                write!(f, "a queue of {queue} is longer than {MOST}; set a shorter `queue`")
+            }
+        }
+    }
+}
+
+impl std::error::Error for InvalidLimiter {}
