@@ -6,13 +6,19 @@
 #![forbid(unsafe_code)]
 
 mod call;
+mod gcra;
 mod instant;
 mod outcome;
+mod quota;
 mod rate;
 mod refused;
+mod window;
 
 pub use call::{Call, Priority};
+pub use gcra::Gcra;
 pub use instant::{Instant, nanos};
 pub use outcome::Outcome;
+pub use quota::{Algorithm, Counter, Decision, Grant, InvalidQuota, Quota, QuotaBuilder, Standing};
 pub use rate::{InvalidRate, MAX_PERIOD, Rate};
 pub use refused::{By, Refused};
+pub use window::{Fixed, Sliding};
