@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tidegate_core::Instant;
@@ -56,6 +56,35 @@ pub struct Patience {
     pub deadline: Option<Instant>,
     /// The longest silence, of either side.
     pub idle: Option<Duration>,
+    /// What a client gets that is cut off.
+    pub last_words: LastWords,
+}
+
+/// What a client gets that is cut off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LastWords {
+    /// A broken connection or a reset stream, so that nobody takes the part for the whole.
+    #[default]
+    Reset,
+    /// gRPC trailers that say why.
+    GrpcTrailers,
+}
+
+impl LastWords {
+    fn frame(self, grpc_status: u16) -> Result<Frame<Bytes>, BodyError> {
+        match self {
+            Self::Reset => Err("the gateway cut this response: its time was up".into()),
+            Self::GrpcTrailers => {
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", grpc_status.into());
+                trailers.insert(
+                    "grpc-message",
+                    HeaderValue::from_static("the gateway cut this response: its time was up"),
+                );
+                Ok(Frame::trailers(trailers))
+            }
+        }
+    }
 }
 
 /// A body that ends `E` when it ends.
@@ -72,8 +101,8 @@ struct Shared<B, E> {
 enum State<B, E> {
     /// Frames may come. Ends by the body's own end, by a cut, or by drop.
     Live(Live<B, E>),
-    /// It was cut; the next poll is an error. Final.
-    Cut,
+    /// It was cut, for which gRPC has this status; the next poll says so. Exits: `Done`.
+    Cut(u16),
     /// Everything went by. Final.
     Done,
 }
@@ -129,8 +158,8 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut state = self.0.state.lock();
         let State::Live(live) = &mut *state else {
-            return Poll::Ready(match *state {
-                State::Cut => Some(Err("the gateway cut this response: its time was up".into())),
+            return Poll::Ready(match std::mem::replace(&mut *state, State::Done) {
+                State::Cut(grpc_status) => Some(self.0.patience.last_words.frame(grpc_status)),
                 State::Live(_) | State::Done => None,
             });
         };
@@ -166,7 +195,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &*self.0.state.lock() {
             State::Live(live) => live.body.is_end_stream(),
-            State::Cut => false,
+            State::Cut(_) => false,
             State::Done => true,
         }
     }
@@ -174,7 +203,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match &*self.0.state.lock() {
             State::Live(live) => live.body.size_hint(),
-            State::Cut => SizeHint::default(),
+            State::Cut(_) => SizeHint::default(),
             State::Done => SizeHint::with_exact(0),
         }
     }
@@ -228,7 +257,8 @@ impl<B: Send, E: Ending> Swept for Shared<B, E> {
         let mut state = self.state.lock();
         let State::Live(live) = &mut *state else { return };
         let Some(end) = live.overdue(&self.patience, now) else { return };
-        let State::Live(mut live) = std::mem::replace(&mut *state, State::Cut) else { return };
+        let grpc_status = if matches!(end, End::Silent | End::Stalled) { 14 } else { 4 };
+        let State::Live(mut live) = std::mem::replace(&mut *state, State::Cut(grpc_status)) else { return };
         drop(state);
         let waker = live.waker.take();
         live.end(end, Some(now));
@@ -395,6 +425,7 @@ mod tests {
         Patience {
             deadline: deadline.map(|ms| tidegate::clock::now() + Duration::from_millis(ms)),
             idle: idle.map(Duration::from_millis),
+            last_words: LastWords::Reset,
         }
     }
 
@@ -463,6 +494,17 @@ mod tests {
             assert!(flow.collect().await.is_err());
             assert_eq!(*told.0.lock(), [expected]);
         }
+        sweeping.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn grpc_is_told_in_trailers_why_it_was_cut() {
+        let sweeping = tokio::spawn(sweeper());
+        tokio::task::yield_now().await;
+        let patience = Patience { last_words: LastWords::GrpcTrailers, ..patience(Some(500), None) };
+        let flow = Flow::new(Scripted::new(&["ab"], Then::Hang), Told::default(), patience);
+        let collected = flow.collect().await.unwrap();
+        assert_eq!(collected.trailers().unwrap()["grpc-status"], "4");
         sweeping.abort();
     }
 
