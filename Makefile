@@ -4,6 +4,9 @@ CARGO ?= cargo
 BENCH_FLAGS ?=
 FUZZ_SECONDS ?= 30
 
+# A command that fails in a pipe fails the target.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help test test-tools lint docs bench bench-guards bench-gateway fuzz
 
@@ -30,7 +33,7 @@ docs: ## Build the API documentation, warnings as errors
 bench: bench-guards bench-gateway ## Run every benchmark and write docs/benchmarks.md (about 15 minutes)
 
 bench-guards: ## The cost of each guard beside its peers
-	$(CARGO) run --release -p tidegate-benches
+	$(CARGO) run --release -p tidegate-benches -- --markdown | scripts/bench-section guards
 
 bench-gateway: test-tools ## The gateway beside nginx, HAProxy and Envoy; BENCH_FLAGS=--quick for a glance
 	scripts/bench-gateway $(BENCH_FLAGS)
