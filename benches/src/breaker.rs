@@ -16,8 +16,11 @@ use crate::harness::{Suite, block_on};
 /// How long every subject stays open.
 const OPEN_FOR: Duration = Duration::from_secs(5);
 
+mod cases;
+
 pub(crate) fn tables(suite: &mut Suite) {
     closed(suite);
+    cases::tables(suite);
 }
 
 fn closed(suite: &mut Suite) {

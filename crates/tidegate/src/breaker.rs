@@ -22,7 +22,6 @@ use crate::{
 };
 
 mod slot;
-mod sync;
 #[cfg(test)]
 mod tests;
 

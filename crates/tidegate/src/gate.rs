@@ -92,3 +92,132 @@ impl<P: Permit> Drop for Taken<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future,
+        sync::{Arc, Mutex},
+    };
+
+    use tidegate_core::By;
+
+    use super::*;
+
+    /// What happened at the doors, in order.
+    type Log = Arc<Mutex<Vec<String>>>;
+
+    /// What a door does with a call.
+    #[derive(Clone, Copy)]
+    enum Rule {
+        Admit,
+        Refuse,
+        Wait,
+    }
+
+    struct Door(&'static str, Rule, Log);
+
+    struct Held(&'static str, Option<Log>);
+
+    impl Gate<str> for Door {
+        type Permit = Held;
+
+        fn try_enter(&self, _call: &Call, key: &str) -> Result<Held, Refused> {
+            let Self(name, rule, log) = self;
+            log.lock().unwrap().push(format!("{name} asked for {key}"));
+            match rule {
+                Rule::Admit => Ok(Held(name, Some(Arc::clone(log)))),
+                Rule::Refuse | Rule::Wait => Err(Refused::new(By::InFlight)),
+            }
+        }
+
+        async fn enter(&self, call: &Call, key: &str) -> Result<Held, Refused> {
+            match self.1 {
+                Rule::Admit | Rule::Refuse => self.try_enter(call, key),
+                Rule::Wait => future::pending().await,
+            }
+        }
+    }
+
+    impl Permit for Held {
+        fn settle(mut self, outcome: Outcome, _now: Instant) {
+            let log = self.1.take().expect("a permit is settled once");
+            log.lock().unwrap().push(format!("{} {outcome:?}", self.0));
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            if let Some(log) = self.1.take() {
+                log.lock().unwrap().push(format!("{} dropped", self.0));
+            }
+        }
+    }
+
+    fn doors(rules: [Rule; 3]) -> ((Door, Door, Door), Log) {
+        let log = Log::default();
+        let [a, b, c] = rules;
+        ((Door("a", a, log.clone()), Door("b", b, log.clone()), Door("c", c, log.clone())), log)
+    }
+
+    fn call() -> Call {
+        Call::at(Instant::EPOCH)
+    }
+
+    #[test]
+    fn gates_are_entered_left_to_right_and_settled_as_one_last_first() {
+        let (gates, log) = doors([Rule::Admit; 3]);
+        let permit = gates.try_enter(&call(), "key").unwrap();
+        permit.settle(Outcome::Success, Instant::EPOCH);
+        let expected =
+            ["a asked for key", "b asked for key", "c asked for key", "c Success", "b Success", "a Success"];
+        assert_eq!(*log.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_refusal_undoes_what_was_taken_right_to_left_as_unsent_and_asks_nobody_further() {
+        let (gates, log) = doors([Rule::Admit, Rule::Admit, Rule::Refuse]);
+        let refused = gates.try_enter(&call(), "key").map(drop).unwrap_err();
+        assert_eq!(refused.by, By::InFlight);
+        let expected = ["a asked for key", "b asked for key", "c asked for key", "b Unsent", "a Unsent"];
+        assert_eq!(*log.lock().unwrap(), expected);
+        let (gates, log) = doors([Rule::Refuse, Rule::Admit, Rule::Admit]);
+        assert!(gates.try_enter(&call(), "key").is_err());
+        assert_eq!(*log.lock().unwrap(), ["a asked for key"]);
+    }
+
+    #[tokio::test]
+    async fn waiting_does_the_same() {
+        let (gates, log) = doors([Rule::Admit, Rule::Admit, Rule::Refuse]);
+        assert!(gates.enter(&call(), "key").await.is_err());
+        let expected = ["a asked for key", "b asked for key", "c asked for key", "b Unsent", "a Unsent"];
+        assert_eq!(*log.lock().unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_while_a_later_gate_waits_gives_the_earlier_ones_back_as_unsent() {
+        let (gates, log) = doors([Rule::Admit, Rule::Admit, Rule::Wait]);
+        let call = call();
+        let mut entering = tokio_test::task::spawn(gates.enter(&call, "key"));
+        assert!(entering.poll().is_pending());
+        drop(entering);
+        assert_eq!(*log.lock().unwrap(), ["a asked for key", "b asked for key", "b Unsent", "a Unsent"]);
+    }
+
+    #[test]
+    fn a_dropped_permit_is_dropped_by_every_gate() {
+        let (gates, log) = doors([Rule::Admit; 3]);
+        drop(gates.try_enter(&call(), "key").unwrap());
+        let mut dropped = log.lock().unwrap().split_off(3);
+        dropped.sort();
+        assert_eq!(dropped, ["a dropped", "b dropped", "c dropped"]);
+    }
+
+    #[test]
+    fn a_tuple_of_gates_is_a_gate_in_a_tuple() {
+        let ((a, b, c), log) = doors([Rule::Admit, Rule::Admit, Rule::Refuse]);
+        let nested = ((a, b), (c,));
+        assert!(nested.try_enter(&call(), "key").is_err());
+        assert_eq!(log.lock().unwrap()[3..], ["b Unsent", "a Unsent"]);
+    }
+}

@@ -5,10 +5,7 @@
 //! handed to the next one with a later era, in which the old permits count nothing. Memory is bounded by the most
 //! breakers that existed at once.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tidegate_core::{
     By, Call, Instant, Outcome, Refused,
@@ -16,11 +13,11 @@ use tidegate_core::{
     nanos,
 };
 
-use super::{
-    Snapshot,
-    sync::{AtomicU64, Mutex},
+use super::Snapshot;
+use crate::{
+    event::{Event, Observer},
+    sync::{AtomicU64, Mutex, Ordering},
 };
-use crate::event::{Event, Observer};
 
 /// While closed, one success in this time is a sample of latency; the others write nothing.
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_millis(10);
