@@ -9,9 +9,10 @@ use crate::{Counter, Decision, Grant, Instant, Quota, Standing, nanos, quota::Sp
 ///
 /// > Let call k go at g(k) and take i(k). The full-again instant F stays at or above g(k) + Σ i(j) over k and
 /// > every later call j that was not refunded, for each k. Admission asks F ≤ g + burst, hence the envelope. A
-/// > refund of b lowers F by at most i(b), so the bound holds for k before b; and by at most i(b) − (last −
-/// > decided(b)), so F ≥ last + Σ i(j) over j after b, where last is no earlier than any g, and it holds for k after
-/// > b. When nothing came after b there is no such k, and all of i(b) goes back.
+/// > refund of b lowers F by at most i(b), so the bound holds for each k before b. For k after b it holds when F is
+/// > lowered by at most i(b) − (last − g(b)), where last is no earlier than any g: F was at least g(b) + i(b) + Σ
+/// > i(j) over j after b, and is so still at least last + that sum. When nothing came after b there is no such k,
+/// > and all of i(b) goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gcra {
     full_at: u64,
@@ -50,7 +51,7 @@ impl Counter for Gcra {
             self.fill(full);
             self.stamp = self.stamp.wrapping_add(1);
         }
-        let grant = Grant { decided: now, at, cost, stamp: self.stamp };
+        let grant = Grant { at, cost, stamp: self.stamp };
         Decision::Admit { grant, standing: self.standing(quota, now) }
     }
 
@@ -65,7 +66,7 @@ impl Counter for Gcra {
             self.stamp = self.stamp.wrapping_sub(1);
             taken
         } else {
-            let elapsed = nanos(now.max(last).since(grant.decided));
+            let elapsed = nanos(now.max(last).since(grant.at));
             taken.minus(Span { ns: elapsed, part: 0 }, quota.count)
         };
         self.fill(self.full().minus(back, quota.count));
@@ -198,6 +199,24 @@ mod tests {
             }
         }
         assert_eq!(turns, [at(0), at(100), at(200)]);
+    }
+
+    #[test]
+    fn a_hole_before_a_waiter_is_not_given_away_twice() {
+        let quota = quota("10/s", 1);
+        let mut cell = Gcra::default();
+        let Decision::Admit { grant: sent, .. } = cell.take(&quota, 1, at(0)) else { panic!() };
+        let Decision::Admit { grant: waiter, .. } = cell.reserve(&quota, 1, at(0), at(100)) else { panic!() };
+        cell.refund(&quota, sent, at(10), waiter.at());
+        // The waiter still goes at 100: another call at 110 would be two within 10 ms.
+        assert!(
+            matches!(cell.take(&quota, 1, at(10)), Decision::Deny { retry_at, .. } if retry_at == at(200))
+        );
+        cell.refund(&quota, waiter, at(20), waiter.at());
+        assert!(
+            matches!(cell.take(&quota, 1, at(100)), Decision::Admit { .. }),
+            "the last one gave its turn back"
+        );
     }
 
     #[test]

@@ -248,8 +248,6 @@ pub struct Standing {
 /// What was taken, when and for when. Given back at most once, into the counter it was taken from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// When it was decided.
-    pub(crate) decided: Instant,
     /// When the call may go.
     pub(crate) at: Instant,
     pub(crate) cost: u32,

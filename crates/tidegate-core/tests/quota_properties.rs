@@ -45,18 +45,20 @@ fn rates() -> impl Strategy<Value = Rate> {
         Just(u32::MAX)
     ];
     let period = select(vec![1, 7, 1000, 60_000, 86_400_000, 366 * 86_400_000]);
-    (count, period).prop_map(|(count, millis)| Rate::new(count, Duration::from_millis(millis)).unwrap())
+    (count, period).prop_map(|(count, millis)| {
+        Rate::new(count, Duration::from_millis(millis)).expect("a period in range")
+    })
 }
 
 fn buckets() -> impl Strategy<Value = Quota> {
     (rates(), prop_oneof![Just(None), (1..20u32).prop_map(Some)]).prop_map(|(rate, burst)| {
         let quota = Quota::of(rate);
-        burst.map_or(quota, |burst| quota.burst(burst)).build().unwrap()
+        burst.map_or(quota, |burst| quota.burst(burst)).build().expect("a burst in range")
     })
 }
 
 fn windows(algorithm: Algorithm) -> impl Strategy<Value = Quota> {
-    rates().prop_map(move |rate| Quota::of(rate).algorithm(algorithm).build().unwrap())
+    rates().prop_map(move |rate| Quota::of(rate).algorithm(algorithm).build().expect("a window of any rate"))
 }
 
 fn start() -> impl Strategy<Value = Instant> {

@@ -51,7 +51,7 @@ impl Counter for Fixed {
             *self = Self { start: window.start, used: window.used + cost };
             window = *self;
         }
-        let grant = Grant { decided: now, at, cost, stamp: 0 };
+        let grant = Grant { at, cost, stamp: 0 };
         Decision::Admit { grant, standing: window.standing_in(quota, now) }
     }
 

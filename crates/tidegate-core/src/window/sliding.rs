@@ -173,7 +173,7 @@ impl Counter for Sliding {
         if cost > 0 {
             self.add(grain, cost, grain.ticks(at.as_nanos()));
         }
-        let grant = Grant { decided: now, at, cost, stamp: 0 };
+        let grant = Grant { at, cost, stamp: 0 };
         Decision::Admit { grant, standing: self.standing(quota, now) }
     }
 
@@ -292,6 +292,23 @@ mod tests {
         let before = cell;
         cell.refund(&quota, grant, at(32_768), at(32_768));
         assert_eq!(cell, before, "its period is over");
+    }
+
+    #[test]
+    fn a_refund_is_not_taken_from_a_batch_that_counts_longer() {
+        let quota = quota("4/32768ms");
+        let mut cell = Sliding::default();
+        let Decision::Admit { grant, .. } = cell.take(&quota, 2, at(0)) else { panic!() };
+        let _ = cell.take(&quota, 2, at(1));
+        cell.refund(&quota, grant, at(2), at(2));
+        assert_eq!(
+            cell.standing(&quota, at(32_768)).remaining,
+            2,
+            "the later two count one more millisecond"
+        );
+        let _ = cell.take(&quota, 2, at(32_768));
+        cell.refund(&quota, grant, at(32_768), at(32_768));
+        assert_eq!(cell.standing(&quota, at(32_768)).remaining, 0, "its own period is over");
     }
 
     #[test]
