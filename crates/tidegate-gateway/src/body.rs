@@ -8,9 +8,8 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 
-use crate::upload::Upload;
+use crate::{upload::Upload, upstream::UpstreamBody};
 
 /// Why a body ended early.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -28,13 +27,13 @@ pub enum RequestBody {
 #[derive(Debug)]
 pub enum ResponseBody {
     /// As it comes from an upstream.
-    Incoming(Incoming),
+    Upstream(UpstreamBody),
     /// A whole one, held in memory: the gateway's own answers.
     Whole(Full<Bytes>),
 }
 
 macro_rules! passes_through {
-    ($body:ident) => {
+    ($body:ident, $streamed:ident) => {
         impl $body {
             /// A body without content.
             pub fn empty() -> Self {
@@ -57,21 +56,21 @@ macro_rules! passes_through {
                 cx: &mut Context<'_>,
             ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
                 match self.get_mut() {
-                    Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+                    Self::$streamed(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
                     Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
                 }
             }
 
             fn is_end_stream(&self) -> bool {
                 match self {
-                    Self::Incoming(body) => body.is_end_stream(),
+                    Self::$streamed(body) => body.is_end_stream(),
                     Self::Whole(body) => body.is_end_stream(),
                 }
             }
 
             fn size_hint(&self) -> SizeHint {
                 match self {
-                    Self::Incoming(body) => body.size_hint(),
+                    Self::$streamed(body) => body.size_hint(),
                     Self::Whole(body) => body.size_hint(),
                 }
             }
@@ -79,5 +78,5 @@ macro_rules! passes_through {
     };
 }
 
-passes_through!(RequestBody);
-passes_through!(ResponseBody);
+passes_through!(RequestBody, Incoming);
+passes_through!(ResponseBody, Upstream);

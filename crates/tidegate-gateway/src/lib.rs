@@ -19,3 +19,4 @@ pub mod state;
 pub mod telemetry;
 pub mod trace;
 pub mod upload;
+pub mod upstream;

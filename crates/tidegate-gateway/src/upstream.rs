@@ -1,0 +1,26 @@
+//! The upstream side of the proxy: which endpoint takes a call, which connection carries it, and whether a call that
+//! failed surely was not sent.
+
+mod address;
+mod body;
+mod connect;
+mod endpoint;
+mod error;
+mod exchange;
+mod http1;
+mod http2;
+mod open;
+mod pick;
+mod pool;
+mod queue;
+mod stream;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use body::UpstreamBody;
+pub use endpoint::Endpoint;
+pub use error::{SendError, SendErrorKind, Sent, Unsent, UpstreamError};
+pub use pick::Upstream;
+pub use pool::ConnectionStats;

@@ -1,0 +1,121 @@
+//! One endpoint of an upstream: sends calls, and knows how many are under way.
+
+use std::sync::Arc;
+
+use http::{Request, Response, uri::Authority, uri::Scheme};
+use tidegate_core::Call;
+
+use super::{
+    address::Address,
+    body::UpstreamBody,
+    error::{SendError, Unsent},
+    exchange::{self, Keep},
+    http1::{self, Http1Body},
+    open::{Link, Reached, Wire},
+    pool::{ConnectionStats, InFlight},
+};
+use crate::body::RequestBody;
+
+/// Most connections in a row that turn out to be closing before a call is given back.
+const MOST_STALE: u32 = 16;
+
+/// One server of an upstream, with the connections to it.
+///
+/// Dropping it closes the idle connections; calls under way go on to their end.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub(super) address: Address,
+    pub(super) link: Arc<Link>,
+}
+
+impl Endpoint {
+    /// The host and port as configured.
+    pub fn authority(&self) -> &Authority {
+        &self.address.authority
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &Scheme {
+        &self.address.scheme
+    }
+
+    /// Calls under way: from `send` to the end of the response body.
+    pub fn in_flight(&self) -> u32 {
+        self.link.pool.in_flight()
+    }
+
+    /// What the connections are doing.
+    pub fn connections(&self) -> ConnectionStats {
+        self.link.pool.stats()
+    }
+
+    /// Sends a request and waits for the head of its response.
+    ///
+    /// It sets the request's version, target form and `Host` for the protocol that the endpoint speaks and the upstream's
+    /// `host` policy; all other fields go as they are. The wait for a connection ends at the call's deadline, at most
+    /// after `connections.connect_timeout`; the wait for the head does not end by itself. While the call's
+    /// `attempts_left` is not zero, a refused request comes back.
+    ///
+    /// # Errors
+    /// When there is no response head. The error says whether the call was sent.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the call up: an HTTP/1 connection is closed, an HTTP/2 stream reset.
+    pub async fn send(
+        &self,
+        request: Request<RequestBody>,
+        call: &Call,
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        let in_flight = InFlight::new(&self.link.pool);
+        let mut request = request;
+        for _ in 0..MOST_STALE {
+            let wire = self.link.wire(request.headers());
+            match wire {
+                Wire::Http1 | Wire::Upgrade => {
+                    let connection = match self.link.http1(wire, call).await {
+                        Ok(connection) => connection,
+                        Err(error) => return Err(SendError::from(error).giving_back(request)),
+                    };
+                    self.address.http1(&mut request);
+                    let sent = match wire {
+                        Wire::Upgrade => connection.send_upgrade(request).await,
+                        Wire::Http1 | Wire::Http2 | Wire::Unknown => connection.send(request).await,
+                    };
+                    match sent {
+                        Ok((response, drive)) => {
+                            return Ok(response.map(|incoming| {
+                                let body = Http1Body::new(incoming, drive, in_flight.pool());
+                                UpstreamBody::http1(body, in_flight)
+                            }));
+                        }
+                        Err(http1::Failed::Stale(back)) => request = *back,
+                        Err(http1::Failed::Told(error)) => return Err(error),
+                    }
+                }
+                Wire::Http2 | Wire::Unknown => {
+                    let slot = match self.link.http2(call).await {
+                        Ok(Reached::Stream(slot)) => slot,
+                        Ok(Reached::Again) => continue,
+                        Err(error) => return Err(SendError::from(error).giving_back(request)),
+                    };
+                    self.address.http2(&mut request);
+                    let keep = if call.attempts_left > 0 { Keep::Head } else { Keep::Nothing };
+                    match exchange::send(slot, request, keep).await {
+                        Ok((head, body)) => return Ok(head.map(|()| UpstreamBody::http2(body, in_flight))),
+                        Err(exchange::Failed::Stale(back)) => request = *back,
+                        Err(exchange::Failed::Told(error)) => return Err(error),
+                    }
+                }
+            }
+        }
+        Err(SendError::unsent(Unsent::Refused)
+            .because("one connection after another was closing")
+            .giving_back(request))
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.link.pool.close();
+    }
+}

@@ -1,0 +1,8 @@
+//! The upstream side against real servers over real sockets.
+
+mod connecting;
+mod http1;
+mod http2;
+mod picking;
+mod server;
+mod tls;
