@@ -1,12 +1,46 @@
 //! The configuration: what it says, how it is read, and what is wrong with it.
 
+mod cidr;
 mod defaults;
+mod effective;
+mod formats;
+mod load;
+mod mask;
+mod meaning;
 mod model;
+mod pending;
+mod preset;
+mod problem;
+mod render;
+mod report;
+mod scalar;
+mod schema;
+mod secret;
+mod structure;
+mod suggest;
+mod tree;
 mod units;
+mod wanted;
+mod watch;
 
+pub use cidr::{Cidr, InvalidCidr};
+pub use effective::redacted_yaml;
+pub use load::{Loaded, Source, load};
 pub use model::{
     Algorithm, BodyBound, Bounds, Breaker, BreakerSetting, ClientTls, Config, Connections, Hold, HostHeader,
     InFlight, Limit, Listen, Log, LogFormat, Match, Off, Protocol, Retry, Route, ServerTls, Timeout, Tracing,
     Upstream,
 };
+pub use preset::{EndpointArg, InvalidEndpoint, embedded, from_flags};
+pub use problem::{Problem, Problems, Severity};
+pub use render::Style;
+pub use report::{check_report, summary};
+pub use schema::schema;
+pub use secret::{NoSecret, SecretSetting};
 pub use units::{ByteSize, HumanDuration};
+pub use watch::{Fingerprint, Watch};
+
+#[cfg(test)]
+mod examples;
+#[cfg(test)]
+mod tests;

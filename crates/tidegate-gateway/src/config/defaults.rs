@@ -1,10 +1,11 @@
 //! Every default, in one place.
 
-use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use super::{
     model::{
-        BodyBound, Bounds, Breaker, BreakerSetting, Connections, Listen, Log, LogFormat, Off, Retry, Timeout,
+        BodyBound, Bounds, Breaker, BreakerSetting, Config, Connections, HostHeader, Listen, Log, LogFormat,
+        Off, Protocol, Retry, Route, Timeout, Tracing, Upstream,
     },
     units::{ByteSize, HumanDuration},
 };
@@ -92,6 +93,45 @@ pub(super) const fn default_retry_min() -> u32 {
 
 pub(super) const fn default_keys() -> NonZeroU32 {
     count(1_000_000)
+}
+
+impl Config {
+    /// A configuration of these upstreams and routes, all else by default.
+    pub fn guarding(upstreams: BTreeMap<String, Upstream>, routes: Vec<Route>) -> Self {
+        Self {
+            listen: Listen::default(),
+            store: default_store(),
+            namespace: default_namespace(),
+            upstreams,
+            limits: BTreeMap::new(),
+            routes,
+            bounds: Bounds::default(),
+            trusted_proxies: Vec::new(),
+            log: Log::default(),
+            tracing: Tracing::default(),
+            drain: default_drain(),
+            workers: None,
+        }
+    }
+}
+
+impl Upstream {
+    /// An upstream at these endpoints, all else by default.
+    pub fn at(endpoints: Vec<String>) -> Self {
+        Self {
+            endpoints,
+            protocol: Protocol::default(),
+            tls: None,
+            in_flight: None,
+            connections: Connections::default(),
+            breaker: BreakerSetting::default(),
+            timeout: default_timeout(),
+            head_timeout: default_timeout(),
+            idle_timeout: default_idle_body(),
+            retry: Retry::default(),
+            host: HostHeader::default(),
+        }
+    }
 }
 
 impl Default for Listen {

@@ -13,6 +13,7 @@ use tidegate_core::Rate;
 
 use super::{
     defaults::*,
+    formats::*,
     units::{ByteSize, HumanDuration},
 };
 
@@ -25,9 +26,11 @@ pub struct Config {
     pub listen: Listen,
     /// Where counters live. Default: `memory://`, this process alone.
     #[serde(default = "default_store")]
+    #[schemars(with = "StoreText")]
     pub store: String,
     /// The prefix of every key in the store. Default: `tidegate`.
     #[serde(default = "default_namespace")]
+    #[schemars(with = "NamespaceText")]
     pub namespace: String,
     /// The services behind the gateway, by name.
     pub upstreams: BTreeMap<String, Upstream>,
@@ -41,6 +44,7 @@ pub struct Config {
     pub bounds: Bounds,
     /// Networks whose `Forwarded` and `X-Forwarded-For` are believed, as CIDR. Default: none.
     #[serde(default)]
+    #[schemars(with = "Vec<CidrText>")]
     pub trusted_proxies: Vec<String>,
     /// Logs.
     #[serde(default)]
@@ -53,6 +57,7 @@ pub struct Config {
     pub drain: HumanDuration,
     /// Worker threads; a change needs a restart. Default: one a core.
     #[serde(default)]
+    #[schemars(range(max = 1024))]
     pub workers: Option<NonZeroUsize>,
 }
 
@@ -62,12 +67,14 @@ pub struct Config {
 pub struct Listen {
     /// The address for traffic: HTTP/1.1 and HTTP/2 (ALPN and prior knowledge). Default: `127.0.0.1:8080`.
     #[serde(default = "default_http")]
+    #[schemars(with = "AddressText")]
     pub http: SocketAddr,
     /// The certificate to serve. Default: none, plain text.
     #[serde(default)]
     pub tls: Option<ServerTls>,
     /// The address for `/live /ready /metrics /state /config`. Default: `127.0.0.1:9900`.
     #[serde(default = "default_admin")]
+    #[schemars(with = "AddressText")]
     pub admin: SocketAddr,
 }
 
@@ -75,7 +82,7 @@ pub struct Listen {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTls {
-    /// The certificate chain, PEM.
+    /// The certificate chain, PEM. Relative paths begin at the configuration's directory.
     pub cert: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
@@ -86,6 +93,7 @@ pub struct ServerTls {
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// Its endpoints, as `http://host:port` or `https://host:port`.
+    #[schemars(with = "Vec<EndpointText>")]
     pub endpoints: Vec<String>,
     /// The protocol spoken to it. Default: `auto`.
     #[serde(default)]
@@ -158,6 +166,7 @@ pub struct ClientTls {
     pub key: Option<PathBuf>,
     /// The name to verify and to send as SNI. Default: the endpoint's host.
     #[serde(default)]
+    #[schemars(with = "Option<ServerNameText>")]
     pub server_name: Option<String>,
 }
 
@@ -256,6 +265,7 @@ pub enum Timeout {
 pub struct Retry {
     /// Retries as a share of calls, in percent. 0 turns retries off. Default: 20.
     #[serde(default = "default_retry_percent")]
+    #[schemars(range(max = 100))]
     pub percent: u8,
     /// Retries a second that are always allowed. Default: 10.
     #[serde(default = "default_retry_min")]
@@ -267,7 +277,7 @@ pub struct Retry {
 #[serde(deny_unknown_fields)]
 pub struct Limit {
     /// How many per how long: `100/s`, `2500/min`, `10000/h`, `1/500ms`.
-    #[schemars(with = "String")]
+    #[schemars(with = "RateText")]
     #[serde(with = "super::units::rate")]
     pub rate: Rate,
     /// Most calls at once out of a rested `token-bucket`. Default: the count of `rate`.
@@ -279,6 +289,7 @@ pub struct Limit {
     /// What the counter is kept per: `header:NAME`, `query:NAME`, `cookie:NAME`, `path`, `path:N`, `method`, `host`,
     /// `client-ip`. Default: one counter for all.
     #[serde(default)]
+    #[schemars(with = "Vec<KeyText>")]
     pub key: Vec<String>,
     /// Decide and count, but never refuse. Default: false.
     #[serde(default)]
@@ -307,6 +318,7 @@ pub enum Algorithm {
 pub struct Route {
     /// The route's name in metrics and state. Default: its host and path.
     #[serde(default)]
+    #[schemars(with = "Option<RouteNameText>")]
     pub name: Option<String>,
     /// What a call must look like. Default: every call.
     #[serde(default, rename = "match")]
@@ -330,12 +342,15 @@ pub struct Route {
 pub struct Match {
     /// A host, or `*.domain` for every host below it. Default: any.
     #[serde(default)]
+    #[schemars(with = "Option<HostText>")]
     pub host: Option<String>,
     /// A path prefix, matched on segment borders: `/orders` matches `/orders` and `/orders/1`, never `/orders2`. Default: `/`.
     #[serde(default)]
+    #[schemars(with = "Option<PathText>")]
     pub path: Option<String>,
     /// Methods. Default: any.
     #[serde(default)]
+    #[schemars(with = "Vec<MethodText>")]
     pub methods: Vec<String>,
     /// Headers and their exact values. Default: none.
     #[serde(default)]
@@ -348,9 +363,10 @@ pub struct Match {
 pub struct Bounds {
     /// Most client connections. Default: 20000.
     pub connections: NonZeroU32,
-    /// Most bytes of a request head. Default: 64KiB.
+    /// Most bytes of a request head, 8KiB to 16MiB. Default: 64KiB.
     pub header_bytes: ByteSize,
     /// Most header fields in a request. Default: 100.
+    #[schemars(range(min = 1, max = 10000))]
     pub header_count: u32,
     /// Most bytes of a request body. Default: `off`, streamed whatever its size.
     pub body_bytes: BodyBound,
@@ -381,6 +397,7 @@ pub struct Log {
     /// Text or JSON. Default: text.
     pub format: LogFormat,
     /// A filter as of tracing's `EnvFilter`. Default: `info`.
+    #[schemars(with = "LogLevelText")]
     pub level: String,
     /// One line a call. Default: true.
     pub access: bool,
@@ -402,7 +419,9 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields, default)]
 pub struct Tracing {
     /// An OTLP/gRPC endpoint, like `http://127.0.0.1:4317`. Default: none; trace context is passed on regardless.
+    #[schemars(with = "Option<OtlpText>")]
     pub otlp: Option<String>,
     /// Share of calls without a sampling decision that are sampled, in percent. Default: 1.
+    #[schemars(range(min = 0, max = 100))]
     pub sample_percent: Option<f64>,
 }

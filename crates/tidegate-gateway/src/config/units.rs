@@ -17,6 +17,9 @@ const DURATION_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1000)];
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
+/// The longest duration of a configuration.
+pub(super) const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
 /// Why a text is no duration.
 pub(super) const NOT_A_DURATION: &str =
     "not a duration; write a whole number and a unit, like 250ms, 5s, 10m, 8h or 1m30s";
@@ -97,7 +100,7 @@ impl Deref for HumanDuration {
 }
 
 macro_rules! as_text {
-    ($type:ty, $name:literal, $format:literal, $example:literal) => {
+    ($type:ty, $name:literal, $types:expr, $format:literal, $example:literal) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -116,14 +119,14 @@ macro_rules! as_text {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "format": $format, "examples": [$example] })
+                json_schema!({ "type": $types, "format": $format, "examples": [$example] })
             }
         }
     };
 }
 
-as_text!(HumanDuration, "Duration", "tidegate-duration", "5s");
-as_text!(ByteSize, "Size", "tidegate-size", "64KiB");
+as_text!(HumanDuration, "Duration", "string", "tidegate-duration", "5s");
+as_text!(ByteSize, "Size", ["string", "integer"], "tidegate-size", "64KiB");
 
 /// Rates in serde.
 pub(super) mod rate {

@@ -1,0 +1,119 @@
+//! The configuration in effect, as YAML that can be read again: every default filled in, no secret in it.
+
+use std::fmt::Write;
+
+use serde_json::Value as Json;
+use tidegate::redacted_url;
+
+use super::model::{Algorithm, Config};
+
+/// Writes a configuration with all its defaults; what is not set and has no default is left out. Passwords are `***`.
+pub fn redacted_yaml(config: &Config) -> String {
+    let mut config = config.clone();
+    for limit in config.limits.values_mut() {
+        if limit.algorithm == Algorithm::TokenBucket {
+            limit.burst = limit.burst.or_else(|| limit.rate.count().try_into().ok());
+        }
+    }
+    let json = serde_json::to_value(&config).expect("the model has text keys and no fallible serializer");
+    let mut yaml = String::new();
+    block(&json, 0, &mut yaml);
+    yaml
+}
+
+/// Writes a map or a list, a line an entry.
+fn block(json: &Json, indent: usize, yaml: &mut String) {
+    match json {
+        Json::Object(entries) => {
+            for (key, value) in entries.iter().filter(|(_, value)| !value.is_null()) {
+                let _ = write!(yaml, "{:indent$}{}:", "", scalar(key));
+                below(value, indent + 2, yaml);
+            }
+        }
+        Json::Array(items) => {
+            for item in items {
+                // The first entry of an item stands on the line of its dash.
+                let mut lines = String::new();
+                match item {
+                    Json::Object(entries) if entries.values().any(|value| !value.is_null()) => {
+                        block(item, indent + 2, &mut lines);
+                    }
+                    other => {
+                        let _ = writeln!(lines, "{:1$}{2}", "", indent + 2, flow(other));
+                    }
+                }
+                let _ = write!(yaml, "{:indent$}- {}", "", lines.trim_start_matches(' '));
+            }
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {
+            let _ = writeln!(yaml, "{:indent$}{}", "", flow(json));
+        }
+    }
+}
+
+/// Writes a value after its key.
+fn below(value: &Json, indent: usize, yaml: &mut String) {
+    let short = match value {
+        Json::Object(entries) => entries.values().all(Json::is_null),
+        Json::Array(items) => items.iter().all(|item| !item.is_object() && !item.is_array()),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => true,
+    };
+    if short {
+        let _ = writeln!(yaml, " {}", flow(value));
+    } else {
+        yaml.push('\n');
+        block(value, indent, yaml);
+    }
+}
+
+/// Writes a value on one line.
+fn flow(json: &Json) -> String {
+    match json {
+        Json::String(text) => scalar(&redacted_url(text)),
+        Json::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Json::Object(_) => "{}".into(),
+        Json::Null | Json::Bool(_) | Json::Number(_) => json.to_string(),
+    }
+}
+
+/// A text without quotes where it needs none, else as JSON writes it, which YAML reads.
+fn scalar(text: &str) -> String {
+    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+        && !text.ends_with(':')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:+".contains(&b))
+        && !["true", "false", "null"].contains(&text.to_ascii_lowercase().as_str());
+    let rate_or_time = text.starts_with(|c: char| c.is_ascii_digit())
+        && text.ends_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'/')
+        && !text.starts_with('0');
+    if plain || rate_or_time || text == "0s" || text == "0B" {
+        text.to_owned()
+    } else {
+        Json::from(text).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_quoted_where_yaml_would_read_something_else() {
+        for (text, shown) in [
+            ("orders", "orders"),
+            ("100/s", "100/s"),
+            ("1m30s", "1m30s"),
+            ("http://127.0.0.1:9001", "http://127.0.0.1:9001"),
+            ("header:x-api-key", "header:x-api-key"),
+            ("true", "\"true\""),
+            ("12", "\"12\""),
+            ("0x1f", "\"0x1f\""),
+            ("*.example.com", "\"*.example.com\""),
+            ("a: b", "\"a: b\""),
+            ("", "\"\""),
+            ("127.0.0.1:80", "\"127.0.0.1:80\""),
+        ] {
+            assert_eq!(scalar(text), shown);
+        }
+    }
+}

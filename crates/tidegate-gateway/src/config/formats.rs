@@ -1,0 +1,243 @@
+//! What texts in a configuration may be: each kind is a `format` in the JSON Schema, and a parser here.
+
+use std::{borrow::Cow, net::SocketAddr};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use tidegate::{InvalidServerUrl, ServerUrl};
+use tidegate_core::Rate;
+use tidegate_redis::StoreUrl;
+
+use super::{
+    problem::quoted,
+    units::{ByteSize, HumanDuration, MAX_DURATION},
+};
+use crate::{
+    config::Cidr,
+    key::Extractor,
+    route::{InvalidMatch, Matcher},
+};
+
+/// Why a text is not what it should be, and what to write instead.
+pub(super) struct Wrong {
+    pub(super) message: String,
+    pub(super) remedy: String,
+}
+
+impl Wrong {
+    pub(super) fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { message: message.into(), remedy: remedy.into() }
+    }
+
+    /// From an error that says `not a thing; what to write`, or a sentence of its own.
+    fn from_error(text: &str, error: impl ToString) -> Self {
+        let error = error.to_string();
+        let (message, remedy) = error.split_once("; ").unwrap_or((&error, ""));
+        let message = match message.strip_prefix("not ") {
+            Some(thing) => format!("{} is not {thing}", quoted(text)),
+            None => format!("{}: {message}", quoted(text)),
+        };
+        Self::new(message, remedy)
+    }
+}
+
+type Check = fn(&str) -> Result<(), Wrong>;
+
+macro_rules! formats {
+    ($($(#[$doc:meta])* $type:ident $name:literal $example:literal => $check:expr;)*) => {
+        $(
+            $(#[$doc])*
+            pub(super) struct $type;
+
+            impl JsonSchema for $type {
+                fn schema_name() -> Cow<'static, str> {
+                    stringify!($type).into()
+                }
+
+                fn inline_schema() -> bool {
+                    true
+                }
+
+                fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                    json_schema!({ "type": "string", "format": $name, "examples": [$example] })
+                }
+            }
+        )*
+
+        /// The parser of a format; none of a format that is not ours.
+        pub(super) fn check_of(format: &str) -> Option<Check> {
+            match format {
+                "tidegate-duration" => Some(duration),
+                "tidegate-size" => Some(parses::<ByteSize>),
+                $($name => Some($check),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+formats! {
+    /// `100/s`.
+    RateText "tidegate-rate" "100/s" => parses::<Rate>;
+    /// `127.0.0.1:8080`.
+    AddressText "tidegate-address" "127.0.0.1:8080" => address;
+    /// `http://127.0.0.1:9001`.
+    EndpointText "tidegate-endpoint" "http://127.0.0.1:9001" => |text| endpoint(text).map(drop);
+    /// `http://127.0.0.1:4317`.
+    OtlpText "tidegate-otlp" "http://127.0.0.1:4317" => |text| endpoint(text).map(drop);
+    /// `memory://`.
+    StoreText "tidegate-store" "memory://" => store;
+    /// `tidegate`.
+    NamespaceText "tidegate-namespace" "tidegate" => namespace;
+    /// `*.example.com`.
+    HostText "tidegate-host" "*.example.com" => |text| matcher(text, Matcher::parse_host(text));
+    /// `/orders`.
+    PathText "tidegate-path" "/orders" => |text| matcher(text, Matcher::parse_path(text));
+    /// `GET`.
+    MethodText "tidegate-method" "GET" => method;
+    /// `header:x-api-key`.
+    KeyText "tidegate-key" "header:x-api-key" => parses::<Extractor>;
+    /// `10.0.0.0/8`.
+    CidrText "tidegate-cidr" "10.0.0.0/8" => parses::<Cidr>;
+    /// `info`.
+    LogLevelText "tidegate-log-level" "info" => log_level;
+    /// `orders.internal`.
+    ServerNameText "tidegate-server-name" "orders.internal" => server_name;
+    /// `orders`.
+    RouteNameText "tidegate-route-name" "orders" => route_name;
+}
+
+fn parses<T: std::str::FromStr<Err: ToString>>(text: &str) -> Result<(), Wrong> {
+    text.parse::<T>().map(drop).map_err(|error| Wrong::from_error(text, error))
+}
+
+fn duration(text: &str) -> Result<(), Wrong> {
+    let duration: HumanDuration = text.parse().map_err(|error| Wrong::from_error(text, error))?;
+    if *duration > MAX_DURATION {
+        return Err(Wrong::new(format!("{} is too long", quoted(text)), "write at most 366d"));
+    }
+    Ok(())
+}
+
+fn address(text: &str) -> Result<(), Wrong> {
+    if text.parse::<SocketAddr>().is_ok() {
+        return Ok(());
+    }
+    let port = text.rsplit_once(':').map_or(text, |(_, port)| port);
+    let port = if port.parse::<u16>().is_ok() { port } else { "8080" };
+    Err(Wrong::new(
+        format!("{} is not an address", quoted(text)),
+        format!(
+            "write an IP address and a port, like 127.0.0.1:{port}, or 0.0.0.0:{port} for every interface"
+        ),
+    ))
+}
+
+/// Reads `http://host:port` or `https://host:port`.
+///
+/// # Errors
+/// What is wrong, without a password that should not have been there.
+pub(super) fn endpoint(text: &str) -> Result<ServerUrl, Wrong> {
+    let not = |remedy: &str| Wrong::new(format!("{} is not an endpoint", quoted(text)), remedy);
+    let url = ServerUrl::parse(text, 80).map_err(|error| match error {
+        InvalidServerUrl::Scheme => not(&match text.split_once("://") {
+            None => format!(
+                "begin with http:// or https://, like http://{}",
+                if text.is_empty() { "127.0.0.1:9001" } else { text }
+            ),
+            Some(_) => "write http://host:port or https://host:port".to_owned(),
+        }),
+        InvalidServerUrl::Query => not("remove what follows ? or #"),
+        InvalidServerUrl::NoPassword | InvalidServerUrl::RawPassword | InvalidServerUrl::Escape => {
+            not("remove what stands before the @")
+        }
+        other => Wrong::from_error(text, other),
+    })?;
+    match (url.scheme(), url.servers(), url.path()) {
+        ("http" | "https", ..) if url.credentials().is_some() => Err(not("remove what stands before the @")),
+        ("http" | "https", [_], "" | "/") => Ok(url),
+        ("http" | "https", [_], _) => Err(not("remove the path; calls keep the path that the client sent")),
+        ("http" | "https", ..) => Err(not("write one host in each; list several as several endpoints")),
+        _ => Err(not("write http://host:port or https://host:port")),
+    }
+}
+
+fn store(text: &str) -> Result<(), Wrong> {
+    if text == "memory://" {
+        return Ok(());
+    }
+    if text.to_ascii_lowercase().starts_with("memory") {
+        return Err(Wrong::new(format!("{} is not a store", quoted(text)), "write memory://"));
+    }
+    match text.parse::<StoreUrl>() {
+        Ok(url) => Err(Wrong::new(
+            format!("`{url}` is not there yet: this version keeps its counters in memory"),
+            "write memory://, or remove the key",
+        )),
+        Err(tidegate_redis::InvalidStoreUrl::Scheme(scheme)) => {
+            Err(Wrong::new(format!("no store has the scheme {}", quoted(&scheme)), "write memory://"))
+        }
+        Err(tidegate_redis::InvalidStoreUrl::Url(InvalidServerUrl::Scheme)) => {
+            Err(Wrong::new(format!("{} is not a store", quoted(text)), "write memory://"))
+        }
+        Err(wrong) => Err(Wrong::from_error(text, wrong)),
+    }
+}
+
+fn namespace(text: &str) -> Result<(), Wrong> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.:/".contains(&b);
+    if !text.is_empty() && text.len() <= 64 && text.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(Wrong::new(
+        format!("{} is not a namespace", quoted(text)),
+        "write 1 to 64 letters, digits, or - _ . : /",
+    ))
+}
+
+fn matcher(text: &str, result: Result<(), InvalidMatch>) -> Result<(), Wrong> {
+    result.map_err(|error| Wrong::from_error(text, error))
+}
+
+fn method(text: &str) -> Result<(), Wrong> {
+    const USUAL: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"];
+    matcher(text, Matcher::parse_method(text).map(drop))?;
+    match USUAL.iter().find(|usual| usual.eq_ignore_ascii_case(text) && **usual != text) {
+        None => Ok(()),
+        Some(meant) => Err(Wrong::new(
+            format!("no client sends the method {}", quoted(text)),
+            format!("did you mean `{meant}`?"),
+        )),
+    }
+}
+
+fn log_level(text: &str) -> Result<(), Wrong> {
+    let parsed = tracing_subscriber::EnvFilter::builder().parse(text);
+    match parsed {
+        Ok(_) if !text.trim().is_empty() => Ok(()),
+        _ => Err(Wrong::new(
+            format!("{} is not a log filter", quoted(text)),
+            "write error, warn, info, debug or trace, or a list like info,tidegate=debug",
+        )),
+    }
+}
+
+fn server_name(text: &str) -> Result<(), Wrong> {
+    match rustls::pki_types::ServerName::try_from(text) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Wrong::new(
+            format!("{} is not a server name", quoted(text)),
+            "write a name or an address without port, like orders.internal",
+        )),
+    }
+}
+
+fn route_name(text: &str) -> Result<(), Wrong> {
+    if !text.trim().is_empty() && text.len() <= 128 && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
+    {
+        return Ok(());
+    }
+    Err(Wrong::new(
+        format!("{} is not a route's name", quoted(text)),
+        "write 1 to 128 printable ASCII characters",
+    ))
+}

@@ -1,0 +1,149 @@
+//! Reads a configuration: text to tree, tree against schema, meaning, typed.
+
+use std::{
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use super::{
+    formats::Wrong,
+    meaning,
+    model::Config,
+    problem::{Problem, Problems, Severity},
+    schema, structure, tree,
+    watch::Fingerprint,
+};
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file. Relative paths in it begin at its directory.
+    File(PathBuf),
+    /// A text and what to call it. Relative paths in it begin at the working directory.
+    Text {
+        /// What problems call it.
+        name: String,
+        /// The YAML.
+        text: String,
+    },
+}
+
+/// A configuration that was read.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it says; its paths are resolved.
+    pub config: Config,
+    /// What is odd about it, but no error.
+    pub warnings: Problems,
+    /// The files that it was made of: itself, certificates, keys.
+    pub files: Vec<PathBuf>,
+    /// What was in these files, so that a watch knows whether they changed since.
+    pub fingerprint: Fingerprint,
+}
+
+/// Reads and checks a configuration.
+///
+/// # Errors
+/// All that is wrong, warnings included, in the order of the text.
+pub fn load(source: &Source) -> Result<Loaded, Problems> {
+    let (name, bytes) = match source {
+        Source::File(path) => {
+            let name = path.display().to_string();
+            let bytes = read(path).map_err(|Wrong { message, remedy }| {
+                Problems::new(&name, "", vec![Problem::error(message, remedy)])
+            })?;
+            (name, bytes)
+        }
+        Source::Text { name, text } => (name.clone(), text.clone().into_bytes()),
+    };
+    let text = String::from_utf8(bytes).map_err(|wrong| {
+        let valid = String::from_utf8_lossy(wrong.as_bytes()).into_owned();
+        let at = wrong.utf8_error().valid_up_to();
+        let problem = Problem::error("the text is not UTF-8", "save it as UTF-8");
+        Problems::new(&name, &valid, vec![problem.at(&(at..at + 1))])
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let base = base_of(source);
+    let mut problems = Vec::new();
+    let config = check(text, &base, &mut problems);
+    let all = Problems::new(&name, text, problems);
+    match config {
+        Some(mut config) if all.errors() == 0 => {
+            resolve(&mut config, &base);
+            let mut files: Vec<PathBuf> = Vec::new();
+            let mut fingerprint = Fingerprint::default();
+            if let Source::File(path) = source {
+                files.push(path.clone());
+                fingerprint.add(text.as_bytes());
+            }
+            for path in paths(&mut config) {
+                files.push(path.clone());
+                fingerprint.add_file(path);
+            }
+            Ok(Loaded { config, warnings: all, files, fingerprint })
+        }
+        Some(_) | None => Err(all),
+    }
+}
+
+/// Everything between the text and the typed configuration; none when there is an error among `problems`.
+fn check(text: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
+    let root = tree::parse(text, problems)?;
+    let json = structure::check(schema::value(), &root, problems);
+    meaning::check(&root, base, problems);
+    if problems.iter().any(|problem| problem.severity == Severity::Error) {
+        return None;
+    }
+    match Config::deserialize(json) {
+        Ok(config) => Some(config),
+        // The schema is made from the same model, so this is a gap between the two; it must not be taken as valid.
+        Err(gap) => {
+            problems.push(Problem::error(format!("can not be read: {gap}"), ""));
+            None
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Wrong> {
+    let cannot = |why: String, remedy: &str| Wrong::new(format!("can not be read: {why}"), remedy);
+    let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => cannot("there is no such file".into(), "give the path of a YAML file"),
+        _ => cannot(error.to_string(), ""),
+    })?;
+    if meta.is_dir() {
+        return Err(cannot("it is a directory".into(), "give the path of a YAML file"));
+    }
+    let mut bytes = Vec::new();
+    // A pipe does not tell its length before.
+    let file = std::fs::File::open(path).map_err(|error| cannot(error.to_string(), ""))?;
+    file.take(tree::MOST_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| cannot(error.to_string(), ""))?;
+    if bytes.len() > tree::MOST_BYTES {
+        return Err(cannot("it is too large".into(), "a configuration has at most 1 MiB"));
+    }
+    Ok(bytes)
+}
+
+fn base_of(source: &Source) -> PathBuf {
+    match source {
+        Source::File(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
+        Source::Text { .. } => PathBuf::new(),
+    }
+}
+
+fn resolve(config: &mut Config, base: &Path) {
+    for path in paths(config) {
+        *path = base.join(&*path);
+    }
+}
+
+/// Every path in a configuration.
+fn paths(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
+    let listener = config.listen.tls.iter_mut().flat_map(|tls| [&mut tls.cert, &mut tls.key]);
+    let upstreams = config.upstreams.values_mut().filter_map(|upstream| upstream.tls.as_mut());
+    listener
+        .chain(upstreams.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten()))
+}

@@ -1,0 +1,231 @@
+//! Checks what a schema cannot say: names that refer to nothing, settings that contradict each other, files.
+//!
+//! Works on the tree, not on the typed configuration, so that a mistake in one place hides none in another.
+
+mod files;
+mod routes;
+
+use std::{collections::HashSet, net::SocketAddr, ops::Range, path::Path};
+
+use tidegate_core::Rate;
+
+use super::{
+    defaults::{default_admin, default_connections, default_http},
+    formats::endpoint,
+    problem::{Problem, quoted},
+    tree::{Entry, Node, Value},
+    units::{ByteSize, HumanDuration},
+};
+
+/// Finds what is wrong with the meaning of a configuration; relative paths begin at `base`.
+pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
+    listen(root, problems);
+    for section in ["upstreams", "limits"] {
+        names(root, section, problems);
+    }
+    for entry in entries(root, "upstreams") {
+        upstream(entry, problems);
+    }
+    for entry in entries(root, "limits") {
+        limit(entry, problems);
+    }
+    bounds(root, problems);
+    routes::check(root, problems);
+    files::check(root, base, problems);
+}
+
+fn entries<'a>(root: &'a Node, section: &str) -> &'a [Entry] {
+    root.get(section).map_or(&[], Node::entries)
+}
+
+/// The parsed value of a key, if it is there and can be parsed.
+fn parsed<T: std::str::FromStr>(node: &Node, key: &str) -> Option<T> {
+    node.get(key)?.text()?.parse().ok()
+}
+
+/// Names of upstreams and limits: they become labels of metrics and items of header fields.
+fn names(root: &Node, section: &str, problems: &mut Vec<Problem>) {
+    let Some(node) = root.get(section) else { return };
+    if section == "upstreams" && node.entries().is_empty() && matches!(node.value, Value::Map(_)) {
+        let problem =
+            Problem::error("there are no upstreams", "add one: NAME: { endpoints: [http://host:port] }");
+        problems.push(problem.at(&node.span).of(section));
+    }
+    for entry in node.entries() {
+        let valid = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if entry.key.is_empty() || entry.key.len() > 64 || !entry.key.bytes().all(valid) {
+            let problem = Problem::error(
+                format!("{} is not a name", quoted(&entry.key)),
+                "write 1 to 64 letters, digits, or - _ .",
+            );
+            problems.push(problem.at(&entry.key_span).of(section));
+        }
+    }
+}
+
+fn listen(root: &Node, problems: &mut Vec<Problem>) {
+    let Some(listen) = root.entry("listen") else { return };
+    let http = address(&listen.value, "http", default_http());
+    let admin = address(&listen.value, "admin", default_admin());
+    let same = http.port() == admin.port()
+        && http.port() != 0
+        && (http.ip() == admin.ip() || http.ip().is_unspecified() || admin.ip().is_unspecified());
+    if same {
+        let at = ["admin", "http"].into_iter().find_map(|key| listen.value.get(key));
+        let span = at.map_or(&listen.key_span, |node| &node.span);
+        let problem = Problem::error(
+            format!("traffic and admin both listen on port {}", http.port()),
+            "give one of them another port",
+        );
+        problems.push(problem.at(span).of("listen"));
+    }
+    if !admin.ip().is_loopback()
+        && let Some(node) = listen.value.get("admin")
+    {
+        let problem = Problem::warning(
+            "the admin pages can be reached from other machines",
+            "write 127.0.0.1, unless a firewall stands before them",
+        );
+        problems.push(problem.at(&node.span).of("listen.admin"));
+    }
+}
+
+fn address(listen: &Node, key: &str, default: SocketAddr) -> SocketAddr {
+    parsed(listen, key).unwrap_or(default)
+}
+
+fn upstream(entry: &Entry, problems: &mut Vec<Problem>) {
+    let node = &entry.value;
+    let setting = format!("upstreams.{}", entry.key.escape_debug());
+    let of = |key: &str| format!("{setting}.{key}");
+    let Some(endpoints) = node.get("endpoints") else { return };
+    if matches!(&endpoints.value, Value::List(items) if items.is_empty()) {
+        let problem =
+            Problem::error("there are no endpoints", "list at least one, like [http://127.0.0.1:9001]");
+        problems.push(problem.at(&endpoints.span).of(of("endpoints")));
+    }
+    let mut seen: Vec<(String, &Range<usize>)> = Vec::new();
+    let mut secure = 0;
+    for item in endpoints.items() {
+        let Some(Ok(url)) = item.text().map(endpoint) else { continue };
+        secure += usize::from(url.scheme() == "https");
+        let shown = format!("{}://{}", url.scheme(), url.servers()[0]);
+        match seen.iter().find(|(known, _)| *known == shown) {
+            Some((_, first)) => {
+                let problem = Problem::warning(format!("`{shown}` is listed twice"), "remove one of them");
+                problems.push(problem.at(&item.span).of(of("endpoints")).see(first, "first listed here"));
+            }
+            None => seen.push((shown, &item.span)),
+        }
+    }
+    if let Some(tls) = node.entry("tls")
+        && !tls.value.is_null()
+        && secure == 0
+        && seen.len() == endpoints.items().len()
+    {
+        let problem = Problem::error(
+            "no endpoint is https, so `tls` has no use",
+            "write https:// endpoints, or remove `tls`",
+        );
+        problems.push(problem.at(&tls.key_span).of(of("tls")));
+    }
+    let limit: Option<u32> = node.get("in_flight").and_then(|in_flight| parsed(in_flight, "limit"));
+    let connections = node.get("connections");
+    let connections: u32 =
+        connections.and_then(|node| parsed(node, "max")).unwrap_or(default_connections().get());
+    let room = u64::from(connections) * endpoints.items().len() as u64;
+    if let Some(limit) = limit
+        && node.get("protocol").and_then(Node::text) == Some("http1")
+        && u64::from(limit) > room
+        && let Some(at) = node.get("in_flight").and_then(|in_flight| in_flight.get("limit"))
+    {
+        let problem = Problem::warning(
+            format!("{limit} calls in flight do not fit into the {room} connections that HTTP/1.1 may open"),
+            "lower the limit or raise connections.max",
+        );
+        problems.push(problem.at(&at.span).of(of("in_flight.limit")));
+    }
+    for key in ["timeout", "head_timeout", "idle_timeout"] {
+        not_zero(node, key, "write off for no limit", &setting, problems);
+    }
+    for (section, key) in [
+        ("connections", "connect_timeout"),
+        ("connections", "idle"),
+        ("breaker", "within"),
+        ("breaker", "open_for"),
+    ] {
+        if let Some(node) = node.get(section) {
+            not_zero(node, key, "write a time that is not zero", &of(section), problems);
+        }
+    }
+    let (whole, head): (Option<HumanDuration>, Option<HumanDuration>) =
+        (parsed(node, "timeout"), parsed(node, "head_timeout"));
+    if let (Some(whole), Some(head), Some(at)) = (whole, head, node.get("head_timeout"))
+        && head > whole
+    {
+        let problem = Problem::warning(
+            format!("the response head may take {head}, but the whole call only {whole}"),
+            "raise `timeout` or lower `head_timeout`",
+        );
+        problems.push(problem.at(&at.span).of(of("head_timeout")));
+    }
+}
+
+fn not_zero(node: &Node, key: &str, remedy: &str, setting: &str, problems: &mut Vec<Problem>) {
+    let zero = parsed::<HumanDuration>(node, key).is_some_and(|duration| duration.is_zero());
+    if let Some(at) = node.get(key).filter(|_| zero) {
+        let problem = Problem::error("a time of zero would fail every call", remedy);
+        problems.push(problem.at(&at.span).of(format!("{setting}.{key}")));
+    }
+}
+
+fn limit(entry: &Entry, problems: &mut Vec<Problem>) {
+    let node = &entry.value;
+    let setting = format!("limits.{}", entry.key.escape_debug());
+    let algorithm = node.get("algorithm").and_then(Node::text);
+    if let Some(algorithm @ ("fixed-window" | "sliding-window")) = algorithm
+        && let Some(burst) = node.entry("burst")
+        && !burst.value.is_null()
+    {
+        let problem = Problem::error(
+            format!("a {algorithm} has no burst: it admits the count of `rate` in any order"),
+            "remove `burst`, or write algorithm: token-bucket",
+        );
+        problems.push(problem.at(&burst.key_span).of(format!("{setting}.burst")));
+    }
+    if let Some(rate) = node.get("rate")
+        && parsed::<Rate>(node, "rate").is_some_and(|rate| rate.count() == 0)
+    {
+        let problem = Problem::warning("a rate of 0 refuses every call", "raise it, unless that is meant");
+        problems.push(problem.at(&rate.span).of(format!("{setting}.rate")));
+    }
+    let mut seen = HashSet::new();
+    for part in node.get("key").map_or(&[][..], Node::items) {
+        if let Some(text) = part.text()
+            && !seen.insert(text)
+        {
+            let problem =
+                Problem::warning(format!("{} is in the key twice", quoted(text)), "remove one of them");
+            problems.push(problem.at(&part.span).of(format!("{setting}.key")));
+        }
+    }
+}
+
+/// Bounds that the HTTP library or common sense set to bounds.
+fn bounds(root: &Node, problems: &mut Vec<Problem>) {
+    const HEADER_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=16 << 20;
+    let Some(node) = root.get("bounds") else { return };
+    let bytes: Option<ByteSize> = parsed(node, "header_bytes");
+    if let Some(bytes) = bytes.filter(|bytes| !HEADER_BYTES.contains(&bytes.0))
+        && let Some(at) = node.get("header_bytes")
+    {
+        let problem = Problem::error(
+            format!("a bound of {bytes} on request heads is out of range"),
+            "write 8KiB to 16MiB",
+        );
+        problems.push(problem.at(&at.span).of("bounds.header_bytes"));
+    }
+    for key in ["header_timeout", "keep_alive"] {
+        not_zero(node, key, "write a time that is not zero", "bounds", problems);
+    }
+}

@@ -1,0 +1,118 @@
+//! What `tidegate check` says.
+
+use std::{fmt::Write, io::IsTerminal, path::Path, process::ExitCode};
+
+use super::{
+    load::{Loaded, Source, load},
+    model::{Algorithm, BreakerSetting, Config, Limit, Match, Route, Upstream},
+    problem::Problems,
+    render::Style,
+};
+
+/// Checks a file: every problem in it, or what it guards. The exit code is 0 for a valid one, 2 for a wrong one.
+///
+/// Colours are used when the standard error is a terminal and `NO_COLOR` is not set.
+pub fn check_report(path: &Path) -> (String, ExitCode) {
+    report(path, Style::of_terminal())
+}
+
+impl Style {
+    /// Colours for a terminal whose user did not turn them off.
+    pub fn of_terminal() -> Self {
+        let off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if std::io::stderr().is_terminal() && !off { Self::Coloured } else { Self::Plain }
+    }
+}
+
+fn report(path: &Path, style: Style) -> (String, ExitCode) {
+    match load(&Source::File(path.to_owned())) {
+        Ok(Loaded { config, warnings, .. }) => {
+            let mut text = warnings.render(style);
+            let _ = write!(text, "{} is valid", path.display());
+            text.push_str(&tally(&warnings, " with "));
+            text.push('\n');
+            text.push_str(&summary(&config));
+            (text, ExitCode::SUCCESS)
+        }
+        Err(problems) => {
+            let text = format!("{}{} has {}\n", problems.render(style), path.display(), tally(&problems, ""));
+            (text, ExitCode::from(2))
+        }
+    }
+}
+
+/// How many errors and warnings there are; nothing when there are none.
+fn tally(problems: &Problems, before: &str) -> String {
+    let parts: Vec<String> = [(problems.errors(), "error"), (problems.warnings(), "warning")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, noun)| format!("{count} {noun}{}", if count == 1 { "" } else { "s" }))
+        .collect();
+    if parts.is_empty() { String::new() } else { format!("{before}{}", parts.join(" and ")) }
+}
+
+/// What a configuration guards, in a few lines.
+pub fn summary(config: &Config) -> String {
+    let mut text = String::new();
+    let scheme = if config.listen.tls.is_some() { "https" } else { "http" };
+    let _ = writeln!(
+        text,
+        "  listens on {scheme}://{}, admin on http://{}",
+        config.listen.http, config.listen.admin
+    );
+    for (name, upstream) in &config.upstreams {
+        let _ = writeln!(text, "  upstream {name}: {}", upstream_summary(upstream));
+    }
+    for (name, limit) in &config.limits {
+        let _ = writeln!(text, "  limit {name}: {}", limit_summary(limit));
+    }
+    for route in &config.routes {
+        let _ = writeln!(text, "  route {}", route_summary(route));
+    }
+    text
+}
+
+fn upstream_summary(upstream: &Upstream) -> String {
+    let mut parts = vec![match upstream.endpoints.as_slice() {
+        [only] => only.clone(),
+        several => format!("{} endpoints", several.len()),
+    }];
+    parts.push(match &upstream.in_flight {
+        Some(in_flight) => {
+            format!("{} in flight, {} waiting up to {}", in_flight.limit, in_flight.queue, in_flight.max_wait)
+        }
+        None => "any number in flight".into(),
+    });
+    parts.push(match &upstream.breaker {
+        BreakerSetting::On(breaker) => {
+            format!("breaker at {} failures within {}", breaker.failures, breaker.within)
+        }
+        BreakerSetting::Off(_) => "no breaker".into(),
+    });
+    parts.join(", ")
+}
+
+fn limit_summary(limit: &Limit) -> String {
+    let per = if limit.key.is_empty() { String::new() } else { format!(" per {}", limit.key.join(" and ")) };
+    let how = match limit.algorithm {
+        Algorithm::TokenBucket => {
+            format!("token bucket with a burst of {}", limit.burst.map_or(limit.rate.count(), u32::from))
+        }
+        Algorithm::FixedWindow => "fixed window".into(),
+        Algorithm::SlidingWindow => "sliding window".into(),
+    };
+    let shadow = if limit.shadow { ", counts but never refuses" } else { "" };
+    format!("{}{per}, {how}{shadow}", limit.rate)
+}
+
+fn route_summary(route: &Route) -> String {
+    let Match { host, path, methods, headers } = &route.matches;
+    let mut parts = vec![format!("{}{}", host.as_deref().unwrap_or("*"), path.as_deref().unwrap_or("/"))];
+    if !methods.is_empty() {
+        parts.push(methods.join(","));
+    }
+    parts.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+    parts.extend(route.limits.iter().map(|limit| format!("-> {limit}")));
+    parts.push(format!("-> {}", route.upstream));
+    parts.join(" ")
+}

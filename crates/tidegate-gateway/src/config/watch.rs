@@ -1,0 +1,195 @@
+//! Notices when the files of a configuration change. What counts is their content: a touched file is the same file.
+
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::Read,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::AccessKind, event::AccessMode};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+
+use super::Loaded;
+
+/// How long it must be quiet before files are looked at. Default: 200 ms.
+const QUIET: Duration = Duration::from_millis(200);
+/// Longest wait for quiet. Default: 2 s.
+const LONGEST_UNREST: Duration = Duration::from_secs(2);
+/// How often files are looked at anyway, as some file systems tell nothing. Default: 10 s.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often they are looked at while a directory cannot be watched. Default: 1 s.
+const LOOK_EVERY_UNWATCHED: Duration = Duration::from_secs(1);
+/// Most bytes of a file that count. Default: 1 MiB.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// What was in the files of a configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprint(Vec<Option<u64>>);
+
+impl Fingerprint {
+    fn of(files: &[PathBuf]) -> Self {
+        let mut fingerprint = Self::default();
+        files.iter().for_each(|file| fingerprint.add_file(file));
+        fingerprint
+    }
+
+    /// Adds the content of the next file.
+    pub(super) fn add(&mut self, content: &[u8]) {
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        self.0.push(Some(hasher.finish()));
+    }
+
+    /// Adds the next file; one that can not be read is noted as such.
+    pub(super) fn add_file(&mut self, path: &Path) {
+        let mut content = Vec::new();
+        let read = std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut content));
+        match read {
+            Ok(_) => self.add(&content),
+            Err(_) => self.0.push(None),
+        }
+    }
+
+    /// Takes over what `before` knew of files that are gone: there is nothing to load from them.
+    fn or(mut self, before: &Self) -> Self {
+        for (now, before) in self.0.iter_mut().zip(&before.0) {
+            *now = now.or(*before);
+        }
+        self
+    }
+}
+
+/// Watches the files of a configuration, by their directories: Kubernetes swaps symbolic links there, editors rename.
+#[derive(Debug)]
+pub struct Watch {
+    files: Vec<PathBuf>,
+    seen: Fingerprint,
+    /// Whether files may have changed since they were looked at.
+    dirty: bool,
+    watcher: Option<RecommendedWatcher>,
+    directories: BTreeSet<PathBuf>,
+    signal: Arc<Signal>,
+}
+
+/// What the watching thread tells.
+#[derive(Debug, Default)]
+struct Signal {
+    event: Notify,
+    /// Whether a directory may be another one now under the same name.
+    moved: AtomicBool,
+}
+
+impl Watch {
+    /// Watches the files that `loaded` was made of. What changed since then is noticed too.
+    pub fn new(loaded: &Loaded) -> Self {
+        Self {
+            files: loaded.files.clone(),
+            seen: loaded.fingerprint.clone(),
+            dirty: true,
+            watcher: None,
+            directories: BTreeSet::new(),
+            signal: Arc::default(),
+        }
+    }
+
+    /// Watches the files of a newer configuration from now on.
+    pub fn follow(&mut self, loaded: &Loaded) {
+        self.files.clone_from(&loaded.files);
+        self.seen.clone_from(&loaded.fingerprint);
+        self.dirty = true;
+    }
+
+    /// Waits until the content of a file differs from what was loaded or last told. A configuration without files never
+    /// changes.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a change that was not told yet is told by the next call.
+    pub async fn changed(&mut self) {
+        if self.files.is_empty() {
+            return std::future::pending().await;
+        }
+        loop {
+            let watched = self.arm();
+            if !self.dirty {
+                let every = if watched { LOOK_EVERY } else { LOOK_EVERY_UNWATCHED };
+                tokio::select! {
+                    () = self.signal.event.notified() => {}
+                    () = sleep(every) => {}
+                }
+                self.dirty = true;
+                // What was moved away must be watched at its new place before it is read.
+                continue;
+            }
+            let unrest = Instant::now();
+            while timeout(QUIET, self.signal.event.notified()).await.is_ok()
+                && unrest.elapsed() < LONGEST_UNREST
+            {}
+            let files = self.files.clone();
+            let Ok(now) = tokio::task::spawn_blocking(move || Fingerprint::of(&files)).await else {
+                continue;
+            };
+            let now = now.or(&self.seen);
+            self.dirty = false;
+            if now != self.seen {
+                self.seen = now;
+                return;
+            }
+        }
+    }
+
+    /// Watches the directories as they are now; whether all of them could be watched.
+    fn arm(&mut self) -> bool {
+        let wanted: BTreeSet<PathBuf> = self.files.iter().flat_map(|file| directories(file)).collect();
+        let moved = self.signal.moved.swap(false, Ordering::AcqRel);
+        if self.watcher.is_some() && !moved && wanted == self.directories {
+            return true;
+        }
+        self.watcher = None;
+        self.directories.clear();
+        let signal = Arc::clone(&self.signal);
+        let Ok(mut watcher) = notify::recommended_watcher(move |event| signal.take(event)) else {
+            return false;
+        };
+        for directory in wanted {
+            if watcher.watch(&directory, RecursiveMode::NonRecursive).is_err() {
+                return false;
+            }
+            self.directories.insert(directory);
+        }
+        self.watcher = Some(watcher);
+        true
+    }
+}
+
+/// Where a file is named, and where it really is.
+fn directories(file: &Path) -> impl Iterator<Item = PathBuf> {
+    let parent = |path: &Path| match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        Some(parent) => Some(parent.to_owned()),
+        None => None,
+    };
+    let real = file.canonicalize().ok().and_then(|real| parent(&real));
+    parent(file).into_iter().chain(real)
+}
+
+impl Signal {
+    fn take(&self, event: notify::Result<notify::Event>) {
+        match event.map(|event| event.kind) {
+            // Reading is no change; our own reading would wake us for ever.
+            Ok(EventKind::Access(kind)) if kind != AccessKind::Close(AccessMode::Write) => return,
+            Ok(EventKind::Access(_) | EventKind::Create(_)) => {}
+            Ok(EventKind::Modify(notify::event::ModifyKind::Data(_))) => {}
+            Ok(_) | Err(_) => self.moved.store(true, Ordering::Release),
+        }
+        self.event.notify_one();
+    }
+}
