@@ -22,8 +22,10 @@ use crate::{
     sync,
 };
 
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod slot;
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 use slot::{Slot, Standing, Told};
