@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use failsafe::CircuitBreaker as _;
 use tidegate::{
-    Call, Gate, Outcome, Permit, Refused,
+    Call, Outcome, Permit, Refused,
     breaker::{Breaker, Settings},
     clock,
 };
@@ -28,7 +28,7 @@ fn closed(suite: &mut Suite) {
         let call = Call::at(clock::now());
         let breaker = Breaker::new(Settings::default()).expect("the defaults are valid");
         table.ours("Breaker", breaker, move |breaker| {
-            let permit = breaker.try_enter(&call, "")?;
+            let permit = breaker.admit(&call)?;
             permit.settle(Outcome::Success, call.now);
             Ok::<_, Refused>(())
         });

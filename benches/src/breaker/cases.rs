@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use tidegate::{
-    Call, Gate, Outcome, Permit,
+    Call, Outcome, Permit,
     breaker::{Breaker, Settings},
     clock,
 };
@@ -73,7 +73,7 @@ fn tidegate() -> Guarded {
     Arc::new(move |work| {
         let breaker = breaker.clone();
         Box::pin(async move {
-            let Ok(permit) = breaker.try_enter(&Call::at(clock::now()), "") else { return };
+            let Ok(permit) = breaker.admit(&Call::at(clock::now())) else { return };
             let outcome = match work.await {
                 Ok(()) => Outcome::Success,
                 Err(()) => Outcome::Overload { retry_after: None },

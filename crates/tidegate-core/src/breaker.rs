@@ -73,27 +73,29 @@ enum State {
 pub struct Breaker {
     settings: Settings,
     era: Era,
+    since: Instant,
+    opened: u64,
     state: State,
     latency: Latency,
 }
 
 impl Breaker {
-    /// Makes a closed breaker.
+    /// Makes a breaker that is closed since `now`.
     ///
     /// # Errors
     /// [`InvalidSettings`] when a period is out of range.
-    pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
-        Self::resume(settings, Era::FIRST)
+    pub fn new(settings: Settings, now: Instant) -> Result<Self, InvalidSettings> {
+        Self::resume(settings, Era::FIRST, now)
     }
 
     /// Makes a closed breaker whose eras begin at `era`, so that tickets of an earlier one count nothing here.
     ///
     /// # Errors
     /// [`InvalidSettings`] when a period is out of range.
-    pub fn resume(settings: Settings, era: Era) -> Result<Self, InvalidSettings> {
+    pub fn resume(settings: Settings, era: Era, now: Instant) -> Result<Self, InvalidSettings> {
         settings.check()?;
         let state = State::Closed { failures: Sliding::new(settings.within) };
-        Ok(Self { settings, era, state, latency: Latency::default() })
+        Ok(Self { settings, era, since: now, opened: 0, state, latency: Latency::default() })
     }
 
     /// Decides whether a call may go. The first one after the open period makes the breaker half-open.
@@ -105,7 +107,7 @@ impl Breaker {
         if let State::Open { until } = self.state
             && now >= until
         {
-            self.enter(State::HalfOpen { out: 0, passed: 0, overdue_at: now });
+            self.enter(State::HalfOpen { out: 0, passed: 0, overdue_at: now }, now);
         }
         let patience = self.patience();
         match &mut self.state {
@@ -114,8 +116,7 @@ impl Breaker {
             State::HalfOpen { out, passed, overdue_at } => {
                 let full = out.saturating_add(*passed) >= self.settings.probes.get();
                 if full && now < *overdue_at {
-                    let verdict_in = self.latency.bound().unwrap_or(UNKNOWN_LATENCY);
-                    return Err(Refused::after(By::Breaker, overdue_at.since(now).min(verdict_in)));
+                    return Err(Refused::after(By::Breaker, self.retry_in(now)));
                 }
                 *out = out.saturating_add(1);
                 *overdue_at = now + patience;
@@ -135,6 +136,18 @@ impl Breaker {
         }
     }
 
+    /// How long until a call could be admitted: to the end of the open period, or until a probe that is out is likely
+    /// to have its answer. Zero when one would be admitted at `now`.
+    pub fn retry_in(&self, now: Instant) -> Duration {
+        match self.state {
+            State::Open { until } => until.since(now),
+            State::HalfOpen { overdue_at, .. } if !self.would_admit(now) => {
+                overdue_at.since(now).min(self.latency.bound().unwrap_or(UNKNOWN_LATENCY))
+            }
+            State::Closed { .. } | State::HalfOpen { .. } => Duration::ZERO,
+        }
+    }
+
     /// Learns that the dependency has begun to answer, well: a probe passes now, however long its stream will last,
     /// and a caller that walks away from the rest is no failure. An `Overload` that ends the answer still is one.
     pub fn answered(&mut self, ticket: &mut Ticket, now: Instant) {
@@ -147,7 +160,7 @@ impl Breaker {
             State::Closed { .. } | State::Open { .. } => {}
             State::HalfOpen { .. } => {
                 ticket.spend();
-                self.pass();
+                self.pass(now);
             }
         }
     }
@@ -160,9 +173,9 @@ impl Breaker {
         match outcome {
             Outcome::Success => {
                 self.sample(&ticket, now);
-                self.pass();
+                self.pass(now);
             }
-            Outcome::Ignore => self.pass(),
+            Outcome::Ignore => self.pass(now),
             Outcome::Overload { retry_after } => self.fail(retry_after, now),
             Outcome::Abandoned if self.is_evidence(&ticket, now) => self.fail(None, now),
             Outcome::Abandoned | Outcome::Unsent => self.give_back(),
@@ -197,6 +210,16 @@ impl Breaker {
             State::Open { until } => Phase::Open { until },
             State::HalfOpen { .. } => Phase::HalfOpen,
         }
+    }
+
+    /// When the state was entered.
+    pub const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How often it opened.
+    pub const fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// The era under way.
@@ -238,14 +261,14 @@ impl Breaker {
         self.latency.bound().map_or(self.settings.open_for, |bound| bound.max(self.settings.open_for))
     }
 
-    fn pass(&mut self) {
+    fn pass(&mut self, now: Instant) {
         match &mut self.state {
             State::Closed { .. } | State::Open { .. } => {}
             State::HalfOpen { out, passed, .. } => {
                 *out = out.saturating_sub(1);
                 *passed += 1;
                 if *passed >= self.settings.probes.get() {
-                    self.enter(State::Closed { failures: Sliding::new(self.settings.within) });
+                    self.enter(State::Closed { failures: Sliding::new(self.settings.within) }, now);
                 }
             }
         }
@@ -265,7 +288,8 @@ impl Breaker {
         let open_for = self.settings.open_for;
         let longest = open_for * LONGEST_RETRY_AFTER;
         let pause = retry_after.map_or(open_for, |asked| asked.clamp(open_for, longest));
-        self.enter(State::Open { until: now + pause });
+        self.opened += 1;
+        self.enter(State::Open { until: now + pause }, now);
     }
 
     fn give_back(&mut self) {
@@ -275,8 +299,9 @@ impl Breaker {
         }
     }
 
-    fn enter(&mut self, state: State) {
+    fn enter(&mut self, state: State, now: Instant) {
         self.state = state;
+        self.since = now;
         self.era = self.era.next();
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidegate::{
-    Breaker, Call, Event, Gate, Outcome, Permit,
+    Breaker, Call, Event, Outcome, Permit,
     breaker::{InvalidSettings, Settings},
     clock,
 };
@@ -26,7 +26,7 @@ async fn main() -> Result<(), InvalidSettings> {
     let (mut sent, mut refused) = (0, 0);
     for request in 0..100 {
         let call = Call::at(clock::now());
-        match breaker.try_enter(&call, "") {
+        match breaker.admit(&call) {
             Ok(permit) => {
                 sent += 1;
                 let outcome = match dependency(request) {

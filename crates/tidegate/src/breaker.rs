@@ -19,10 +19,13 @@ use crate::{
     clock,
     event::Observer,
     gate::{self, Gate},
+    sync,
 };
 
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod slot;
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 use slot::{Slot, Standing, Told};
@@ -30,11 +33,11 @@ use slot::{Slot, Standing, Told};
 /// A breaker that all clones share.
 ///
 /// ```
-/// use tidegate::{Call, Gate, Outcome, Permit, breaker::{Breaker, Settings}, clock};
+/// use tidegate::{Call, Outcome, Permit, breaker::{Breaker, Settings}, clock};
 ///
 /// let breaker = Breaker::new(Settings::default())?;
 /// let call = Call::at(clock::now());
-/// match breaker.try_enter(&call, "") {
+/// match breaker.admit(&call) {
 ///     Ok(permit) => permit.settle(Outcome::Success, clock::now()),
 ///     Err(refused) => println!("{refused}"),
 /// }
@@ -56,13 +59,14 @@ static VACANT: LazyLock<Mutex<Vec<&'static Slot>>> = LazyLock::new(Mutex::defaul
 impl Lease {
     fn new(settings: Settings, told: Option<Told>) -> Result<Self, InvalidSettings> {
         settings.check()?;
+        let now = sync::now();
         let vacant = VACANT.lock().pop();
         let slot = match vacant {
             Some(slot) => {
-                slot.let_to(settings, told)?;
+                slot.let_to(settings, told, now)?;
                 slot
             }
-            None => Box::leak(Box::new(Slot::new(settings, told)?)),
+            None => Box::leak(Box::new(Slot::new(settings, told, now)?)),
         };
         Ok(Self { slot })
     }
@@ -102,6 +106,24 @@ impl Breaker {
         self.lease.slot.would_admit(now)
     }
 
+    /// How long until a call could be admitted, as far as is known; zero when one would be now.
+    pub fn retry_in(&self, now: Instant) -> Duration {
+        self.lease.slot.retry_in(now)
+    }
+
+    /// Admits a call, as [`Gate::try_enter`] does: a breaker knows no keys.
+    ///
+    /// # Errors
+    /// [`Refused`] by `breaker`, with the time until a call could be admitted; the call takes nothing.
+    #[inline]
+    pub fn admit(&self, call: &Call) -> Result<Permit, Refused> {
+        let slot = self.lease.slot;
+        match slot.closed() {
+            Some(era) => Ok(Permit { slot, ticket: Ticket::new(era, call) }),
+            None => slot.admit(call).map(|ticket| Permit { slot, ticket }),
+        }
+    }
+
     /// Takes other settings, at once. The state and the calls under way stay; failures counted so far are forgotten
     /// when `within` changes.
     ///
@@ -128,16 +150,12 @@ impl<K: ?Sized> Gate<K> for Breaker {
 
     #[inline]
     fn try_enter(&self, call: &Call, _key: &K) -> Result<Permit, Refused> {
-        let slot = self.lease.slot;
-        match slot.closed() {
-            Some(era) => Ok(Permit { slot, ticket: Ticket::new(era, call) }),
-            None => slot.admit(call).map(|ticket| Permit { slot, ticket }),
-        }
+        self.admit(call)
     }
 
     /// Does what [`try_enter`](Gate::try_enter) does: nobody waits for a dependency to come back.
-    fn enter(&self, call: &Call, key: &K) -> impl Future<Output = Result<Permit, Refused>> + Send {
-        future::ready(self.try_enter(call, key))
+    fn enter(&self, call: &Call, _key: &K) -> impl Future<Output = Result<Permit, Refused>> + Send {
+        future::ready(self.admit(call))
     }
 }
 
@@ -197,8 +215,14 @@ impl fmt::Debug for Permit {
 pub struct Snapshot {
     /// Closed, open or half-open.
     pub phase: Phase,
-    /// The number of states gone through; it only grows.
+    /// When it came into this phase.
+    pub since: Instant,
+    /// The era of this phase; it only grows.
     pub era: Era,
+    /// How often it opened.
+    pub opened: u64,
+    /// Calls it refused.
+    pub refused: u64,
     /// Failures in the window; 0 unless closed.
     pub failures: u32,
     /// How long a call may wait before walking away from it is a failure, once that is known.

@@ -22,12 +22,11 @@ use crate::gate::{self, Gate};
 /// A retry budget that all clones share. Each upstream has its own.
 ///
 /// ```
-/// use tidegate::{Call, Gate, clock, retry_budget::{RetryBudget, Settings}};
+/// use tidegate::{clock, retry_budget::{RetryBudget, Settings}};
 ///
 /// let budget = RetryBudget::new(Settings::default())?;
-/// let call = Call::at(clock::now());
-/// budget.deposit(call.now); // the first attempt, which fails before it is sent
-/// if let Ok(_retry) = budget.try_enter(&call, "") {
+/// budget.deposit(clock::now()); // the first attempt, which fails before it is sent
+/// if let Ok(_retry) = budget.withdraw(clock::now()) {
 ///     // try once more, elsewhere
 /// }
 /// # Ok::<(), tidegate::retry_budget::InvalidSettings>(())
@@ -73,6 +72,18 @@ impl RetryBudget {
         }
     }
 
+    /// Takes one retry. It is spent whatever becomes of it, unless it is settled as [`Outcome::Unsent`].
+    ///
+    /// # Errors
+    /// [`Refused`] by `retry-budget` when the share is used up.
+    pub fn withdraw(&self, now: Instant) -> Result<Retry, Refused> {
+        let mut budget = self.shared.budget.lock();
+        self.shared.tell(&mut budget, now);
+        let withdrawal = budget.withdraw(now)?;
+        drop(budget);
+        Ok(Retry { shared: Arc::clone(&self.shared), withdrawal })
+    }
+
     /// Retries that would be allowed at `now`.
     pub fn left(&self, now: Instant) -> u32 {
         let mut budget = self.shared.budget.lock();
@@ -99,18 +110,14 @@ impl Shared {
 impl<K: ?Sized> Gate<K> for RetryBudget {
     type Permit = Retry;
 
-    /// Takes one retry. It is spent whatever becomes of it, unless it ends as [`Outcome::Unsent`].
+    /// Withdraws one retry at `call.now`.
     fn try_enter(&self, call: &Call, _key: &K) -> Result<Retry, Refused> {
-        let mut budget = self.shared.budget.lock();
-        self.shared.tell(&mut budget, call.now);
-        let withdrawal = budget.withdraw(call.now)?;
-        drop(budget);
-        Ok(Retry { shared: Arc::clone(&self.shared), withdrawal })
+        self.withdraw(call.now)
     }
 
     /// Does what [`try_enter`](Gate::try_enter) does: a retry that would wait for budget is not worth its wait.
-    fn enter(&self, call: &Call, key: &K) -> impl Future<Output = Result<Retry, Refused>> + Send {
-        future::ready(self.try_enter(call, key))
+    fn enter(&self, call: &Call, _key: &K) -> impl Future<Output = Result<Retry, Refused>> + Send {
+        future::ready(self.withdraw(call.now))
     }
 }
 
@@ -145,7 +152,7 @@ mod tests {
     }
 
     fn retry(budget: &RetryBudget, now: Instant) -> Result<Retry, Refused> {
-        budget.try_enter(&Call::at(now), "")
+        budget.withdraw(now)
     }
 
     #[test]

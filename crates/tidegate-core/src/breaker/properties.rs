@@ -183,7 +183,7 @@ proptest! {
             probes: NonZeroU32::new(probes).unwrap(),
             ..Settings::default()
         };
-        let mut breaker = Breaker::new(settings).unwrap();
+        let mut breaker = Breaker::new(settings, START).unwrap();
         let closed = Epoch::Closed { failures: Vec::new() };
         let mut model = Model { settings, epochs: vec![closed], latency: Latency::default() };
         let (mut now, mut calls) = (START, Vec::<Known>::new());

@@ -21,7 +21,7 @@ fn call(after: u64) -> Call {
 
 fn breaker(probes: u32) -> Breaker {
     let probes = NonZeroU32::new(probes).unwrap();
-    Breaker::new(Settings { probes, ..Settings::default() }).unwrap()
+    Breaker::new(Settings { probes, ..Settings::default() }, START).unwrap()
 }
 
 fn end(breaker: &mut Breaker, began: u64, outcome: Outcome, ended: u64) {
@@ -116,8 +116,10 @@ fn all_probes_must_pass_to_close_it() {
 #[test]
 fn a_failed_probe_opens_it_again() {
     let (mut breaker, probe) = probing(1);
+    assert_eq!((breaker.opened(), breaker.since()), (1, at(5000)));
     breaker.settle(probe, OVERLOAD, at(6000));
     assert_eq!(breaker.phase(), Phase::Open { until: at(11_000) });
+    assert_eq!((breaker.opened(), breaker.since()), (2, at(6000)));
 }
 
 #[test]
@@ -263,7 +265,7 @@ fn settings_change_under_way_and_bad_ones_say_what_is_wrong() {
     assert_eq!(breaker.failures(at(0)), 0, "another window starts empty");
     let error = breaker.reconfigure(Settings { within: Duration::ZERO, ..fewer }).unwrap_err();
     assert_eq!(error.to_string(), "breaker: within is 0ns; it is between 1ms and 24h, like 10s");
-    let error = Breaker::new(Settings { open_for: Duration::MAX, ..fewer }).unwrap_err();
+    let error = Breaker::new(Settings { open_for: Duration::MAX, ..fewer }, START).unwrap_err();
     assert_eq!(error, InvalidSettings::OpenFor(Duration::MAX));
     assert_eq!(breaker.settings().within, millis(500));
 }
@@ -272,7 +274,7 @@ fn settings_change_under_way_and_bad_ones_say_what_is_wrong() {
 fn a_breaker_that_takes_over_ignores_the_tickets_of_the_one_before() {
     let mut before = breaker(1);
     let ticket = before.admit(&call(0)).unwrap();
-    let mut after = Breaker::resume(Settings::default(), before.era().next()).unwrap();
+    let mut after = Breaker::resume(Settings::default(), before.era().next(), at(0)).unwrap();
     (0..10).for_each(|_| after.settle(ticket, OVERLOAD, at(0)));
     assert_eq!(after.phase(), Phase::Closed);
 }

@@ -36,12 +36,15 @@ pub(super) struct Slot {
     until: AtomicU64,
     /// Nanoseconds from which the next success is a sample.
     sample_at: AtomicU64,
-    tenant: Apart<Mutex<Tenant>>,
+    seldom: Seldom,
 }
 
-/// On a cache line of its own.
+/// What a healthy call does not touch, on cache lines of its own.
 #[repr(align(64))]
-struct Apart<T>(T);
+struct Seldom {
+    tenant: Mutex<Tenant>,
+    refused: AtomicU64,
+}
 
 /// Who lives in the slot.
 struct Tenant {
@@ -57,30 +60,36 @@ pub(super) struct Told {
 }
 
 impl Slot {
-    pub(super) fn new(settings: Settings, told: Option<Told>) -> Result<Self, InvalidSettings> {
-        let breaker = Breaker::new(settings)?;
+    pub(super) fn new(settings: Settings, told: Option<Told>, now: Instant) -> Result<Self, InvalidSettings> {
+        let breaker = Breaker::new(settings, now)?;
         let slot = Self {
             word: AtomicU64::new(word(&breaker)),
             until: AtomicU64::new(0),
             sample_at: AtomicU64::new(0),
-            tenant: Apart(Mutex::new(Tenant { breaker, told })),
+            seldom: Seldom { tenant: Mutex::new(Tenant { breaker, told }), refused: AtomicU64::new(0) },
         };
         Ok(slot)
     }
 
     /// Lets a new breaker in, closed; permits of the one before count nothing from here on.
-    pub(super) fn let_to(&self, settings: Settings, told: Option<Told>) -> Result<(), InvalidSettings> {
-        let mut tenant = self.tenant.0.lock();
+    pub(super) fn let_to(
+        &self,
+        settings: Settings,
+        told: Option<Told>,
+        now: Instant,
+    ) -> Result<(), InvalidSettings> {
+        let mut tenant = self.seldom.tenant.lock();
         let era = tenant.breaker.era().next();
-        *tenant = Tenant { breaker: Breaker::resume(settings, era)?, told };
+        *tenant = Tenant { breaker: Breaker::resume(settings, era, now)?, told };
         self.sample_at.store(0, Ordering::Relaxed);
+        self.seldom.refused.store(0, Ordering::Relaxed);
         self.publish(&tenant.breaker);
         Ok(())
     }
 
     /// Forgets who was told.
     pub(super) fn vacate(&self) {
-        let told = self.tenant.0.lock().told.take();
+        let told = self.seldom.tenant.lock().told.take();
         drop(told); // An observer's destructor is a stranger's code: not under the lock.
     }
 
@@ -93,20 +102,36 @@ impl Slot {
 
     #[cold]
     pub(super) fn admit(&self, call: &Call) -> Result<Ticket, Refused> {
-        if self.word.load(Ordering::Acquire) & 3 == OPEN {
-            let until = Instant::from_nanos(self.until.load(Ordering::Relaxed));
-            if call.now < until {
-                return Err(Refused::after(By::Breaker, until.since(call.now)));
-            }
+        let admitted = match self.open_until() {
+            Some(until) if call.now < until => Err(Refused::after(By::Breaker, until.since(call.now))),
+            Some(_) | None => self.decide(call.now, |breaker| breaker.admit(call)),
+        };
+        if admitted.is_err() {
+            self.seldom.refused.fetch_add(1, Ordering::Relaxed);
         }
-        self.decide(call.now, |breaker| breaker.admit(call))
+        admitted
+    }
+
+    /// When the open period ends, while there is one.
+    fn open_until(&self) -> Option<Instant> {
+        let is_open = self.word.load(Ordering::Acquire) & 3 == OPEN;
+        is_open.then(|| Instant::from_nanos(self.until.load(Ordering::Relaxed)))
+    }
+
+    /// How long until a call could be admitted, as far as is known; zero when one would be now.
+    pub(super) fn retry_in(&self, now: Instant) -> Duration {
+        match self.open_until() {
+            Some(until) => until.since(now),
+            None if self.closed().is_some() => Duration::ZERO,
+            None => self.seldom.tenant.lock().breaker.retry_in(now),
+        }
     }
 
     pub(super) fn would_admit(&self, now: Instant) -> bool {
         match self.word.load(Ordering::Acquire) & 3 {
             CLOSED => true,
             OPEN => now.as_nanos() >= self.until.load(Ordering::Relaxed),
-            _half_open => self.tenant.0.lock().breaker.would_admit(now),
+            _half_open => self.seldom.tenant.lock().breaker.would_admit(now),
         }
     }
 
@@ -140,15 +165,18 @@ impl Slot {
     }
 
     pub(super) fn reconfigure(&self, settings: Settings) -> Result<(), InvalidSettings> {
-        self.tenant.0.lock().breaker.reconfigure(settings)
+        self.seldom.tenant.lock().breaker.reconfigure(settings)
     }
 
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
-        let tenant = self.tenant.0.lock();
+        let tenant = self.seldom.tenant.lock();
         let breaker = &tenant.breaker;
         Snapshot {
             phase: breaker.phase(),
+            since: breaker.since(),
             era: breaker.era(),
+            opened: breaker.opened(),
+            refused: self.seldom.refused.load(Ordering::Relaxed),
             failures: breaker.failures(now),
             known_latency: breaker.known_latency(),
             settings: breaker.settings(),
@@ -178,7 +206,7 @@ impl Slot {
 
     /// Locks, decides, unlocks, and only then tells of a change.
     fn decide<R>(&self, now: Instant, verb: impl FnOnce(&mut Breaker) -> R) -> R {
-        let mut tenant = self.tenant.0.lock();
+        let mut tenant = self.seldom.tenant.lock();
         let (era, from) = (tenant.breaker.era(), tenant.breaker.phase());
         let answer = verb(&mut tenant.breaker);
         if tenant.breaker.era() == era {

@@ -20,7 +20,7 @@ fn seconds(seconds: u64) -> Instant {
 }
 
 fn enter(breaker: &Breaker, now: Instant) -> Result<Permit, Refused> {
-    breaker.try_enter(&Call::at(now), "")
+    breaker.admit(&Call::at(now))
 }
 
 fn open(breaker: &Breaker) {
@@ -91,7 +91,7 @@ async fn a_hung_upstream_behind_its_callers_deadlines_opens_it() {
         for _ in 0..200 {
             let call = Call::at(clock::now()).within(deadline);
             let upstream = async {
-                let _permit = breaker.try_enter(&call, "")?;
+                let _permit = breaker.admit(&call)?;
                 forwarded += 1;
                 future::pending::<Result<(), Refused>>().await
             };
@@ -147,13 +147,30 @@ fn changes_are_told_in_order_and_outside_the_lock() {
 
 #[test]
 fn a_permit_that_outlives_its_breaker_counts_nothing_for_the_next_one_in_its_place() {
-    let slot: &'static Slot = Box::leak(Box::new(Slot::new(Settings::default(), None).unwrap()));
+    let slot: &'static Slot = Box::leak(Box::new(Slot::new(Settings::default(), None, START).unwrap()));
     let outlived: Vec<_> =
         (0..20).map(|_| Permit { slot, ticket: slot.admit(&Call::at(START)).unwrap() }).collect();
-    slot.let_to(Settings::default(), None).unwrap();
+    slot.let_to(Settings::default(), None, START).unwrap();
     outlived.into_iter().for_each(|permit| permit.settle(OVERLOAD, START));
     let snapshot = slot.snapshot(START);
     assert_eq!((snapshot.phase, snapshot.failures), (Phase::Closed, 0));
+}
+
+#[test]
+fn the_snapshot_tells_since_when_how_often_and_how_many() {
+    let breaker = Breaker::new(Settings::default()).unwrap();
+    open(&breaker);
+    assert!((0..7).all(|_| enter(&breaker, seconds(2)).is_err()));
+    assert_eq!(breaker.retry_in(seconds(2)), Duration::from_secs(3));
+    let snapshot = breaker.snapshot(seconds(2));
+    assert_eq!((snapshot.since, snapshot.opened, snapshot.refused), (START, 1, 7));
+    let probe = enter(&breaker, seconds(5)).unwrap();
+    assert!(enter(&breaker, seconds(5)).is_err());
+    assert_eq!(breaker.retry_in(seconds(5)), Duration::from_secs(1), "no latency is known");
+    probe.settle(Outcome::Success, seconds(6));
+    let snapshot = breaker.snapshot(seconds(6));
+    assert_eq!((snapshot.since, snapshot.opened, snapshot.refused), (seconds(6), 1, 8));
+    assert_eq!(breaker.retry_in(seconds(6)), Duration::ZERO);
 }
 
 #[test]
@@ -223,49 +240,4 @@ fn threads_with_every_outcome_leave_it_able_to_close() {
     let later = start + Duration::from_secs(24 * 60 * 60);
     enter(&breaker, later).unwrap().settle(Outcome::Success, later);
     assert_eq!(breaker.snapshot(later).phase, Phase::Closed);
-}
-
-/// `RUSTFLAGS="--cfg shuttle" cargo test -p tidegate --lib breaker -- every_interleaving`
-#[cfg(shuttle)]
-#[test]
-fn in_every_interleaving_one_probe_goes_and_only_its_end_counts() {
-    use shuttle::{
-        sync::{Arc, atomic::AtomicUsize},
-        thread,
-    };
-    shuttle::check_random(
-        || {
-            let slot = Arc::new(Slot::new(Settings::default(), None).unwrap());
-            let late = slot.admit(&Call::at(START)).unwrap();
-            let admitted = Arc::new(AtomicUsize::new(0));
-            let failing: Vec<_> = (0..5)
-                .map(|_| {
-                    let slot = Arc::clone(&slot);
-                    thread::spawn(move || {
-                        let ticket = slot.admit(&Call::at(START)).unwrap();
-                        slot.settle(ticket, OVERLOAD, START);
-                    })
-                })
-                .collect();
-            failing.into_iter().for_each(|thread| thread.join().unwrap());
-            let callers: Vec<_> = (0..4)
-                .map(|_| {
-                    let (slot, admitted) = (Arc::clone(&slot), Arc::clone(&admitted));
-                    thread::spawn(move || {
-                        let probe = slot.admit(&Call::at(seconds(5)));
-                        admitted.fetch_add(usize::from(probe.is_ok()), Ordering::SeqCst);
-                        probe
-                    })
-                })
-                .collect();
-            slot.settle(late, Outcome::Success, seconds(5));
-            let probes: Vec<_> =
-                callers.into_iter().filter_map(|thread| thread.join().unwrap().ok()).collect();
-            assert_eq!((probes.len(), admitted.load(Ordering::SeqCst)), (1, 1));
-            assert_eq!(slot.snapshot(seconds(5)).phase, Phase::HalfOpen);
-            slot.settle(probes[0], Outcome::Success, seconds(5));
-            assert_eq!(slot.snapshot(seconds(5)).phase, Phase::Closed);
-        },
-        2000,
-    );
 }
