@@ -49,7 +49,7 @@ fn data() -> Result<Frame<Bytes>, &'static str> {
 
 fn trailers(status: &'static str) -> Result<Frame<Bytes>, &'static str> {
     let mut trailers = HeaderMap::new();
-    trailers.insert(grpc::STATUS, status.parse().unwrap());
+    trailers.insert(grpc::STATUS, status.parse().expect("a number"));
     Ok(Frame::trailers(trailers))
 }
 
