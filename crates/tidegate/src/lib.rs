@@ -3,9 +3,12 @@
 #![forbid(unsafe_code)]
 
 pub mod breaker;
+pub mod classify;
 pub mod clock;
 pub mod event;
 mod gate;
+pub mod grpc;
+pub mod layer;
 pub mod limiter;
 pub mod retry_budget;
 mod secret;

@@ -1,0 +1,10 @@
+//! The guards as `tower` layers over `http` types: a layer polls, the guard does the thinking.
+
+mod body;
+mod direction;
+mod idle;
+pub mod limit;
+
+pub use body::GuardedBody;
+pub use direction::{RequestBody, RequestHalf, ResponseHalf, halves};
+pub use idle::{IdleBody, StreamError};

@@ -1,0 +1,191 @@
+//! The limiter as a `tower` layer over `http` types, for clients and servers, plain HTTP and gRPC alike.
+
+mod error;
+mod future;
+mod held;
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use self::{
+    error::{Error, refused_in},
+    future::ResponseFuture,
+    held::{BothDirections, Directions, Held, ResponseOnly},
+};
+use super::{GuardedBody, IdleBody};
+use crate::{
+    Call,
+    classify::{ByStatus, Classify},
+    clock, grpc,
+    limiter::{Limiter, Turned},
+};
+
+/// The response body of a limited call.
+pub type LimitedBody<B, C = ByStatus> = GuardedBody<IdleBody<B>, Held, C>;
+
+/// How long a call holds its permit. In a request's extensions it overrides the layer's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// To the end of the response body.
+    #[default]
+    Body,
+    /// To the response head: for downloads that would starve short calls.
+    Headers,
+}
+
+/// How a refusal reaches the caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refusals {
+    /// As [`Error::Refused`]: for clients, which can tell it from every answer of the server.
+    #[default]
+    Error,
+    /// As an answer: 503 (504 past the deadline) with `Retry-After`, or trailers-only gRPC with a pushback, both marked
+    /// `tidegate-refused`: for servers.
+    Answer,
+}
+
+/// Limits the calls in flight through a service.
+///
+/// A call is admitted in `call`, after the service is ready: an idle clone holds nothing, and inside retries a slot is
+/// free during back-off. The permit rides in the response body to the end of its stream. What the call knows is read from
+/// a [`Call`] in the request's extensions; without one, a call that has to wait begins then, and `grpc-timeout` is its
+/// deadline.
+///
+/// ```
+/// use tidegate::{layer::limit::LimitLayer, limiter::Limiter};
+/// # use std::time::Duration;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let limiter = Limiter::builder().limit(50).max_wait(Duration::from_millis(200)).build()?;
+/// let layer = LimitLayer::new(limiter.clone());
+/// # let _ = layer; Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct LimitLayer<C = ByStatus, D = ResponseOnly> {
+    settings: Settings<C, D>,
+}
+
+#[derive(Clone, Debug)]
+struct Settings<C, D> {
+    limiter: Limiter,
+    hold: Hold,
+    refusals: Refusals,
+    idle_stream: Option<Duration>,
+    classify: C,
+    directions: D,
+}
+
+impl LimitLayer {
+    /// Makes a layer of `limiter`, which other layers may share.
+    pub const fn new(limiter: Limiter) -> Self {
+        Self {
+            settings: Settings {
+                limiter,
+                hold: Hold::Body,
+                refusals: Refusals::Error,
+                idle_stream: None,
+                classify: ByStatus,
+                directions: ResponseOnly,
+            },
+        }
+    }
+}
+
+impl<C, D> LimitLayer<C, D> {
+    /// How long calls hold their permits. Default: [`Hold::Body`].
+    #[must_use]
+    pub fn hold(mut self, hold: Hold) -> Self {
+        self.settings.hold = hold;
+        self
+    }
+
+    /// How refusals reach the caller. Default: [`Refusals::Error`].
+    #[must_use]
+    pub fn refusals(mut self, refusals: Refusals) -> Self {
+        self.settings.refusals = refusals;
+        self
+    }
+
+    /// Cuts a response in which nothing moves for `idle`, read or not, and frees its permit. Default: never.
+    ///
+    /// Each call then has a task with a timer: for streams, not for short calls. Calls run inside a tokio runtime then.
+    #[must_use]
+    pub fn idle_stream(mut self, idle: Duration) -> Self {
+        self.settings.idle_stream = Some(idle);
+        self
+    }
+
+    /// How the ends of calls are judged. Default: [`ByStatus`].
+    #[must_use]
+    pub fn classify<C2>(self, classify: C2) -> LimitLayer<C2, D> {
+        let Settings { limiter, hold, refusals, idle_stream, directions, .. } = self.settings;
+        LimitLayer { settings: Settings { limiter, hold, refusals, idle_stream, classify, directions } }
+    }
+
+    /// Holds permits until the request's direction is over too, for calls in which both sides stream.
+    ///
+    /// The service below gets the request's body wrapped; `wrap` makes of it the body which that service takes (with
+    /// tonic: `tonic::body::Body::new`). Default: the response alone decides.
+    #[must_use]
+    pub fn both_directions<F>(self, wrap: F) -> LimitLayer<C, BothDirections<F>> {
+        let Settings { limiter, hold, refusals, idle_stream, classify, .. } = self.settings;
+        let directions = BothDirections(wrap);
+        LimitLayer { settings: Settings { limiter, hold, refusals, idle_stream, classify, directions } }
+    }
+}
+
+impl<S, C: Clone, D: Clone> Layer<S> for LimitLayer<C, D> {
+    type Service = Limit<S, C, D>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Limit { inner, settings: self.settings.clone() }
+    }
+}
+
+/// A service with a limit of calls in flight.
+#[derive(Clone, Debug)]
+pub struct Limit<S, C = ByStatus, D = ResponseOnly> {
+    inner: S,
+    settings: Settings<C, D>,
+}
+
+impl<S, B, R, C, D> Service<Request<B>> for Limit<S, C, D>
+where
+    D: Directions<B> + Clone,
+    S: Service<Request<D::Body>, Response = Response<R>> + Clone,
+    R: Body + Send + 'static,
+    C: Classify + Clone,
+{
+    type Response = Response<LimitedBody<R, C>>;
+    type Error = Error<S::Error>;
+    type Future = ResponseFuture<S, B, C, D>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Error::Inner)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let settings = &self.settings;
+        let call = request.extensions().get::<Call>();
+        match settings.limiter.enter_now(call) {
+            Ok(permit) => ResponseFuture::calling(&mut self.inner, settings, request, permit),
+            Err(Turned::Refused(refused)) => ResponseFuture::refused(settings, &request, refused),
+            Err(Turned::Busy) => {
+                let call = call.copied().unwrap_or_else(|| {
+                    let call = Call::at(clock::now());
+                    grpc::timeout(request.headers()).map_or(call, |timeout| call.within(timeout))
+                });
+                // The instance that was polled ready makes the call; a fresh one takes its place.
+                let fresh = self.inner.clone();
+                let ready = std::mem::replace(&mut self.inner, fresh);
+                ResponseFuture::waiting(ready, settings.clone(), request, call)
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A limited call on its way: waiting for its permit, then calling with it.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{Directions, Error, Held, Hold, LimitedBody, Refusals, Settings, held::Watching};
+use crate::{
+    By, Call, Outcome, Permit as _, Refused,
+    classify::{Classify, Judged},
+    grpc,
+    layer::{
+        GuardedBody, IdleBody,
+        idle::{Stream, Watch},
+    },
+    limiter::{Limiter, Permit},
+};
+
+type Admission = Pin<Box<dyn Future<Output = Result<Permit, Refused>> + Send>>;
+
+pin_project! {
+    /// The response to a limited call. Dropping it gives up the place in line or the permit.
+    pub struct ResponseFuture<S, B, C, D>
+    where
+        D: Directions<B>,
+        S: Service<Request<D::Body>>,
+    {
+        #[pin]
+        state: State<S, B, C, D, S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = Projection]
+    enum State<S, B, C, D, F> {
+        Waiting { waiting: Box<Waiting<S, B, C, D>> },
+        Calling { #[pin] future: F, on_head: Option<OnHead<C>> },
+        Refused { refused: Refused, refusals: Refusals, is_grpc: Grpc },
+        Over,
+    }
+}
+
+struct Waiting<S, B, C, D> {
+    admission: Admission,
+    ready: S,
+    settings: Settings<C, D>,
+    request: Option<Request<B>>,
+}
+
+struct OnHead<C> {
+    held: Held,
+    limiter: Limiter,
+    hold: Hold,
+    watch: Option<Arc<Watch>>,
+    classify: C,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grpc {
+    Yes,
+    No,
+}
+
+impl Grpc {
+    fn of<B>(request: &Request<B>) -> Self {
+        if grpc::is_grpc(request.headers()) { Self::Yes } else { Self::No }
+    }
+}
+
+impl<S, B, C, D> ResponseFuture<S, B, C, D>
+where
+    C: Clone,
+    D: Directions<B>,
+    S: Service<Request<D::Body>>,
+{
+    #[inline]
+    pub(super) fn calling(
+        service: &mut S,
+        settings: &Settings<C, D>,
+        request: Request<B>,
+        permit: Permit,
+    ) -> Self {
+        let (future, on_head) = begin(service, settings, request, permit);
+        Self { state: State::Calling { future, on_head: Some(on_head) } }
+    }
+
+    pub(super) fn refused(settings: &Settings<C, D>, request: &Request<B>, refused: Refused) -> Self {
+        let is_grpc = Grpc::of(request);
+        Self { state: State::Refused { refused, refusals: settings.refusals, is_grpc } }
+    }
+
+    pub(super) fn waiting(ready: S, settings: Settings<C, D>, request: Request<B>, call: Call) -> Self {
+        let limiter = settings.limiter.clone();
+        let admission = Box::pin(async move { limiter.wait(&call).await });
+        let waiting = Waiting { admission, ready, settings, request: Some(request) };
+        Self { state: State::Waiting { waiting: Box::new(waiting) } }
+    }
+}
+
+#[inline]
+fn begin<S, B, C, D>(
+    service: &mut S,
+    settings: &Settings<C, D>,
+    request: Request<B>,
+    permit: Permit,
+) -> (S::Future, OnHead<C>)
+where
+    C: Clone,
+    D: Directions<B>,
+    S: Service<Request<D::Body>>,
+{
+    let hold = request.extensions().get::<Hold>().copied().unwrap_or(settings.hold);
+    let watch = settings.idle_stream.map(Watch::new);
+    let (request, held) = settings.directions.hold(request, permit, Watching(watch.clone()));
+    let limiter = settings.limiter.clone();
+    let on_head = OnHead { held, limiter, hold, watch, classify: settings.classify.clone() };
+    let _inside = on_head.limiter.inside();
+    let future = service.call(request);
+    (future, on_head)
+}
+
+impl<C: Classify> OnHead<C> {
+    fn head<R: Body + Send + 'static>(self, response: Response<R>) -> Response<LimitedBody<R, C>> {
+        let Self { held, hold, watch, classify, .. } = self;
+        if hold == Hold::Headers {
+            let outcome = match classify.head(response.status(), response.headers()) {
+                Judged::Known(outcome) => outcome,
+                // Its trailers are none of the permit's business any more.
+                Judged::AtEnd => Outcome::Success,
+            };
+            held.settle_now(outcome);
+            return GuardedBody::free(response.map(IdleBody::free));
+        }
+        match watch {
+            None => GuardedBody::guard(response.map(IdleBody::free), held, classify),
+            Some(watch) => {
+                watch.moved();
+                let (head, body) = response.into_parts();
+                let (stream, held) = Stream::watch(watch, body, Box::new(held));
+                let response = Response::from_parts(head, IdleBody::watched(stream));
+                GuardedBody::guard(response, Held::watched(held), classify)
+            }
+        }
+    }
+}
+
+impl<S, B, R, C, D> Future for ResponseFuture<S, B, C, D>
+where
+    D: Directions<B>,
+    S: Service<Request<D::Body>, Response = Response<R>>,
+    R: Body + Send + 'static,
+    C: Classify + Clone,
+{
+    type Output = Result<Response<LimitedBody<R, C>>, Error<S::Error>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                Projection::Calling { future, on_head } => {
+                    let inside = on_head.as_ref().map(|on_head| on_head.limiter.inside());
+                    let result = ready!(future.poll(cx));
+                    drop(inside);
+                    let on_head = on_head.take().expect("a future is not polled after its end");
+                    return Poll::Ready(match result {
+                        Ok(response) => Ok(on_head.head(response)),
+                        Err(error) => {
+                            let outcome = on_head.classify.failed();
+                            on_head.held.settle_now(outcome);
+                            Err(Error::Inner(error))
+                        }
+                    });
+                }
+                Projection::Waiting { waiting } => {
+                    let admission = ready!(waiting.admission.as_mut().poll(cx));
+                    let request = waiting.request.take().expect("a request is sent once");
+                    match admission {
+                        Ok(permit) => {
+                            let (future, on_head) =
+                                begin(&mut waiting.ready, &waiting.settings, request, permit);
+                            State::Calling { future, on_head: Some(on_head) }
+                        }
+                        Err(refused) => State::Refused {
+                            refused,
+                            refusals: waiting.settings.refusals,
+                            is_grpc: Grpc::of(&request),
+                        },
+                    }
+                }
+                Projection::Refused { refused, refusals, is_grpc } => {
+                    let result = match refusals {
+                        Refusals::Error => Err(Error::Refused(*refused)),
+                        Refusals::Answer => Ok(answer(refused, *is_grpc).map(|()| GuardedBody::empty())),
+                    };
+                    state.set(State::Over);
+                    return Poll::Ready(result);
+                }
+                Projection::Over => unreachable!("a future is not polled after its end"),
+            };
+            state.set(next);
+        }
+    }
+}
+
+fn answer(refused: &Refused, is_grpc: Grpc) -> Response<()> {
+    if is_grpc == Grpc::Yes {
+        return grpc::refusal(refused);
+    }
+    let mut response = Response::new(());
+    *response.status_mut() = match refused.by {
+        By::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    response.headers_mut().insert(grpc::REFUSED, HeaderValue::from_static(refused.by.as_str()));
+    if let Some(after) = refused.retry_after {
+        let seconds = u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
