@@ -22,12 +22,14 @@ impl Html {
     /// A bar of `part` in `whole`, which turns warm at three quarters and full at the whole.
     pub(super) fn bar(&mut self, part: u64, whole: u64) -> &mut Self {
         let percent = part.saturating_mul(100).checked_div(whole).unwrap_or(0).min(100);
+        // A little is shown, and is not nothing.
+        let width = if part > 0 { percent.max(1) } else { 0 };
         let class = match percent {
             0..75 => "bar",
             75..100 => "bar warm",
             _ => "bar full",
         };
-        self.raw("<div class=\"").raw(class).raw("\"><i style=\"width:").text(percent).raw("%\"></i></div>")
+        self.raw("<div class=\"").raw(class).raw("\"><i style=\"width:").text(width).raw("%\"></i></div>")
     }
 
     pub(super) fn pill(&mut self, class: &'static str, text: impl Display) -> &mut Self {
