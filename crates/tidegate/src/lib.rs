@@ -14,6 +14,7 @@ pub mod retry_budget;
 mod secret;
 mod server_url;
 mod sync;
+pub mod throttle;
 
 pub use breaker::Breaker;
 pub use event::{Event, Observer};
@@ -21,4 +22,5 @@ pub use gate::{Gate, Permit};
 pub use retry_budget::RetryBudget;
 pub use secret::{REDACTED, Secret};
 pub use server_url::{Credentials, InvalidServerUrl, Server, ServerUrl, redacted_url};
+pub use throttle::Throttle;
 pub use tidegate_core::{By, Call, Instant, Outcome, Priority, Rate, Refused};

@@ -1,0 +1,205 @@
+//! What a counter is kept per: a keyed hash of the parts, never the parts themselves.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::LazyLock,
+};
+
+/// The name of a counter: 128 bits of a hash whose seed is random in each process.
+///
+/// Two different keys share a counter once in 2¹²⁸ pairs, and nobody who does not know the seed can find such a pair.
+///
+/// ```
+/// # use tidegate::throttle::{Key, KeyHasher};
+/// let mut hasher = KeyHasher::new();
+/// hasher.part(b"GET").part(b"/orders");
+/// assert_eq!(hasher.finish(), KeyHasher::new().part(b"GET").part(b"/orders").finish());
+/// assert_ne!(hasher.finish(), Key::of(b"GET/orders"));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Key {
+    /// Finds the two buckets.
+    pub(super) place: u64,
+    /// Finds the shard and the tag.
+    pub(super) check: u64,
+}
+
+impl Key {
+    /// The key of a limit with one counter for all.
+    pub const ALL: Self = Self { place: 0, check: 0 };
+
+    /// Hashes a key of one part.
+    pub fn of(part: &[u8]) -> Self {
+        KeyHasher::new().part(part).finish()
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:016x}{:016x})", self.place, self.check)
+    }
+}
+
+static SEED: LazyLock<[u64; 2]> = LazyLock::new(|| {
+    let random = || RandomState::new().build_hasher().finish();
+    [random(), random()]
+});
+
+/// Hashes the parts of a key one by one, without allocating. Where one part ends and the next begins matters.
+#[derive(Clone, Debug)]
+pub struct KeyHasher(Sip<1, 3>);
+
+impl Default for KeyHasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl KeyHasher {
+    /// Begins a key.
+    pub fn new() -> Self {
+        Self(Sip::new(*SEED))
+    }
+
+    /// Adds a part.
+    #[inline]
+    pub fn part(&mut self, part: &[u8]) -> &mut Self {
+        let words = part.chunks_exact(8);
+        let mut last = [0; 8];
+        last[..words.remainder().len()].copy_from_slice(words.remainder());
+        let rest = !words.remainder().is_empty();
+        for word in words {
+            self.0.word(u64::from_le_bytes(word.try_into().expect("a chunk of eight bytes")));
+        }
+        if rest {
+            self.0.word(u64::from_le_bytes(last));
+        }
+        // The length last: read backwards, no two lists of parts give the same words.
+        self.0.word(part.len() as u64);
+        self
+    }
+
+    /// Adds that a part is missing, which differs from an empty one.
+    #[inline]
+    pub fn absent(&mut self) -> &mut Self {
+        self.0.word(u64::MAX);
+        self
+    }
+
+    /// The key of the parts so far.
+    pub fn finish(&self) -> Key {
+        let [place, check] = self.0.clone().finish();
+        Key { place, check }
+    }
+}
+
+/// SipHash-C-D over whole words, with 128 bits of output (Aumasson and Bernstein 2012, and their reference code).
+#[derive(Clone, Debug)]
+struct Sip<const C: usize, const D: usize> {
+    state: [u64; 4],
+    bytes: u64,
+}
+
+impl<const C: usize, const D: usize> Sip<C, D> {
+    fn new([k0, k1]: [u64; 2]) -> Self {
+        let state = [
+            k0 ^ 0x736f_6d65_7073_6575,
+            k1 ^ 0x646f_7261_6e64_6f6d ^ 0xee,
+            k0 ^ 0x6c79_6765_6e65_7261,
+            k1 ^ 0x7465_6462_7974_6573,
+        ];
+        Self { state, bytes: 0 }
+    }
+
+    #[inline]
+    fn word(&mut self, word: u64) {
+        self.bytes = self.bytes.wrapping_add(8);
+        self.state[3] ^= word;
+        self.rounds::<C>();
+        self.state[0] ^= word;
+    }
+
+    #[inline]
+    fn finish(mut self) -> [u64; 2] {
+        self.word(self.bytes << 56);
+        self.state[2] ^= 0xee;
+        self.rounds::<D>();
+        let first = self.state.iter().fold(0, |all, word| all ^ word);
+        self.state[1] ^= 0xdd;
+        self.rounds::<D>();
+        [first, self.state.iter().fold(0, |all, word| all ^ word)]
+    }
+
+    #[inline]
+    fn rounds<const N: usize>(&mut self) {
+        let [mut a, mut b, mut c, mut d] = self.state;
+        for _ in 0..N {
+            a = a.wrapping_add(b);
+            b = b.rotate_left(13) ^ a;
+            a = a.rotate_left(32);
+            c = c.wrapping_add(d);
+            d = d.rotate_left(16) ^ c;
+            a = a.wrapping_add(d);
+            d = d.rotate_left(21) ^ a;
+            c = c.wrapping_add(b);
+            b = b.rotate_left(17) ^ c;
+            c = c.rotate_left(32);
+        }
+        self.state = [a, b, c, d];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_hash_is_siphash() {
+        // vectors_sip128 of the reference code: key 00 01 … 0f, no input, and input 00 01 … 07.
+        let seed = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+        let bytes =
+            |words: [u64; 2]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
+        let empty = Sip::<2, 4>::new(seed);
+        assert_eq!(
+            bytes(empty.finish()),
+            [0xa3, 0x81, 0x7f, 0x04, 0xba, 0x25, 0xa8, 0xe6, 0x6d, 0xf6, 0x72, 0x14, 0xc7, 0x55, 0x02, 0x93]
+        );
+        let mut eight = Sip::<2, 4>::new(seed);
+        eight.word(0x0706_0504_0302_0100);
+        assert_eq!(
+            bytes(eight.finish()),
+            [0x3b, 0x62, 0xa9, 0xba, 0x62, 0x58, 0xf5, 0x61, 0x0f, 0x83, 0xe2, 0x64, 0xf3, 0x14, 0x97, 0xb4]
+        );
+    }
+
+    #[test]
+    fn where_a_part_ends_matters() {
+        let keys: [&[&[u8]]; 8] = [
+            &[b"ab", b"c"],
+            &[b"a", b"bc"],
+            &[b"abc"],
+            &[b"abc", b""],
+            &[b"", b"abc"],
+            &[b"abc\0"],
+            &[b"abc\0\0\0\0\0", b"\x03"],
+            &[],
+        ];
+        let hashed: HashSet<_> = keys
+            .iter()
+            .map(|parts| {
+                parts
+                    .iter()
+                    .fold(KeyHasher::new(), |mut hasher, part| {
+                        hasher.part(part);
+                        hasher
+                    })
+                    .finish()
+            })
+            .collect();
+        assert_eq!(hashed.len(), keys.len());
+        assert_ne!(KeyHasher::new().absent().finish(), KeyHasher::new().part(b"").finish());
+    }
+}
