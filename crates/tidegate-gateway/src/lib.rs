@@ -20,3 +20,7 @@ pub mod telemetry;
 pub mod trace;
 pub mod upload;
 pub mod upstream;
+pub mod listener;
+pub mod open_files;
+pub mod signals;
+pub mod workers;
