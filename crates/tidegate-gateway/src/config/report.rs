@@ -2,8 +2,11 @@
 
 use std::{fmt::Write, io::IsTerminal, path::Path, process::ExitCode};
 
+use tidegate::REDACTED;
+
 use super::{
     load::{Loaded, Source, load},
+    mask::holds_secret,
     model::{Algorithm, BreakerSetting, Config, Limit, Match, Route, Upstream},
     problem::Problems,
     render::Style,
@@ -111,7 +114,11 @@ fn route_summary(route: &Route) -> String {
     if !methods.is_empty() {
         parts.push(methods.join(","));
     }
-    parts.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+    parts.extend(
+        headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", if holds_secret(name) { REDACTED } else { value })),
+    );
     parts.extend(route.limits.iter().map(|limit| format!("-> {limit}")));
     parts.push(format!("-> {}", route.upstream));
     parts.join(" ")

@@ -51,10 +51,8 @@ impl Fingerprint {
 
     /// Adds the next file; one that can not be read is noted as such.
     pub(super) fn add_file(&mut self, path: &Path) {
-        let mut content = Vec::new();
-        let read = std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut content));
-        match read {
-            Ok(_) => self.add(&content),
+        match content_of(path) {
+            Ok(content) => self.add(&content),
             Err(_) => self.0.push(None),
         }
     }
@@ -66,6 +64,16 @@ impl Fingerprint {
         }
         self
     }
+}
+
+/// Reads a regular file; a pipe would give its content once, or never.
+fn content_of(path: &Path) -> std::io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::ErrorKind::Unsupported.into());
+    }
+    let mut content = Vec::new();
+    std::fs::File::open(path)?.take(MOST_BYTES).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Watches the files of a configuration, by their directories: Kubernetes swaps symbolic links there, editors rename.
@@ -173,6 +181,8 @@ impl Watch {
             self.directories.insert(directory);
         }
         self.watcher = Some(watcher);
+        // What happened before this watcher began was told to nobody.
+        self.dirty = true;
         true
     }
 }
@@ -208,8 +218,9 @@ mod tests {
     use super::*;
     use crate::config::{Source, load};
 
-    /// Longest wait for a change that was made.
-    const SOON: Duration = Duration::from_secs(20);
+    /// Longest wait for a change that was made; shorter than [`LOOK_EVERY`], so that looking does not stand in for
+    /// watching.
+    const SOON: Duration = Duration::from_secs(8);
 
     fn text(namespace: &str) -> String {
         format!(
