@@ -3,9 +3,12 @@
 use std::fmt::Write;
 
 use serde_json::Value as Json;
-use tidegate::redacted_url;
+use tidegate::{REDACTED, redacted_url};
 
-use super::model::{Algorithm, Config};
+use super::{
+    mask::holds_secret,
+    model::{Algorithm, Config},
+};
 
 /// Writes a configuration with all its defaults; what is not set and has no default is left out. Passwords are `***`.
 pub fn redacted_yaml(config: &Config) -> String {
@@ -13,6 +16,11 @@ pub fn redacted_yaml(config: &Config) -> String {
     for limit in config.limits.values_mut() {
         if limit.algorithm == Algorithm::TokenBucket {
             limit.burst = limit.burst.or_else(|| limit.rate.count().try_into().ok());
+        }
+    }
+    for (name, value) in config.routes.iter_mut().flat_map(|route| &mut route.matches.headers) {
+        if holds_secret(name) {
+            REDACTED.clone_into(value);
         }
     }
     let json = serde_json::to_value(&config).expect("the model has text keys and no fallible serializer");
@@ -96,6 +104,32 @@ fn scalar(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Source, load};
+
+    #[test]
+    fn the_whole_configuration_is_shown_and_reads_back_as_the_same() {
+        let text = include_str!("../../../../examples/tidegate.yaml").to_owned();
+        let config = load(&Source::Text { name: "a".into(), text }).unwrap().config;
+        let shown = redacted_yaml(&config);
+        insta::assert_snapshot!(shown);
+        let again = load(&Source::Text { name: "b".into(), text: shown.clone() }).unwrap().config;
+        assert_eq!(redacted_yaml(&again), shown);
+    }
+
+    #[test]
+    fn secrets_in_headers_and_urls_are_not_shown() {
+        let text = "upstreams: { a: { endpoints: [http://h:1] } }
+routes:
+  - { upstream: a, match: { headers: { Authorization: Bearer hunter2, x-api-key: hunter2, x-region: eu } } }
+";
+        let mut config = load(&Source::Text { name: "a".into(), text: text.into() }).unwrap().config;
+        config.store = "redis://app:hunter2@host/0".into();
+        let shown = redacted_yaml(&config);
+        assert!(!shown.contains("hunter2") && shown.contains("x-region: eu"), "{shown}");
+        assert!(shown.contains("redis://app:***@host/0"), "{shown}");
+        let summary = crate::config::summary(&config);
+        assert!(!summary.contains("hunter2"), "{summary}");
+    }
 
     #[test]
     fn texts_are_quoted_where_yaml_would_read_something_else() {

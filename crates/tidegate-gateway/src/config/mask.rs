@@ -3,7 +3,14 @@
 use std::ops::Range;
 
 /// Words in a key that tell its value is a secret.
-const SECRET_KEYS: [&str; 6] = ["secret", "password", "passwd", "token", "credential", "api_key"];
+const SECRET_KEYS: [&str; 8] =
+    ["secret", "password", "passwd", "token", "credential", "api_key", "authorization", "cookie"];
+
+/// Whether the value of `key`, a setting or a header field, is a secret.
+pub(super) fn holds_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase().replace('-', "_");
+    SECRET_KEYS.iter().any(|word| key.contains(word))
+}
 
 /// Masks passwords in URLs, and values of keys like `client_secret`, unless such a value is a section.
 pub(super) fn masked(text: &str) -> String {
@@ -33,8 +40,7 @@ fn secret_values(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
         let key_start = key
             .rfind(|c: char| !c.is_alphanumeric() && c != '_' && c != '-')
             .map_or(0, |at| at + key[at..].chars().next().map_or(0, char::len_utf8));
-        let key = key[key_start..].to_ascii_lowercase().replace('-', "_");
-        if !SECRET_KEYS.iter().any(|word| key.contains(word)) {
+        if !holds_secret(&key[key_start..]) {
             return None;
         }
         let rest = &text[colon + 1..];

@@ -2,8 +2,11 @@
 
 use std::{fmt::Write, io::IsTerminal, path::Path, process::ExitCode};
 
+use tidegate::REDACTED;
+
 use super::{
     load::{Loaded, Source, load},
+    mask::holds_secret,
     model::{Algorithm, BreakerSetting, Config, Limit, Match, Route, Upstream},
     problem::Problems,
     render::Style,
@@ -111,8 +114,49 @@ fn route_summary(route: &Route) -> String {
     if !methods.is_empty() {
         parts.push(methods.join(","));
     }
-    parts.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+    parts.extend(
+        headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", if holds_secret(name) { REDACTED } else { value })),
+    );
     parts.extend(route.limits.iter().map(|limit| format!("-> {limit}")));
     parts.push(format!("-> {}", route.upstream));
     parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The report on a text, with the file's name alone.
+    fn report_on(text: &str) -> (String, ExitCode) {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("tidegate.yaml");
+        std::fs::write(&file, text).unwrap();
+        let (report, code) = report(&file, Style::Plain);
+        (report.replace(&format!("{}/", home.path().display()), ""), code)
+    }
+
+    #[test]
+    fn a_valid_file_is_summed_up() {
+        let (report, code) = report_on(include_str!("../../../../examples/tidegate.yaml"));
+        assert_eq!(code, ExitCode::SUCCESS);
+        insta::assert_snapshot!(report);
+    }
+
+    #[test]
+    fn a_file_with_warnings_is_valid() {
+        let text = "upstreams: { a: { endpoints: [http://h:1] } }\nlimits: { unused: { rate: 1/s } }\nroutes: [{ upstream: a }]\n";
+        let (report, code) = report_on(text);
+        assert_eq!(code, ExitCode::SUCCESS);
+        insta::assert_snapshot!(report);
+    }
+
+    #[test]
+    fn a_wrong_file_gets_every_error_and_code_2() {
+        let (report, code) =
+            report_on("upstreams: { a: { endpoints: [h:1] } }\nroutes: [{ upstraem: a }]\nx: 1\n");
+        assert_eq!(code, ExitCode::from(2));
+        insta::assert_snapshot!(report);
+    }
 }

@@ -51,10 +51,8 @@ impl Fingerprint {
 
     /// Adds the next file; one that can not be read is noted as such.
     pub(super) fn add_file(&mut self, path: &Path) {
-        let mut content = Vec::new();
-        let read = std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut content));
-        match read {
-            Ok(_) => self.add(&content),
+        match content_of(path) {
+            Ok(content) => self.add(&content),
             Err(_) => self.0.push(None),
         }
     }
@@ -66,6 +64,16 @@ impl Fingerprint {
         }
         self
     }
+}
+
+/// Reads a regular file; a pipe would give its content once, or never.
+fn content_of(path: &Path) -> std::io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::ErrorKind::Unsupported.into());
+    }
+    let mut content = Vec::new();
+    std::fs::File::open(path)?.take(MOST_BYTES).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Watches the files of a configuration, by their directories: Kubernetes swaps symbolic links there, editors rename.
@@ -133,17 +141,24 @@ impl Watch {
             while timeout(QUIET, self.signal.event.notified()).await.is_ok()
                 && unrest.elapsed() < LONGEST_UNREST
             {}
-            let files = self.files.clone();
-            let Ok(now) = tokio::task::spawn_blocking(move || Fingerprint::of(&files)).await else {
-                continue;
-            };
-            let now = now.or(&self.seen);
-            self.dirty = false;
-            if now != self.seen {
-                self.seen = now;
+            if self.look().await {
                 return;
             }
         }
+    }
+
+    /// Looks at the files now; whether their content differs from what was seen before.
+    async fn look(&mut self) -> bool {
+        let files = self.files.clone();
+        // A failed look leaves everything as dirty as it was.
+        let Ok(now) = tokio::task::spawn_blocking(move || Fingerprint::of(&files)).await else {
+            return false;
+        };
+        let now = now.or(&self.seen);
+        self.dirty = false;
+        let differs = now != self.seen;
+        self.seen = now;
+        differs
     }
 
     /// Watches the directories as they are now; whether all of them could be watched.
@@ -166,6 +181,8 @@ impl Watch {
             self.directories.insert(directory);
         }
         self.watcher = Some(watcher);
+        // What happened before this watcher began was told to nobody.
+        self.dirty = true;
         true
     }
 }
@@ -191,5 +208,128 @@ impl Signal {
             Ok(_) | Err(_) => self.moved.store(true, Ordering::Release),
         }
         self.event.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+    use crate::config::{Source, load};
+
+    /// Longest wait for a change that was made; shorter than [`LOOK_EVERY`], so that looking does not stand in for
+    /// watching.
+    const SOON: Duration = Duration::from_secs(8);
+
+    fn text(namespace: &str) -> String {
+        format!(
+            "namespace: {namespace}\nupstreams: {{ a: {{ endpoints: [http://h:1] }} }}\nroutes: [{{ upstream: a }}]\n"
+        )
+    }
+
+    fn watch(file: &Path) -> Watch {
+        Watch::new(&load(&Source::File(file.into())).unwrap())
+    }
+
+    async fn changes(watch: &mut Watch) {
+        timeout(SOON, watch.changed()).await.expect("the change is noticed");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_written_or_replaced_is_noticed() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("tidegate.yaml");
+        fs::write(&file, text("one")).unwrap();
+        let mut watch = watch(&file);
+        fs::write(&file, text("two")).unwrap();
+        changes(&mut watch).await;
+        fs::write(home.path().join("new"), text("three")).unwrap();
+        fs::rename(home.path().join("new"), &file).unwrap();
+        changes(&mut watch).await;
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, text("four")).unwrap();
+        changes(&mut watch).await;
+    }
+
+    #[tokio::test]
+    async fn the_same_content_is_no_change_and_the_next_real_one_is() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("tidegate.yaml");
+        fs::write(&file, text("one")).unwrap();
+        let mut watch = watch(&file);
+        fs::write(&file, text("one")).unwrap();
+        fs::write(home.path().join("neighbour"), "x").unwrap();
+        assert!(!watch.look().await);
+        fs::write(&file, text("two")).unwrap();
+        changes(&mut watch).await;
+        assert!(!watch.look().await);
+    }
+
+    #[tokio::test]
+    async fn a_swapped_symbolic_link_is_noticed() {
+        // As Kubernetes mounts a ConfigMap: file -> ..data/file, ..data -> ..1, and ..data is swapped by a rename.
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        for (version, namespace) in [("..1", "one"), ("..2", "two")] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("tidegate.yaml"), text(namespace)).unwrap();
+        }
+        symlink("..1", at("..data")).unwrap();
+        symlink("..data/tidegate.yaml", at("tidegate.yaml")).unwrap();
+        let mut watch = watch(&at("tidegate.yaml"));
+        assert!(watch.arm() && watch.directories.iter().any(|directory| directory.ends_with("..1")));
+        symlink("..2", at("..data_tmp")).unwrap();
+        fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        fs::remove_dir_all(at("..1")).unwrap();
+        changes(&mut watch).await;
+        assert!(watch.arm() && watch.directories.iter().any(|directory| directory.ends_with("..2")));
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_goes_away_and_comes_back_is_watched_again() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("etc");
+        let file = directory.join("tidegate.yaml");
+        fs::create_dir(&directory).unwrap();
+        fs::write(&file, text("one")).unwrap();
+        let mut watch = watch(&file);
+        for namespace in ["two", "three"] {
+            assert!(watch.arm());
+            fs::remove_dir_all(&directory).unwrap();
+            timeout(SOON, watch.signal.event.notified()).await.expect("the directory's end is noticed");
+            assert!(!watch.look().await, "a file that is gone is no change: there is nothing to load");
+            fs::create_dir(&directory).unwrap();
+            fs::write(&file, text(namespace)).unwrap();
+            changes(&mut watch).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_certificate_is_noticed_and_a_dropped_wait_loses_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let write = || {
+            let pair = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+            fs::write(home.path().join("tls.crt"), pair.cert.pem()).unwrap();
+            fs::write(home.path().join("tls.key"), pair.signing_key.serialize_pem()).unwrap();
+        };
+        write();
+        let file = home.path().join("tidegate.yaml");
+        fs::write(&file, format!("{}listen: {{ tls: {{ cert: tls.crt, key: tls.key }} }}\n", text("one")))
+            .unwrap();
+        let mut watch = watch(&file);
+        assert!(!watch.look().await);
+        write();
+        for _ in 0..3 {
+            assert!(timeout(Duration::ZERO, watch.changed()).await.is_err());
+        }
+        changes(&mut watch).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_configuration_without_files_never_changes() {
+        let source = Source::Text { name: "embedded".into(), text: text("one") };
+        let mut watch = Watch::new(&load(&source).unwrap());
+        assert!(timeout(Duration::from_secs(3600), watch.changed()).await.is_err());
     }
 }

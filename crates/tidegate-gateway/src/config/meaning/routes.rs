@@ -56,6 +56,9 @@ fn references<'a>(root: &Node, n: usize, route: &'a Node, used: &mut Used<'a>, p
         let names = entries(root, section).iter().map(|entry| entry.key.as_str());
         Problem::error(format!("there is no {noun} {}", quoted(name)), suggest::remedy(name, noun, names))
     };
+    if route.get("upstream").is_none() {
+        used.doubtful.insert("upstreams");
+    }
     if let Some(node) = route.get("upstream")
         && let Some(name) = node.text()
     {
