@@ -5,6 +5,7 @@
 
 mod breaker;
 mod harness;
+mod stack;
 
 use std::process::ExitCode;
 
@@ -20,5 +21,6 @@ fn main() -> ExitCode {
     };
     let mut suite = Suite::new(options);
     breaker::tables(&mut suite);
+    stack::tables(&mut suite);
     suite.finish()
 }

@@ -1,6 +1,7 @@
 //! One subject under the clock: batches of an operation on one shared object, from one thread or from several.
 
 use std::{
+    fs,
     hint::black_box,
     sync::{
         Barrier,
@@ -72,12 +73,21 @@ where
 
 fn timed<T, R>(own: &mut T, operation: &impl Fn(&mut T) -> R, stop: &AtomicBool) -> f64 {
     let mut batches = 0_u64;
-    let begin = Instant::now();
+    let (begin, waited) = (Instant::now(), waited_for_a_core());
     while !stop.load(Relaxed) {
         batch(own, operation, BATCH);
         batches += 1;
     }
-    begin.elapsed().as_nanos() as f64 / (batches.max(1) * u64::from(BATCH)) as f64
+    let took = begin.elapsed().saturating_sub(waited_for_a_core().saturating_sub(waited));
+    took.as_nanos() as f64 / (batches.max(1) * u64::from(BATCH)) as f64
+}
+
+/// How long this thread has stood ready without a core to run on: neighbours' doing, not the subject's. What the
+/// subject waits for by itself (a lock, a wake-up) stays counted. Zero where the system does not tell.
+fn waited_for_a_core() -> Duration {
+    let told = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = told.split_whitespace().nth(1).and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
 }
 
 #[inline(never)]
