@@ -122,6 +122,12 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(words.join(",")).map_err(|error| error.to_string())
 }
 
+/// What is logged while `act` runs on this thread, as text at `level`.
+#[cfg(test)]
+pub(crate) fn captured(level: &str, act: impl FnOnce()) -> String {
+    tests::with(&tests::at(level, LogFormat::Text), None, |_| act())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,11 +155,11 @@ mod tests {
         }
     }
 
-    fn at(level: &str, format: LogFormat) -> Log {
+    pub(super) fn at(level: &str, format: LogFormat) -> Log {
         Log { level: level.into(), format, ..Log::default() }
     }
 
-    fn with(log: &Log, environment: Option<&str>, then: impl FnOnce(&Logging)) -> String {
+    pub(super) fn with(log: &Log, environment: Option<&str>, then: impl FnOnce(&Logging)) -> String {
         let sink = Sink::default();
         let writer = sink.clone();
         let (subscriber, logging) =

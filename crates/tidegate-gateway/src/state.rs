@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod example;
+mod readings;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -73,6 +74,10 @@ pub struct ListenerState {
     pub accepted: u64,
     /// Connections closed at the door because there were too many.
     pub refused: u64,
+    /// Connections without buffers, waiting for a request.
+    pub resting: u64,
+    /// Connections that did not come to be or were ended by us, by reason.
+    pub closed: BTreeMap<&'static str, u64>,
 }
 
 /// A route, and what passed through it.
@@ -121,8 +126,12 @@ pub struct LimitState {
     pub max_keys: u64,
     /// Calls it admitted.
     pub admitted: u64,
-    /// Calls it refused; in shadow, calls it would have refused.
+    /// Calls it refused.
     pub refused: u64,
+    /// Calls it would have refused, had it not been in shadow.
+    pub shadow_refused: u64,
+    /// Decisions on a counter shared with other keys, for want of room.
+    pub shared: u64,
 }
 
 /// A service behind the gateway.
@@ -159,7 +168,7 @@ pub struct InFlightState {
     pub wait: Durations,
     /// How long calls held their permit.
     pub hold: Durations,
-    /// Permits that were held longer than is usual for this upstream.
+    /// Permits held now for longer than is watched for.
     pub held_long: u64,
 }
 
@@ -212,6 +221,8 @@ pub struct BreakerState {
     pub since_seconds: f64,
     /// Seconds until it lets a probe pass, while it is open.
     pub retry_in_seconds: Option<f64>,
+    /// Failures in the window, while it is closed.
+    pub failures: u64,
     /// How often it opened.
     pub opened: u64,
     /// Calls it refused.
@@ -225,14 +236,14 @@ pub struct ConnectionsState {
     pub open: u64,
     /// Connections without a call.
     pub idle: u64,
-    /// Calls waiting for a connection.
+    /// Those that speak HTTP/2.
+    pub http2: u64,
+    /// Calls on the ones that speak HTTP/2.
+    pub streams: u64,
+    /// Calls waiting for a connection or a stream.
     pub waiting: u64,
     /// Most connections.
     pub max: u64,
-    /// Connections made since the start.
-    pub opened: u64,
-    /// Attempts to connect that failed.
-    pub failed: u64,
 }
 
 /// One refusal.

@@ -3,8 +3,10 @@
 //! The request path keeps handles ([`RouteMetrics`]) whose counters take no lock; everything else is read from a
 //! [`State`] when somebody scrapes.
 
+mod breakers;
 mod codes;
 mod exposition;
+mod handles;
 mod histogram;
 mod process;
 mod refusals;
@@ -12,18 +14,14 @@ mod route;
 mod shard;
 mod text;
 
-use std::{collections::HashMap, sync::Arc, thread};
+use std::{sync::Arc, thread};
 
-use parking_lot::Mutex;
-
-use self::refusals::Refusals;
-pub use self::{histogram::Histogram, route::RouteMetrics, shard::Sharded, text::Format};
+pub use self::{
+    breakers::BreakerLog, histogram::Histogram, route::RouteMetrics, shard::Sharded, text::Format,
+};
+use self::{handles::Handles, refusals::Refusals};
 use crate::state::{RouteState, State};
 
-/// Most pairs of route and upstream that are counted apart. Further ones share a pair of the name `(other)`.
-const MOST_ROUTES: usize = 4096;
-/// The route and upstream of what is not counted apart.
-const OTHER: &str = "(other)";
 /// The name for the route, and the upstream, of calls that no route matched.
 pub const NO_ROUTE: &str = "(none)";
 
@@ -31,38 +29,28 @@ pub const NO_ROUTE: &str = "(none)";
 #[derive(Debug)]
 pub struct Telemetry {
     threads: usize,
-    routes: Mutex<HashMap<(String, String), Arc<RouteMetrics>>>,
+    routes: Handles<RouteMetrics>,
     refusals: Arc<Refusals>,
 }
 
 impl Telemetry {
     /// Makes counters for `workers` threads that write them; more may, at the price of sharing.
     pub fn new(workers: usize) -> Self {
-        Self { threads: workers, routes: Mutex::default(), refusals: Arc::default() }
+        Self { threads: workers, routes: Handles::default(), refusals: Arc::default() }
     }
 
     /// The counters of a route to an upstream: the same ones whenever the same names are asked for.
     ///
-    /// Meant for start and reload, not for the request path: it takes a lock.
+    /// Meant for start and reload, not for the request path: it takes a lock. At most 4096 pairs are counted apart.
     pub fn route(&self, name: &str, upstream: &str) -> Arc<RouteMetrics> {
-        let mut routes = self.routes.lock();
-        let mut key = (name.to_owned(), upstream.to_owned());
-        if !routes.contains_key(&key) && routes.len() >= MOST_ROUTES {
-            // Pairs that no configuration uses any more go first; their counters end here.
-            routes.retain(|_, metrics| Arc::strong_count(metrics) > 1);
-            if routes.len() >= MOST_ROUTES {
-                key = (OTHER.to_owned(), OTHER.to_owned());
-            }
-        }
-        let metrics = routes.entry(key).or_insert_with_key(|(name, upstream)| {
-            Arc::new(RouteMetrics::new(name, upstream, self.threads, Arc::clone(&self.refusals)))
-        });
-        Arc::clone(metrics)
+        self.routes.of(name, upstream, |name, upstream| {
+            RouteMetrics::new(name, upstream, self.threads, Arc::clone(&self.refusals))
+        })
     }
 
     /// Adds to `state` what is counted here: the numbers of its routes, routes that it lacks, and the last refusals.
     pub fn fill(&self, state: &mut State) {
-        for metrics in self.sorted() {
+        for metrics in self.routes.sorted() {
             let known = state.routes.iter().position(|route| {
                 *route.name == **metrics.route() && *route.upstream == **metrics.upstream()
             });
@@ -78,17 +66,11 @@ impl Telemetry {
 
     /// Writes every metric, counters of this room and gauges out of `state`, in an exposition format.
     pub fn render(&self, state: State, format: Format) -> String {
-        let page = exposition::render(state, self.sorted());
+        let page = exposition::render(state, self.routes.sorted());
         match format {
             Format::OpenMetrics => page,
             Format::Prometheus => text::to_prometheus(&page),
         }
-    }
-
-    fn sorted(&self) -> Vec<Arc<RouteMetrics>> {
-        let mut all: Vec<_> = self.routes.lock().values().cloned().collect();
-        all.sort_by(|a, b| (a.route(), a.upstream()).cmp(&(b.route(), b.upstream())));
-        all
     }
 }
 

@@ -39,6 +39,11 @@ enum Recorded {
 }
 
 impl Trace {
+    /// Whether the gateway adds a span of its own.
+    pub fn is_recorded(&self) -> bool {
+        self.recorded == Recorded::Yes
+    }
+
     /// The trace's id, for logs.
     pub fn trace_id(&self) -> Option<u128> {
         self.context.map(|context| context.trace_id)

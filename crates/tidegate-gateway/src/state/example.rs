@@ -9,12 +9,13 @@ pub(crate) fn example() -> State {
         authority: authority.into(),
         in_flight: 21,
         breaker: Some(breaker),
-        connections: ConnectionsState { open: 24, idle: 3, waiting: 0, max: 250, opened: 31, failed: 2 },
+        connections: ConnectionsState { open: 24, idle: 3, http2: 2, streams: 20, waiting: 0, max: 250 },
     };
     let open = BreakerState {
         state: BreakerPhase::Open,
         since_seconds: 1.5,
         retry_in_seconds: Some(3.5),
+        failures: 0,
         opened: 2,
         refused: 17,
     };
@@ -39,6 +40,8 @@ pub(crate) fn example() -> State {
             max_connections: 20_000,
             accepted: 5021,
             refused: 0,
+            resting: 61,
+            closed: [("slow", 3), ("tls", 0)].into(),
         }],
         routes: vec![RouteState {
             name: "orders".into(),
@@ -55,7 +58,7 @@ pub(crate) fn example() -> State {
                 keys: 1,
                 max_keys: 1_000_000,
                 admitted: 120_000,
-                refused: 12,
+                shadow_refused: 12,
                 ..LimitState::default()
             },
             LimitState {
@@ -69,6 +72,8 @@ pub(crate) fn example() -> State {
                 max_keys: 1_000_000,
                 admitted: 119_958,
                 refused: 42,
+                shadow_refused: 0,
+                shared: 0,
             },
         ],
         upstreams: vec![UpstreamState {

@@ -159,11 +159,20 @@ impl Snapshot {
             "Decisions of a limit on calls per time; one in shadow refuses nobody",
             None,
             limits.iter().flat_map(|limit| {
-                let refused = if limit.shadow { "shadow-refused" } else { "refused" };
-                [("admitted", limit.admitted), (refused, limit.refused)].map(|(decision, count)| {
-                    ([("limit", limit.name.as_str()), ("decision", decision)], count)
-                })
+                [
+                    ("admitted", limit.admitted),
+                    ("refused", limit.refused),
+                    ("shadow-refused", limit.shadow_refused),
+                ]
+                .map(|(decision, count)| ([("limit", limit.name.as_str()), ("decision", decision)], count))
             }),
+        )?;
+        let shared = limits.iter().map(|limit| ([("limit", limit.name.as_str())], limit.shared));
+        page.counter(
+            "tidegate_limit_shared",
+            "Decisions on a counter shared for want of room",
+            None,
+            shared,
         )?;
         let keys = limits.iter().map(|limit| ([("limit", limit.name.as_str())], limit.keys as f64));
         page.gauge("tidegate_limit_keys", "Keys remembered", None, keys)?;
@@ -190,7 +199,7 @@ impl Snapshot {
         }
         page.counter("tidegate_admitted", "Calls given a permit", None, rows(|s| s.admitted))?;
         page.counter("tidegate_queue_cancelled", "Callers that left the queue", None, rows(|s| s.cancelled))?;
-        page.counter("tidegate_held_long", "Permits held unusually long", None, rows(|s| s.held_long))?;
+        page.gauge("tidegate_held_long", "Permits held unusually long", None, floats(rows(|s| s.held_long)))?;
         page.counter(
             "tidegate_in_flight_refusals",
             "Calls the limiter refused, by the rule that refused",
@@ -215,21 +224,18 @@ impl Snapshot {
                 upstream.endpoints.iter().map(move |endpoint| (labels(endpoint), endpoint))
             })
         };
-        let gauges: [Named<EndpointState>; 5] = [
+        let gauges: [Named<EndpointState>; 7] = [
             ("tidegate_endpoint_in_flight", "Calls at an endpoint", |e| e.in_flight),
             ("tidegate_endpoint_connections", "Connections to it", |e| e.connections.open),
             ("tidegate_endpoint_connections_idle", "Those without a call", |e| e.connections.idle),
+            ("tidegate_endpoint_connections_http2", "Those that speak HTTP/2", |e| e.connections.http2),
+            ("tidegate_endpoint_streams", "Calls on those", |e| e.connections.streams),
             ("tidegate_endpoint_connections_max", "Most connections to it", |e| e.connections.max),
             ("tidegate_endpoint_waiting", "Calls waiting for a connection", |e| e.connections.waiting),
         ];
         for (name, help, of) in gauges {
             page.gauge(name, help, None, all().map(|(labels, endpoint)| (labels, of(endpoint) as f64)))?;
         }
-        let opened = all().map(|(labels, endpoint)| (labels, endpoint.connections.opened));
-        page.counter("tidegate_endpoint_connects", "Connections made", None, opened)?;
-        let failed = all().map(|(labels, endpoint)| (labels, endpoint.connections.failed));
-        page.counter("tidegate_endpoint_connect_failures", "Attempts to connect that failed", None, failed)?;
-
         let breakers = || all().filter_map(|(labels, endpoint)| Some((labels, endpoint.breaker.as_ref()?)));
         let states = breakers().flat_map(|([upstream, endpoint], breaker)| {
             BreakerPhase::ALL.map(|phase| {

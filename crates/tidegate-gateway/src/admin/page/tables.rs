@@ -74,7 +74,17 @@ fn upstream(html: &mut Html, upstream: &UpstreamState) {
     }
     head(
         html,
-        &["endpoint", "breaker", "#in flight", "connections", "#", "#idle", "#waiting", "#made", "#failed"],
+        &[
+            "endpoint",
+            "breaker",
+            "#in flight",
+            "connections",
+            "#",
+            "#idle",
+            "#HTTP/2",
+            "#streams",
+            "#waiting",
+        ],
     );
     upstream.endpoints.iter().for_each(|each| endpoint(html, each));
     html.raw("</tbody></table></div>");
@@ -131,6 +141,9 @@ fn endpoint(html: &mut Html, endpoint: &EndpointState) {
             if let Some(retry) = breaker.retry_in_seconds {
                 html.raw(", a probe in ").text(span(retry));
             }
+            if breaker.failures > 0 {
+                html.raw(", failures ").text(count(breaker.failures));
+            }
             if breaker.opened > 0 {
                 html.raw(", opened ")
                     .text(count(breaker.opened))
@@ -145,7 +158,7 @@ fn endpoint(html: &mut Html, endpoint: &EndpointState) {
     number(html, endpoint.in_flight);
     html.raw("<td>").bar(connections.open, connections.max).raw("</td><td class=\"n\">");
     html.text(count(connections.open)).raw(" of ").text(count(connections.max)).raw("</td>");
-    for value in [connections.idle, connections.waiting, connections.opened, connections.failed] {
+    for value in [connections.idle, connections.http2, connections.streams, connections.waiting] {
         number(html, value);
     }
     html.raw("</tr>");
@@ -171,7 +184,11 @@ fn limits(html: &mut Html, limits: &[LimitState]) {
         html.bar(limit.keys, limit.max_keys).raw("</td>");
         number(html, limit.keys);
         number(html, limit.admitted);
-        number(html, limit.refused);
+        html.raw("<td class=\"n\">").text(count(limit.refused));
+        if limit.shadow_refused > 0 {
+            html.raw(" <span class=\"dim\">would have ").text(count(limit.shadow_refused)).raw("</span>");
+        }
+        html.raw("</td>");
         html.raw("</tr>");
     }
     html.raw("</tbody></table></div>");
