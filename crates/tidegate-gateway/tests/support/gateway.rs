@@ -25,7 +25,7 @@ pub struct Gateway {
 const TRIES: usize = 5;
 
 impl Gateway {
-    /// Starts it with this configuration, to which `listen` and two workers are added, and waits until it is ready.
+    /// Starts it with this configuration, which two workers and `listen` are put before, and waits until it is ready.
     pub async fn start(config: &str) -> Self {
         Self::start_with(|_| config.to_owned()).await
     }
@@ -162,5 +162,5 @@ pub fn array<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
 }
 
 fn whole(config: &str, http: SocketAddr, admin: SocketAddr) -> String {
-    format!("listen:\n  http: {http}\n  admin: {admin}\nworkers: 2\n{config}")
+    format!("workers: 2\nlisten:\n  http: {http}\n  admin: {admin}\n{config}")
 }
