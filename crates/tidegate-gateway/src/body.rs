@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
-use crate::{upload::Upload, upstream::UpstreamBody};
+use crate::{exchange::Exchange, flow::Flow, upload::Upload, upstream::UpstreamBody};
 
 /// Why a body ended early.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,13 +27,16 @@ pub enum RequestBody {
 #[derive(Debug)]
 pub enum ResponseBody {
     /// As it comes from an upstream.
-    Upstream(UpstreamBody),
+    Upstream(Flow<UpstreamBody, Exchange>),
+    /// A request's body sent back: the listener's tests have no upstream.
+    #[cfg(test)]
+    Echo(hyper::body::Incoming),
     /// A whole one, held in memory: the gateway's own answers.
     Whole(Full<Bytes>),
 }
 
 macro_rules! passes_through {
-    ($body:ident, $streamed:ident) => {
+    ($body:ident: $($(#[$when:meta])* $variant:ident),+) => {
         impl $body {
             /// A body without content.
             pub fn empty() -> Self {
@@ -56,27 +59,24 @@ macro_rules! passes_through {
                 cx: &mut Context<'_>,
             ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
                 match self.get_mut() {
-                    Self::$streamed(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-                    Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+                    $($(#[$when])* Self::$variant(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),)+
                 }
             }
 
             fn is_end_stream(&self) -> bool {
                 match self {
-                    Self::$streamed(body) => body.is_end_stream(),
-                    Self::Whole(body) => body.is_end_stream(),
+                    $($(#[$when])* Self::$variant(body) => body.is_end_stream(),)+
                 }
             }
 
             fn size_hint(&self) -> SizeHint {
                 match self {
-                    Self::$streamed(body) => body.size_hint(),
-                    Self::Whole(body) => body.size_hint(),
+                    $($(#[$when])* Self::$variant(body) => body.size_hint(),)+
                 }
             }
         }
     };
 }
 
-passes_through!(RequestBody, Incoming);
-passes_through!(ResponseBody, Upstream);
+passes_through!(RequestBody: Incoming, Whole);
+passes_through!(ResponseBody: Upstream, #[cfg(test)] Echo, Whole);

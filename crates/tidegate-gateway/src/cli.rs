@@ -4,7 +4,8 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use tidegate_core::Rate;
-use url::Url;
+
+use crate::config::EndpointArg;
 
 /// Keeps the services that everybody depends on alive.
 ///
@@ -43,8 +44,8 @@ pub struct Serve {
     pub config: Option<PathBuf>,
     /// Guard this one service.
     #[arg(long, value_name = "URL")]
-    pub upstream: Option<Url>,
-    /// With --upstream: calls per time for each client address, like 100/s.
+    pub upstream: Option<EndpointArg>,
+    /// With --upstream: calls per time to the service, like 100/s.
     #[arg(long, value_name = "RATE", requires = "upstream")]
     pub rate: Option<Rate>,
     /// With --upstream: calls in flight to the service.
@@ -56,6 +57,12 @@ pub struct Serve {
     /// The address for /live /ready /metrics /state /config. Default: 127.0.0.1:9900.
     #[arg(long, value_name = "ADDR", conflicts_with = "config")]
     pub admin: Option<SocketAddr>,
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self::Serve(Serve::default())
+    }
 }
 
 #[cfg(test)]

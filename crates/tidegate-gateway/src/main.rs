@@ -1,3 +1,33 @@
 //! The command `tidegate`.
 
-fn main() {}
+use std::{io::Write, process::ExitCode};
+
+use clap::Parser;
+use tidegate_gateway::{
+    cli::{Cli, Command},
+    config,
+    serve::serve,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match Cli::parse().command.unwrap_or_default() {
+        Command::Serve(flags) => serve(&flags),
+        Command::Check { file } => {
+            let (report, code) = config::check_report(&file);
+            say(&report);
+            code
+        }
+        Command::Schema => {
+            say(&config::schema());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Prints, and does not mind a reader that has seen enough.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

@@ -17,8 +17,10 @@ mod sync;
 pub mod throttle;
 
 pub use breaker::Breaker;
+pub use classify::{ByStatus, Classify, Judged};
 pub use event::{Event, Observer};
 pub use gate::{Gate, Permit};
+pub use limiter::Limiter;
 pub use retry_budget::RetryBudget;
 pub use secret::{REDACTED, Secret};
 pub use server_url::{Credentials, InvalidServerUrl, Server, ServerUrl, redacted_url};

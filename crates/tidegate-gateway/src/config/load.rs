@@ -43,6 +43,18 @@ pub struct Loaded {
     pub fingerprint: Fingerprint,
 }
 
+impl Loaded {
+    /// A configuration that was made, not read: there is nothing to watch.
+    pub fn given(config: &Config) -> Self {
+        Self {
+            config: config.clone(),
+            warnings: Problems::default(),
+            files: Vec::new(),
+            fingerprint: Fingerprint::default(),
+        }
+    }
+}
+
 /// Reads and checks a configuration.
 ///
 /// # Errors

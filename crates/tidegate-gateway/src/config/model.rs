@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
+    time::Duration,
 };
 
 use schemars::JsonSchema;
@@ -18,7 +19,7 @@ use super::{
 };
 
 /// The whole configuration of a gateway.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where the gateway listens.
@@ -62,7 +63,7 @@ pub struct Config {
 }
 
 /// Where the gateway listens. A change of an address needs a restart.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     /// The address for traffic: HTTP/1.1 and HTTP/2 (ALPN and prior knowledge). Default: `127.0.0.1:8080`.
@@ -79,7 +80,7 @@ pub struct Listen {
 }
 
 /// The listener's certificate, reloaded when its files change.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTls {
     /// The certificate chain, PEM. Relative paths begin at the configuration's directory.
@@ -89,7 +90,7 @@ pub struct ServerTls {
 }
 
 /// A service behind the gateway.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// Its endpoints, as `http://host:port` or `https://host:port`.
@@ -152,7 +153,7 @@ pub enum HostHeader {
 }
 
 /// TLS towards an upstream.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientTls {
     /// Roots to trust instead of the system's, PEM.
@@ -171,7 +172,7 @@ pub struct ClientTls {
 }
 
 /// Calls in flight to an upstream.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InFlight {
     /// Most calls at once.
@@ -199,7 +200,7 @@ pub enum Hold {
 }
 
 /// Connections to an endpoint.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Connections {
     /// Most connections to one endpoint, idle ones included. Default: 250.
@@ -214,7 +215,7 @@ pub struct Connections {
 }
 
 /// The breaker of each endpoint.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum BreakerSetting {
     /// No breaker: written `off`.
@@ -224,7 +225,7 @@ pub enum BreakerSetting {
 }
 
 /// When a breaker opens and how it closes.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Breaker {
     /// Failures within `within` that open it. Default: 5.
@@ -259,8 +260,18 @@ pub enum Timeout {
     After(HumanDuration),
 }
 
+impl Timeout {
+    /// The limit, if there is one.
+    pub fn limit(self) -> Option<Duration> {
+        match self {
+            Self::Off(_) => None,
+            Self::After(limit) => Some(*limit),
+        }
+    }
+}
+
 /// The retry budget for calls that surely were not sent.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
     /// Retries as a share of calls, in percent. 0 turns retries off. Default: 20.
@@ -273,7 +284,7 @@ pub struct Retry {
 }
 
 /// A limit on calls per time.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
     /// How many per how long: `100/s`, `2500/min`, `10000/h`, `1/500ms`.
@@ -313,7 +324,7 @@ pub enum Algorithm {
 }
 
 /// Which calls go where.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// The route's name in metrics and state. Default: its host and path.
@@ -337,7 +348,7 @@ pub struct Route {
 }
 
 /// What a call must look like.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Match {
     /// A host, or `*.domain` for every host below it. Default: any.
@@ -358,7 +369,7 @@ pub struct Match {
 }
 
 /// Bounds on what clients may send.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bounds {
     /// Most client connections. Default: 20000.
@@ -390,8 +401,18 @@ pub enum BodyBound {
     Bytes(ByteSize),
 }
 
+impl BodyBound {
+    /// The bound, if there is one.
+    pub fn limit(self) -> Option<u64> {
+        match self {
+            Self::Off(_) => None,
+            Self::Bytes(bytes) => Some(bytes.0),
+        }
+    }
+}
+
 /// Logs.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// Text or JSON. Default: text.
@@ -415,7 +436,7 @@ pub enum LogFormat {
 }
 
 /// Traces.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tracing {
     /// An OTLP/gRPC endpoint, like `http://127.0.0.1:4317`. Default: none; trace context is passed on regardless.

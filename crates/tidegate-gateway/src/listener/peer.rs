@@ -2,10 +2,15 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use rustls::ProtocolVersion;
+
+use crate::proxy::forwarded::Told;
 
 /// The client's end of one connection.
 #[derive(Debug)]
@@ -17,6 +22,7 @@ pub struct Peer {
     /// What TLS agreed on; none on plain text.
     pub tls: Option<TlsInfo>,
     pub(super) activity: Activity,
+    told: OnceLock<Told>,
 }
 
 /// What TLS agreed on.
@@ -33,7 +39,12 @@ pub struct TlsInfo {
 impl Peer {
     /// An end of a connection that nothing happened on yet.
     pub fn new(addr: SocketAddr, local: SocketAddr, tls: Option<TlsInfo>) -> Self {
-        Self { addr, local, tls, activity: Activity::default() }
+        Self { addr, local, tls, activity: Activity::default(), told: OnceLock::new() }
+    }
+
+    /// What upstreams are told of this client, written once.
+    pub(crate) fn told(&self) -> &Told {
+        self.told.get_or_init(|| Told::new(self.addr.ip(), self.tls.is_some()))
     }
 
     /// Exchanges that have not ended yet: requests whose response body is not wholly handed over.

@@ -26,9 +26,16 @@ const MOST_STALE: u32 = 16;
 pub struct Endpoint {
     pub(super) address: Address,
     pub(super) link: Arc<Link>,
+    /// Its place among the endpoints of its upstream.
+    pub(super) index: usize,
 }
 
 impl Endpoint {
+    /// Its place among the endpoints of its upstream, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// The host and port as configured.
     pub fn authority(&self) -> &Authority {
         &self.address.authority

@@ -32,16 +32,16 @@ impl Upstream {
             None if secure => Some(Arc::new(ClientTls::new(name, &config::ClientTls::default())?)),
             None => None,
         };
-        let endpoints: Box<[_]> =
-            config
-                .endpoints
-                .iter()
-                .map(|text| {
-                    endpoint(text, config, tls.as_ref()).map(Arc::new).map_err(|why| {
-                        UpstreamError::Endpoint { upstream: name.to_owned(), endpoint: text.clone(), why }
-                    })
+        let endpoints: Box<[_]> = config
+            .endpoints
+            .iter()
+            .enumerate()
+            .map(|(index, text)| {
+                endpoint(index, text, config, tls.as_ref()).map(Arc::new).map_err(|why| {
+                    UpstreamError::Endpoint { upstream: name.to_owned(), endpoint: text.clone(), why }
                 })
-                .collect::<Result<_, _>>()?;
+            })
+            .collect::<Result<_, _>>()?;
         if endpoints.is_empty() {
             return Err(UpstreamError::NoEndpoints { upstream: name.to_owned() });
         }
@@ -91,7 +91,12 @@ impl Upstream {
 }
 
 /// Understands one endpoint; the error says what is wrong with it.
-fn endpoint(text: &str, config: &config::Upstream, tls: Option<&Arc<ClientTls>>) -> Result<Endpoint, String> {
+fn endpoint(
+    index: usize,
+    text: &str,
+    config: &config::Upstream,
+    tls: Option<&Arc<ClientTls>>,
+) -> Result<Endpoint, String> {
     let uri: Uri = text.parse().map_err(|error| format!("is no URL: {error}"))?;
     let scheme = uri.scheme().cloned().ok_or("has no scheme")?;
     let authority = uri.authority().cloned().ok_or("has no host")?;
@@ -124,6 +129,7 @@ fn endpoint(text: &str, config: &config::Upstream, tls: Option<&Arc<ClientTls>>)
     let pool = Pool::new(config.connections.max.get());
     let scheme = if secure { Scheme::HTTPS } else { Scheme::HTTP };
     Ok(Endpoint {
+        index,
         address: Address { scheme, authority, host: header, policy: config.host },
         link: Arc::new(Link::new(connector, config.protocol, config.connections.idle.0, pool)),
     })

@@ -1,0 +1,332 @@
+//! One call's books, from request head to the end of its response: what it holds, what became of it, who is told.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use tidegate::{ByStatus, Classify as _, Judged, Permit as _, breaker, clock, grpc, limiter};
+use tidegate_core::{Call, Instant, Outcome, Refused};
+
+use crate::{
+    access_log::AccessLog,
+    body::ResponseBody,
+    flow::{End, Ending},
+    record::{CallProtocol, CallRecord, Finished},
+    refusal::{self, Cause, Dialect, Standing},
+    table::Route,
+    telemetry::RouteMetrics,
+    trace::{self, Trace, Tracer},
+    upload::Progress,
+    upstream::Endpoint,
+};
+
+/// The status that is logged for a client that went away before it was answered, as nginx logs it.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// One call's books. They are closed once: by an answer, by the end of the response, or by drop.
+#[derive(Debug)]
+pub struct Exchange {
+    pub(crate) call: Call,
+    pub(crate) client: IpAddr,
+    pub(crate) request_id: HeaderValue,
+    pub(crate) held: Held,
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    pub(crate) upload: Option<Arc<Progress>>,
+    protocol: CallProtocol,
+    trace: Trace,
+    metrics: Arc<RouteMetrics>,
+    kept: Option<Kept>,
+    scribe: Arc<Scribe>,
+    head: Option<Head>,
+    open: bool,
+}
+
+/// What a call holds of the gates it passed.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) slot: Option<limiter::Permit>,
+    pub(crate) probe: Option<breaker::Permit>,
+}
+
+/// Who writes about calls that are over.
+#[derive(Debug)]
+pub struct Scribe {
+    /// A line a call.
+    pub log: AccessLog,
+    /// A span a call that is sampled.
+    pub tracer: Tracer,
+}
+
+/// What the log and the trace need of the request head.
+#[derive(Debug)]
+struct Kept {
+    scheme: &'static str,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+}
+
+/// What the upstream's response head said.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    status: u16,
+    grpc_status: Option<u16>,
+    judged: Judged,
+    at: Instant,
+}
+
+impl Exchange {
+    /// Opens the books of a call that no route has been found for yet.
+    pub(crate) fn open<B>(
+        request: &mut Request<B>,
+        now: Instant,
+        client: IpAddr,
+        scheme: &'static str,
+        metrics: &Arc<RouteMetrics>,
+        scribe: &Arc<Scribe>,
+    ) -> Self {
+        let request_id = trace::request_id(request.headers());
+        let trace = scribe.tracer.begin(request.headers_mut());
+        let headers = request.headers();
+        let kept = (scribe.log.enabled() || trace.is_recorded()).then(|| Kept {
+            scheme,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            host: headers.get(header::HOST).cloned(),
+            referer: headers.get(header::REFERER).cloned(),
+            user_agent: headers.get(header::USER_AGENT).cloned(),
+        });
+        let protocol = match request.version() {
+            _ if grpc::is_grpc(headers) => CallProtocol::Grpc,
+            Version::HTTP_2 => CallProtocol::Http2,
+            _ => CallProtocol::Http1,
+        };
+        Self {
+            call: Call::at(now),
+            client,
+            request_id,
+            held: Held::default(),
+            endpoint: None,
+            upload: None,
+            protocol,
+            trace,
+            metrics: Arc::clone(metrics),
+            kept,
+            scribe: Arc::clone(scribe),
+            head: None,
+            open: true,
+        }
+    }
+
+    /// The call takes `route`: its counters, and the nearest of its deadline and the client's.
+    pub(crate) fn take_route(&mut self, route: &Route, headers: &HeaderMap) {
+        self.metrics = Arc::clone(&route.metrics);
+        for timeout in
+            [route.timeout, self.is_grpc().then(|| grpc::timeout(headers)).flatten()].into_iter().flatten()
+        {
+            self.call = self.call.within(timeout);
+        }
+    }
+
+    /// When the response head is due, if ever.
+    pub(crate) fn head_due(&self, head_timeout: Option<Duration>) -> Option<Instant> {
+        let head = head_timeout.map(|timeout| self.call.now + timeout);
+        match (self.call.deadline, head) {
+            (Some(deadline), Some(head)) => Some(deadline.min(head)),
+            (deadline, head) => deadline.or(head),
+        }
+    }
+
+    /// Gives the breaker's permit back after an attempt that failed.
+    pub(crate) fn give_probe_back(&mut self, outcome: Outcome, now: Instant) {
+        if let Some(probe) = self.held.probe.take() {
+            probe.settle(outcome, now);
+        }
+    }
+
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.protocol == CallProtocol::Grpc
+    }
+
+    /// The call goes on as a tunnel.
+    pub(crate) fn upgraded(&mut self) {
+        self.protocol = CallProtocol::Upgrade;
+    }
+
+    /// Notes the upstream's response head.
+    pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let at = clock::now();
+        let judged = ByStatus.head(status, headers);
+        if let (Judged::Known(Outcome::Success | Outcome::Ignore), Some(probe)) =
+            (judged, &mut self.held.probe)
+        {
+            probe.answered(at);
+        }
+        let grpc_status = if self.is_grpc() { grpc::status(headers).map(|code| code.0.into()) } else { None };
+        self.head = Some(Head { status: status.as_u16(), grpc_status, judged, at });
+    }
+
+    /// Gives the permit of the limiter back at the response head (`hold: headers`).
+    pub(crate) fn release_slot(&mut self) {
+        if let (Some(slot), Some(head)) = (self.held.slot.take(), self.head) {
+            let outcome = match head.judged {
+                Judged::Known(outcome) => outcome,
+                Judged::AtEnd => Outcome::Success,
+            };
+            slot.settle(outcome, head.at);
+        }
+    }
+
+    /// Answers for the gateway itself, and closes the books.
+    pub(crate) fn answer<'a>(
+        mut self,
+        cause: &Cause,
+        limit: Option<&Arc<str>>,
+        standings: impl IntoIterator<Item = Standing<'a>>,
+    ) -> Response<ResponseBody> {
+        let dialect = if self.is_grpc() { Dialect::Grpc } else { Dialect::Http };
+        let id = self.request_id.to_str().unwrap_or_default();
+        let mut response = refusal::render(cause, dialect, id, standings);
+        response.headers_mut().insert(trace::X_REQUEST_ID, self.request_id.clone());
+        let now = clock::now();
+        let refused = match cause {
+            Cause::Refused(refused) => Some(*refused),
+            _ => None,
+        };
+        if let Some(refused) = refused {
+            self.metrics.refused(refused, limit, now);
+        }
+        let outcome = match cause {
+            Cause::BadGateway(_) => Outcome::Overload { retry_after: None },
+            Cause::Timeout => Outcome::Abandoned,
+            Cause::TooLarge | Cause::SlowClient => Outcome::Ignore,
+            Cause::BadRequest(_)
+            | Cause::NoRoute
+            | Cause::Method
+            | Cause::Refused(_)
+            | Cause::Unreachable(_) => Outcome::Unsent,
+        };
+        let grpc_status = self.is_grpc().then(|| cause.grpc_status());
+        self.close(Close {
+            outcome,
+            status: response.status().as_u16(),
+            grpc_status,
+            bytes: 0,
+            now,
+            refused,
+            limit,
+        });
+        response
+    }
+
+    fn close(&mut self, close: Close<'_>) {
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        let Close { outcome, status, grpc_status, bytes, now, refused, limit } = close;
+        let Held { slot, probe } = std::mem::take(&mut self.held);
+        if let Some(probe) = probe {
+            probe.settle(outcome, now);
+        }
+        if let Some(slot) = slot {
+            slot.settle(outcome, now);
+        }
+        let duration = now.since(self.call.now);
+        let head_duration = self.head.map(|head| head.at.since(self.call.now));
+        let request_bytes = self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        let finished = Finished {
+            status,
+            grpc_status,
+            duration,
+            head_duration,
+            request_bytes,
+            response_bytes: bytes,
+            protocol: self.protocol,
+        };
+        self.metrics.finished(&finished);
+        let Some(kept) = &self.kept else { return };
+        let record = CallRecord {
+            at: self.call.now,
+            finished,
+            client: self.client,
+            scheme: kept.scheme,
+            method: kept.method.as_str(),
+            target: kept.uri.path_and_query().map_or("/", |target| target.as_str()),
+            version: kept.version,
+            host: kept.host.as_ref().map(HeaderValue::as_bytes),
+            referer: kept.referer.as_ref().map(HeaderValue::as_bytes),
+            user_agent: kept.user_agent.as_ref().map(HeaderValue::as_bytes),
+            route: self.metrics.route(),
+            upstream: self.metrics.upstream(),
+            endpoint: self.endpoint.as_ref().map(|endpoint| endpoint.authority().as_str()),
+            refused: refused.map(|refused| refused.by),
+            limit: limit.map(|limit| &**limit),
+            request_id: self.request_id.as_bytes(),
+            trace: self.trace,
+        };
+        self.scribe.log.write(&record);
+        self.scribe.tracer.finish(&record);
+    }
+}
+
+/// How the books are closed.
+struct Close<'a> {
+    outcome: Outcome,
+    status: u16,
+    grpc_status: Option<u16>,
+    bytes: u64,
+    now: Instant,
+    refused: Option<Refused>,
+    limit: Option<&'a Arc<str>>,
+}
+
+impl Ending for Exchange {
+    fn end(mut self, end: End<'_>, bytes: u64, now: Option<Instant>) {
+        let now = now.unwrap_or_else(clock::now);
+        let trailers = match end {
+            End::Complete(trailers) => trailers,
+            _ => None,
+        };
+        let head = self.head;
+        let status = head.map_or(CLIENT_CLOSED_REQUEST, |head| head.status);
+        let grpc_status = trailers
+            .filter(|_| self.is_grpc())
+            .and_then(grpc::status)
+            .map(|code| code.0.into())
+            .or(head.and_then(|head| head.grpc_status));
+        let client_fault = self.upload.as_ref().is_some_and(|upload| upload.fault().is_some());
+        let outcome = match end {
+            End::Complete(trailers) => match head.map(|head| head.judged) {
+                Some(Judged::Known(outcome)) => outcome,
+                Some(Judged::AtEnd) => ByStatus.end(trailers),
+                None => Outcome::Ignore,
+            },
+            End::Broken if client_fault => Outcome::Ignore,
+            End::Broken | End::Silent => Outcome::Overload { retry_after: None },
+            End::Stalled | End::OutOfTime => Outcome::Ignore,
+            End::Overdue | End::Abandoned => Outcome::Abandoned,
+        };
+        self.close(Close { outcome, status, grpc_status, bytes, now, refused: None, limit: None });
+    }
+}
+
+impl Drop for Exchange {
+    /// The client went away before there was a response.
+    fn drop(&mut self) {
+        if self.open {
+            let now = clock::now();
+            self.close(Close {
+                outcome: Outcome::Abandoned,
+                status: CLIENT_CLOSED_REQUEST,
+                grpc_status: None,
+                bytes: 0,
+                now,
+                refused: None,
+                limit: None,
+            });
+        }
+    }
+}

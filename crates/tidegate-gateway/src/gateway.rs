@@ -1,0 +1,338 @@
+//! A gateway put together: what it runs, what it tells of itself, and how a new configuration takes over.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tidegate::clock;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    admin::AdminSource,
+    config::{self, Config},
+    exchange::Scribe,
+    listener::{Limits, ListenerStats, LiveLimits, LiveTls},
+    logging::Logging,
+    stack::Stack,
+    state::{
+        BreakerState, ConfigState, ConnectionsState, EndpointState, InFlightState, LimitState, ListenerState,
+        RouteState, State, UpstreamState,
+    },
+    table::{BuildError, Limit, Route, Service, Table},
+    telemetry::Telemetry,
+    upstream::Endpoint,
+};
+
+/// A gateway: the request path, and all that stands around it.
+#[derive(Debug)]
+pub struct Gateway {
+    pub(crate) stack: Arc<Stack>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) limits: LiveLimits,
+    pub(crate) tls: Option<Arc<LiveTls>>,
+    logging: Logging,
+    running: Mutex<Running>,
+    stage: AtomicU8,
+    started: Instant,
+    draining_since: OnceLock<Instant>,
+    listening: Mutex<Option<Listening>>,
+}
+
+/// The configuration that runs.
+#[derive(Debug)]
+struct Running {
+    config: Config,
+    state: ConfigState,
+}
+
+/// What is bound.
+#[derive(Debug)]
+struct Listening {
+    http: SocketAddr,
+    stats: Arc<ListenerStats>,
+    admin: SocketAddr,
+}
+
+/// Where in its life the gateway is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// Not listening yet.
+    Starting = 0,
+    /// Taking calls.
+    Serving = 1,
+    /// Finishing what is in flight.
+    Draining = 2,
+}
+
+/// Why a configuration could not be taken over, although it is valid to read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// A guard or an upstream could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The certificate can not be served.
+    #[error(transparent)]
+    Tls(#[from] crate::listener::TlsError),
+    /// The log's filter is none.
+    #[error(transparent)]
+    Logging(#[from] crate::logging::LoggingError),
+}
+
+impl Gateway {
+    /// Puts a gateway together. It takes no calls yet.
+    ///
+    /// # Errors
+    /// When an upstream's or the listener's files are not what they should be.
+    pub fn new(
+        config: Config,
+        source: String,
+        telemetry: Arc<Telemetry>,
+        scribe: Scribe,
+        logging: Logging,
+    ) -> Result<Self, ReloadError> {
+        let table = Table::build(&config, None, &telemetry)?.commit();
+        let tls = config.listen.tls.as_ref().map(LiveTls::load).transpose()?.map(Arc::new);
+        let stack = Stack {
+            table: ArcSwap::from_pointee(table),
+            scribe: Arc::new(scribe),
+            tunnels: TaskTracker::new(),
+        };
+        let state = ConfigState {
+            source,
+            hash: hash_of(&config),
+            loaded_at_seconds: unix_seconds(),
+            ..ConfigState::default()
+        };
+        Ok(Self {
+            stack: Arc::new(stack),
+            telemetry,
+            limits: Limits::from(&config.bounds).live(),
+            tls,
+            logging,
+            running: Mutex::new(Running { config, state }),
+            stage: AtomicU8::new(Stage::Starting as u8),
+            started: Instant::now(),
+            draining_since: OnceLock::new(),
+            listening: Mutex::new(None),
+        })
+    }
+
+    /// Notes what is bound, and takes calls from now on.
+    pub(crate) fn serving(&self, http: SocketAddr, stats: Arc<ListenerStats>, admin: SocketAddr) {
+        *self.listening.lock() = Some(Listening { http, stats, admin });
+        self.stage.store(Stage::Serving as u8, Relaxed);
+    }
+
+    /// Is not ready any more.
+    pub(crate) fn draining(&self) {
+        self.draining_since.get_or_init(Instant::now);
+        self.stage.store(Stage::Draining as u8, Relaxed);
+    }
+
+    /// Takes over a new configuration. Counters, permits and connections of what it still describes are kept; calls
+    /// under way end as they began.
+    ///
+    /// # Errors
+    /// When it can not be built. The running one stays as it was then.
+    pub fn reload(&self, config: Config) -> Result<(), ReloadError> {
+        let mut running = self.running.lock();
+        let built = Table::build(&config, Some(&self.stack.table.load()), &self.telemetry)?;
+        match (&self.tls, &config.listen.tls) {
+            (Some(tls), Some(files)) => tls.reload(files)?,
+            (None, None) => {}
+            (Some(_), None) | (None, Some(_)) => needs_restart("listen.tls"),
+        }
+        self.logging.configure(&config.log)?;
+        let (old, new) = (&running.config, &config);
+        if old.listen.http != new.listen.http {
+            needs_restart("listen.http");
+        }
+        if old.listen.admin != new.listen.admin {
+            needs_restart("listen.admin");
+        }
+        if old.workers != new.workers {
+            needs_restart("workers");
+        }
+        if old.tracing != new.tracing {
+            needs_restart("tracing");
+        }
+        self.stack.table.store(Arc::new(built.commit()));
+        self.limits.store(Arc::new(Limits::from(&config.bounds)));
+        self.stack.scribe.log.configure(&config.log);
+        running.state.reloads += 1;
+        running.state.last_reload_error = None;
+        running.state.hash = hash_of(&config);
+        running.state.loaded_at_seconds = unix_seconds();
+        running.config = config;
+        Ok(())
+    }
+
+    /// Notes that a reload was refused, and why.
+    pub fn reload_refused(&self, why: String) {
+        let mut running = self.running.lock();
+        running.state.failed_reloads += 1;
+        running.state.last_reload_error = Some(why);
+    }
+
+    /// How long it has been draining.
+    pub(crate) fn draining_for(&self) -> Duration {
+        self.draining_since.get().map(Instant::elapsed).unwrap_or_default()
+    }
+
+    /// How long a drain may take, by the configuration that runs.
+    pub(crate) fn drain_time(&self) -> Duration {
+        *self.running.lock().config.drain
+    }
+}
+
+fn needs_restart(key: &str) {
+    tracing::warn!(key, "the new value takes effect at the next restart");
+}
+
+/// Tells configurations apart, for people who compare instances.
+fn hash_of(config: &Config) -> String {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    hasher.write(config::redacted_yaml(config).as_bytes());
+    format!("{:016x}", hasher.finish())
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+impl AdminSource for Gateway {
+    fn ready(&self) -> Result<(), String> {
+        match self.stage.load(Relaxed) {
+            stage if stage == Stage::Serving as u8 => Ok(()),
+            stage if stage == Stage::Draining as u8 => Err("draining: finishing what is in flight".into()),
+            _ => Err("starting: not listening yet".into()),
+        }
+    }
+
+    fn state(&self) -> State {
+        let table = self.stack.table.load();
+        let config = self.running.lock().state.clone();
+        let mut services: Vec<_> = table.services.values().collect();
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut limits: Vec<_> = table.limits.values().collect();
+        limits.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut state = State {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            config,
+            listeners: self.listeners(),
+            routes: table.all.iter().map(|route| route_state(route)).collect(),
+            limits: limits.into_iter().map(|limit| limit_state(limit)).collect(),
+            upstreams: services.into_iter().map(|service| service_state(service)).collect(),
+            ..State::default()
+        };
+        state.telemetry.access_log_lines = self.stack.scribe.log.lines();
+        state.telemetry.access_log_dropped = self.stack.scribe.log.dropped();
+        self.stack.scribe.tracer.fill(&mut state.telemetry);
+        state
+    }
+
+    fn config(&self) -> String {
+        config::redacted_yaml(&self.running.lock().config)
+    }
+}
+
+impl Gateway {
+    fn listeners(&self) -> Vec<ListenerState> {
+        let Some(listening) = &*self.listening.lock() else { return Vec::new() };
+        let stats = &listening.stats;
+        let http = ListenerState {
+            name: "http".into(),
+            address: listening.http.to_string(),
+            tls: self.tls.is_some(),
+            accepting: self.stage.load(Relaxed) == Stage::Serving as u8,
+            connections: stats.open.load(Relaxed) as u64,
+            max_connections: self.limits.load().connections as u64,
+            accepted: stats.accepted.load(Relaxed),
+            refused: stats.refused.load(Relaxed),
+            resting: stats.resting.load(Relaxed) as u64,
+            closed: [
+                ("accept-error", &stats.accept_errors),
+                ("tls", &stats.tls_failures),
+                ("protocol", &stats.protocol_errors),
+                ("slow", &stats.slow_closed),
+                ("idle", &stats.idle_closed),
+                ("cut-off", &stats.cut_off),
+            ]
+            .map(|(reason, count)| (reason, count.load(Relaxed)))
+            .into(),
+        };
+        let admin = ListenerState {
+            name: "admin".into(),
+            address: listening.admin.to_string(),
+            accepting: true,
+            ..ListenerState::default()
+        };
+        vec![http, admin]
+    }
+}
+
+fn route_state(route: &Route) -> RouteState {
+    RouteState {
+        name: route.name.clone(),
+        upstream: route.service.name.clone(),
+        limits: route.limits.iter().map(|limit| limit.name.to_string()).collect(),
+        ..RouteState::default()
+    }
+}
+
+fn limit_state(limit: &Limit) -> LimitState {
+    let stats = limit.throttle.stats();
+    LimitState {
+        name: limit.name.to_string(),
+        rate: limit.config.rate.to_string(),
+        burst: limit.config.burst.map(|burst| burst.get().into()),
+        algorithm: match limit.config.algorithm {
+            config::Algorithm::TokenBucket => "token-bucket",
+            config::Algorithm::FixedWindow => "fixed-window",
+            config::Algorithm::SlidingWindow => "sliding-window",
+        }
+        .into(),
+        key: limit.config.key.clone(),
+        shadow: limit.config.shadow,
+        keys: stats.keys as u64,
+        max_keys: stats.capacity as u64,
+        admitted: stats.admitted,
+        refused: stats.refused,
+        shadow_refused: stats.shadow_refused,
+        shared: stats.shared,
+    }
+}
+
+fn service_state(service: &Service) -> UpstreamState {
+    UpstreamState {
+        name: service.name.clone(),
+        in_flight: service.limiter.as_ref().map(|limiter| InFlightState::from(&limiter.snapshot())),
+        retries: service.retries.load(Relaxed),
+        endpoints: service
+            .upstream
+            .endpoints()
+            .iter()
+            .map(|endpoint| endpoint_state(service, endpoint))
+            .collect(),
+    }
+}
+
+fn endpoint_state(service: &Service, endpoint: &Endpoint) -> EndpointState {
+    let now = clock::now();
+    EndpointState {
+        authority: endpoint.authority().to_string(),
+        in_flight: endpoint.in_flight().into(),
+        breaker: service.breaker(endpoint).map(|breaker| BreakerState::of(&breaker.snapshot(now), now)),
+        connections: ConnectionsState::of(endpoint.connections(), service.config.connections.max.get()),
+    }
+}

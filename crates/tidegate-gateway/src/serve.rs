@@ -1,0 +1,252 @@
+//! The life of the process: start, serve, reload, drain.
+
+use std::{
+    fmt::Write, io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, process::ExitCode, sync::Arc, thread,
+    time::Duration,
+};
+
+use tidegate::clock;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access_log::AccessLog,
+    admin::{Admin, AdminSource},
+    cli,
+    config::{self, Config, Loaded, Problems, Source, Style, Watch},
+    example::{self, ExampleUpstream},
+    exchange::Scribe,
+    flow,
+    gateway::Gateway,
+    listener::{Drained, Listener, Settings},
+    logging::Logging,
+    open_files,
+    signals::{EXIT_ABORTED, Signals},
+    telemetry::Telemetry,
+    trace::Tracer,
+    workers::Workers,
+};
+
+/// How long workers, logs and spans may take to end once everything is drained.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Why the gateway did not start.
+#[derive(Debug)]
+enum Failed {
+    /// The configuration is wrong: exit code 2.
+    Config(Problems),
+    /// The machine does not allow it: exit code 1.
+    Start(Box<dyn std::error::Error>),
+}
+
+impl<E: std::error::Error + 'static> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Start(Box::new(error))
+    }
+}
+
+/// Runs a gateway to its end.
+pub fn serve(flags: &cli::Serve) -> ExitCode {
+    let control = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("tidegate: cannot start a runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match control.block_on(run(flags)) {
+        Ok(code) => code,
+        Err(Failed::Config(problems)) => {
+            eprint!("{}", problems.render(Style::of_terminal()));
+            ExitCode::from(2)
+        }
+        Err(Failed::Start(error)) => {
+            eprintln!("tidegate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
+    // Before anything counts on it: the anchor of the clock.
+    clock::now();
+    let origin = Origin::of(flags).await?;
+    let loaded = origin.load().map_err(Failed::Config)?;
+    eprint!("{}", loaded.warnings.render(Style::of_terminal()));
+    let logging = Logging::init(&loaded.config.log)?;
+    if let Err(error) = open_files::raise_open_files() {
+        tracing::warn!(%error, "cannot raise the bound on open files");
+    }
+    let signals = Signals::listen()?;
+    let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let workers = Workers::start(loaded.config.workers.unwrap_or(cores))?;
+    workers.spawn_on_each(|_| flow::sweeper());
+    let scribe = Scribe {
+        log: AccessLog::stdout(&loaded.config.log, workers.count())?,
+        tracer: Tracer::start(&loaded.config.tracing, &Handle::current())?,
+    };
+    let telemetry = Arc::new(Telemetry::new(workers.count()));
+    let config = loaded.config.clone();
+    let gateway = Arc::new(Gateway::new(config, origin.name(), Arc::clone(&telemetry), scribe, logging)?);
+
+    let admin = loaded.config.listen.admin;
+    let admin = Admin::bind(admin).await.map_err(|error| NoAdmin { address: admin, error })?;
+    let listener = Listener::bind(loaded.config.listen.http)?;
+    gateway.serving(listener.addr(), listener.stats(), admin.address());
+    let pages_end = CancellationToken::new();
+    let pages = Arc::clone(&gateway) as Arc<dyn AdminSource>;
+    let pages = tokio::spawn(admin.serve(pages, telemetry, pages_end.clone().cancelled_owned()));
+    eprint!("{}", origin.banner(&loaded.config));
+
+    let drain = CancellationToken::new();
+    let settings = Settings {
+        limits: Arc::clone(&gateway.limits),
+        tls: gateway.tls.clone(),
+        drain: drain.clone(),
+        drain_time: gateway.drain_time(),
+    };
+    let code = tokio::select! {
+        drained = listener.run(Arc::clone(&gateway.stack), &workers, settings) => {
+            end_tunnels(&gateway, drained?).await;
+            ExitCode::SUCCESS
+        }
+        () = signals.abort.cancelled() => {
+            tracing::warn!("aborted: calls in flight are lost");
+            ExitCode::from(EXIT_ABORTED)
+        }
+        () = steer(&gateway, &origin, &loaded, signals.clone(), &drain) => ExitCode::FAILURE,
+    };
+    workers.stop(LAST_WORDS).await;
+    pages_end.cancel();
+    let _ = tokio::time::timeout(LAST_WORDS, pages).await;
+    gateway.stack.scribe.tracer.flush(LAST_WORDS).await;
+    gateway.stack.scribe.log.flush(LAST_WORDS);
+    Ok(code)
+}
+
+/// The admin address cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address} for the admin pages: {error}; free the address, or set listen.admin (--admin) to another"
+)]
+struct NoAdmin {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+/// Does what signals and files ask for, for as long as the listener runs.
+async fn steer(
+    gateway: &Gateway,
+    origin: &Origin,
+    loaded: &Loaded,
+    mut signals: Signals,
+    drain: &CancellationToken,
+) {
+    let mut watch = Watch::new(loaded);
+    loop {
+        tokio::select! {
+            () = signals.drain.cancelled(), if !drain.is_cancelled() => {
+                let within = gateway.drain_time();
+                tracing::info!(?within, "draining: calls in flight may finish; a second signal aborts");
+                gateway.draining();
+                drain.cancel();
+            }
+            Ok(()) = signals.reload.changed() => reload(gateway, origin, &mut watch),
+            () = watch.changed() => reload(gateway, origin, &mut watch),
+        }
+    }
+}
+
+fn reload(gateway: &Gateway, origin: &Origin, watch: &mut Watch) {
+    let result = match origin.load() {
+        Ok(loaded) => {
+            eprint!("{}", loaded.warnings.render(Style::of_terminal()));
+            watch.follow(&loaded);
+            gateway.reload(loaded.config).map_err(|error| error.to_string())
+        }
+        Err(problems) => Err(problems.render(Style::Plain)),
+    };
+    match result {
+        Ok(()) => tracing::info!(from = origin.name(), "reloaded"),
+        Err(problems) => {
+            tracing::error!("the new configuration is refused, the running one stays:\n{problems}");
+            gateway.reload_refused(problems);
+        }
+    }
+}
+
+/// Tunnels (upgraded connections) know no requests to finish: they get what is left of the drain, then they are cut.
+async fn end_tunnels(gateway: &Gateway, drained: Drained) {
+    if let Drained::CutOff(connections) = drained {
+        tracing::warn!(connections, "the drain time is over: connections were cut off");
+    }
+    let tunnels = &gateway.stack.tunnels;
+    tunnels.close();
+    let left = gateway.drain_time().saturating_sub(gateway.draining_for());
+    if tokio::time::timeout(left, tunnels.wait()).await.is_err() {
+        tracing::warn!(tunnels = tunnels.len(), "the drain time is over: tunnels were cut off");
+    }
+}
+
+/// Where the configuration comes from, now and at each reload.
+enum Origin {
+    File(PathBuf),
+    /// Made up from flags, or the embedded default: nothing to reload.
+    Given {
+        name: &'static str,
+        config: Box<Config>,
+        example: Option<ExampleUpstream>,
+    },
+}
+
+impl Origin {
+    async fn of(flags: &cli::Serve) -> Result<Self, Failed> {
+        if let Some(file) = &flags.config {
+            return Ok(Self::File(file.clone()));
+        }
+        let (name, mut config, example) = match &flags.upstream {
+            Some(upstream) => (
+                "the command line",
+                config::from_flags(upstream, flags.rate, flags.in_flight, flags.listen),
+                None,
+            ),
+            None => {
+                let example = example::start()?;
+                let mut config = config::embedded(example.addr());
+                config.listen.http = flags.listen.unwrap_or(config.listen.http);
+                ("the built-in example", config, Some(example))
+            }
+        };
+        config.listen.admin = flags.admin.unwrap_or(config.listen.admin);
+        Ok(Self::Given { name, config: Box::new(config), example })
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Given { name, .. } => (*name).into(),
+        }
+    }
+
+    fn load(&self) -> Result<Loaded, Problems> {
+        match self {
+            Self::File(path) => config::load(&Source::File(path.clone())),
+            Self::Given { config, .. } => Ok(Loaded::given(config)),
+        }
+    }
+
+    /// What the gateway guards and how to try it, for the person who started it.
+    fn banner(&self, config: &Config) -> String {
+        let mut text = format!("tidegate {} guards what {} says:\n", env!("CARGO_PKG_VERSION"), self.name());
+        text.push_str(&config::summary(config));
+        let scheme = if config.listen.tls.is_some() { "https" } else { "http" };
+        let (http, admin) = (config.listen.http, config.listen.admin);
+        let _ = writeln!(text, "try:  curl -i {scheme}://{http}/");
+        let _ =
+            writeln!(text, "see:  http://{admin}/state in a browser, http://{admin}/metrics for Prometheus");
+        if let Self::Given { example: Some(_), .. } = self {
+            text.push_str("next: tidegate serve --upstream http://HOST:PORT --rate 100/s --in-flight 50\n");
+        }
+        text
+    }
+}

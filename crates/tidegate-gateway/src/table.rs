@@ -1,0 +1,366 @@
+//! What a configuration builds: routes that lead through limits to services. A new configuration takes over every
+//! guard of the running one that it still describes, with its counters, permits and connections.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use tidegate::{
+    Breaker, Limiter, RetryBudget, Throttle, breaker, retry_budget,
+    throttle::{self, Mode},
+};
+use tidegate_core::{self as core, Quota, limit::Fixed};
+
+use crate::{
+    config::{self, BreakerSetting, Config, Hold, Timeout},
+    key::{Extractor, Facts},
+    proxy::forwarded::Network,
+    refusal::Policy,
+    route::{Matcher, Routes},
+    telemetry::{BreakerLog, NO_ROUTE, RouteMetrics, Telemetry},
+    upload::Allowance,
+    upstream::{Endpoint, Upstream},
+};
+
+/// What the request path needs of a configuration.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) routes: Routes<Arc<Route>>,
+    pub(crate) all: Vec<Arc<Route>>,
+    pub(crate) limits: HashMap<String, Arc<Limit>>,
+    pub(crate) services: HashMap<String, Arc<Service>>,
+    pub(crate) trusted: Vec<Network>,
+    pub(crate) unrouted: Arc<RouteMetrics>,
+}
+
+/// A route.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) name: String,
+    pub(crate) limits: Vec<Arc<Limit>>,
+    pub(crate) service: Arc<Service>,
+    pub(crate) hold: Hold,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) allowance: Allowance,
+    pub(crate) metrics: Arc<RouteMetrics>,
+}
+
+/// A limit on calls per time, and what it counts per.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    pub(crate) name: Arc<str>,
+    pub(crate) throttle: Arc<Throttle>,
+    pub(crate) key: Vec<Extractor>,
+    pub(crate) policy: Policy,
+    pub(crate) config: config::Limit,
+}
+
+/// A service behind the gateway: its endpoints and the guards before them.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) limiter: Option<Limiter>,
+    /// One for each endpoint, in its order; empty when breakers are off.
+    pub(crate) breakers: Vec<Breaker>,
+    pub(crate) retry: RetryBudget,
+    /// Retries made.
+    pub(crate) retries: Arc<AtomicU64>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) head_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) config: config::Upstream,
+}
+
+/// Why a table could not be built out of a configuration that was valid to read.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// An upstream's files or endpoints.
+    #[error(transparent)]
+    Upstream(#[from] crate::upstream::UpstreamError),
+    /// A value that the check should have refused.
+    #[error("{place}: {why}")]
+    Value {
+        /// Where it stands.
+        place: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl BuildError {
+    fn value(place: impl Into<String>, why: impl ToString) -> Self {
+        Self::Value { place: place.into(), why: why.to_string() }
+    }
+}
+
+impl Table {
+    /// Builds what `config` describes, taking over from `running` what has not changed.
+    ///
+    /// Nothing of the running table changes before [`Built::commit`].
+    pub(crate) fn build(
+        config: &Config,
+        running: Option<&Self>,
+        telemetry: &Telemetry,
+    ) -> Result<Built, BuildError> {
+        let mut changes: Vec<Change> = Vec::new();
+        let mut limits = HashMap::new();
+        for (name, limit) in &config.limits {
+            let old = running.and_then(|table| table.limits.get(name));
+            limits.insert(
+                name.clone(),
+                Arc::new(Limit::build(name, limit, old.map(|old| &**old), &mut changes)?),
+            );
+        }
+        let mut services = HashMap::new();
+        for (name, upstream) in &config.upstreams {
+            let old = running.and_then(|table| table.services.get(name));
+            services.insert(
+                name.clone(),
+                Arc::new(Service::build(name, upstream, old.map(|old| &**old), &mut changes)?),
+            );
+        }
+        let mut all = Vec::new();
+        let mut matchers = Vec::new();
+        for (index, route) in config.routes.iter().enumerate() {
+            let place = format!("routes[{index}]");
+            let matcher = Matcher::new(&route.matches)
+                .map_err(|why| BuildError::value(format!("{place}.match"), why))?;
+            let service = services
+                .get(&route.upstream)
+                .ok_or_else(|| BuildError::value(format!("{place}.upstream"), "no such upstream"))?;
+            let limits = route
+                .limits
+                .iter()
+                .map(|name| limits.get(name).cloned())
+                .collect::<Option<Vec<_>>>()
+                .ok_or_else(|| BuildError::value(format!("{place}.limits"), "no such limit"))?;
+            let name = route.name.clone().unwrap_or_else(|| default_name(&route.matches));
+            let hold = service.config.in_flight.as_ref().map_or(Hold::Body, |in_flight| in_flight.hold);
+            let route = Arc::new(Route {
+                metrics: telemetry.route(&name, &route.upstream),
+                name,
+                limits,
+                service: Arc::clone(service),
+                hold: route.hold.unwrap_or(hold),
+                timeout: route.timeout.map_or(service.timeout, Timeout::limit),
+                allowance: Allowance {
+                    bytes: config.bounds.body_bytes.limit(),
+                    idle: service.idle_timeout,
+                    min_rate: config.bounds.min_body_rate.0,
+                },
+            });
+            all.push(Arc::clone(&route));
+            matchers.push((matcher, route));
+        }
+        let trusted = config
+            .trusted_proxies
+            .iter()
+            .map(|text| {
+                text.parse().map_err(|why| BuildError::value(format!("trusted_proxies: {text}"), why))
+            })
+            .collect::<Result<_, _>>()?;
+        let table = Self {
+            routes: Routes::new(matchers),
+            all,
+            limits,
+            services,
+            trusted,
+            unrouted: telemetry.route(NO_ROUTE, NO_ROUTE),
+        };
+        Ok(Built { table, changes })
+    }
+
+    /// Whether a peer's word about earlier hops is believed.
+    pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(peer))
+    }
+}
+
+/// A table that is ready, and what is to be changed in the guards that it takes over.
+pub(crate) struct Built {
+    table: Table,
+    changes: Vec<Change>,
+}
+
+impl Built {
+    /// Changes what was taken over. It can not fail.
+    pub(crate) fn commit(self) -> Table {
+        self.changes.into_iter().for_each(|change| change());
+        self.table
+    }
+}
+
+/// A change to a guard that is taken over, made once nothing can fail any more.
+type Change = Box<dyn FnOnce()>;
+
+fn default_name(matches: &config::Match) -> String {
+    format!("{}{}", matches.host.as_deref().unwrap_or("*"), matches.path.as_deref().unwrap_or("/"))
+}
+
+impl Limit {
+    /// The key of a call in this limit.
+    pub(crate) fn key(&self, facts: &Facts<'_>) -> throttle::Key {
+        let mut hasher = throttle::KeyHasher::new();
+        for part in &self.key {
+            part.feed(facts, |part| {
+                match part {
+                    Some(bytes) => hasher.part(bytes),
+                    None => hasher.absent(),
+                };
+            });
+        }
+        hasher.finish()
+    }
+
+    fn build(
+        name: &str,
+        config: &config::Limit,
+        running: Option<&Self>,
+        changes: &mut Vec<Change>,
+    ) -> Result<Self, BuildError> {
+        let place = || format!("limits.{name}");
+        let key = config
+            .key
+            .iter()
+            .map(|text| {
+                text.parse().map_err(|why| BuildError::value(format!("{}.key: {text}", place()), why))
+            })
+            .collect::<Result<Vec<Extractor>, _>>()?;
+        let mut builder = Quota::of(config.rate).algorithm(match config.algorithm {
+            config::Algorithm::TokenBucket => core::Algorithm::TokenBucket,
+            config::Algorithm::FixedWindow => core::Algorithm::FixedWindow,
+            config::Algorithm::SlidingWindow => core::Algorithm::SlidingWindow,
+        });
+        if let Some(burst) = config.burst {
+            builder = builder.burst(burst.get());
+        }
+        let quota = builder.build().map_err(|why| BuildError::value(place(), why))?;
+        let mode = if config.shadow { Mode::Shadow } else { Mode::Enforce };
+        let taken_over = running.filter(|old| {
+            old.key == key
+                && old.config.algorithm == config.algorithm
+                && old.config.max_keys == config.max_keys
+        });
+        let throttle = match taken_over {
+            Some(old) => {
+                let throttle = Arc::clone(&old.throttle);
+                changes.push(Box::new({
+                    let throttle = Arc::clone(&throttle);
+                    move || {
+                        throttle.set_mode(mode);
+                        throttle.update(quota).expect("the algorithm is the same");
+                    }
+                }));
+                throttle
+            }
+            None => Arc::new(Throttle::builder(quota).max_keys(config.max_keys).mode(mode).build()),
+        };
+        let policy = Policy::new(name, quota.limit(), quota.window());
+        Ok(Self { name: name.into(), throttle, key, policy, config: config.clone() })
+    }
+}
+
+impl Service {
+    /// The breaker of an endpoint; none when breakers are off.
+    pub(crate) fn breaker(&self, endpoint: &Endpoint) -> Option<&Breaker> {
+        self.breakers.get(endpoint.index())
+    }
+
+    fn build(
+        name: &str,
+        config: &config::Upstream,
+        running: Option<&Self>,
+        changes: &mut Vec<Change>,
+    ) -> Result<Self, BuildError> {
+        // Files may have changed under the same names, so connections with TLS settings of their own are made anew.
+        let same_pool = |old: &&Self| {
+            let (old, new) = (&old.config, config);
+            old.tls.is_none()
+                && new.tls.is_none()
+                && old.endpoints == new.endpoints
+                && old.protocol == new.protocol
+                && old.connections == new.connections
+        };
+        let upstream = match running.filter(same_pool) {
+            Some(old) => Arc::clone(&old.upstream),
+            None => Arc::new(Upstream::new(name, config)?),
+        };
+        let limiter = match (
+            &config.in_flight,
+            running.and_then(|old| old.limiter.as_ref().zip(old.config.in_flight.as_ref())),
+        ) {
+            (None, _) => None,
+            (Some(new), Some((limiter, old))) if (old.queue, old.max_wait) == (new.queue, new.max_wait) => {
+                let limit = Fixed::new(new.limit.get().into())
+                    .map_err(|why| BuildError::value(format!("upstreams.{name}.in_flight.limit"), why))?;
+                let resized = limiter.clone();
+                changes.push(Box::new(move || resized.resize(limit)));
+                Some(limiter.clone())
+            }
+            (Some(new), _) => Some(limiter_for(name, new)?),
+        };
+        let breakers = match config.breaker {
+            BreakerSetting::Off(_) => Vec::new(),
+            BreakerSetting::On(settings) => {
+                let kept = running.filter(|old| {
+                    old.config.breaker == config.breaker && Arc::ptr_eq(&old.upstream, &upstream)
+                });
+                match kept {
+                    Some(old) => old.breakers.clone(),
+                    None => {
+                        let settings = breaker::Settings {
+                            failures: settings.failures,
+                            within: *settings.within,
+                            open_for: *settings.open_for,
+                            probes: settings.probes,
+                        };
+                        upstream
+                            .endpoints()
+                            .iter()
+                            .map(|endpoint| {
+                                let name = format!("{name} {}", endpoint.authority());
+                                Breaker::observed(settings, name, Arc::new(BreakerLog))
+                            })
+                            .collect::<Result<_, _>>()
+                            .map_err(|why| BuildError::value(format!("upstreams.{name}.breaker"), why))?
+                    }
+                }
+            }
+        };
+        let retry = match running.filter(|old| old.config.retry == config.retry) {
+            Some(old) => old.retry.clone(),
+            None => RetryBudget::new(retry_budget::Settings {
+                percent: config.retry.percent.into(),
+                min_per_second: config.retry.min_per_second,
+                ..retry_budget::Settings::default()
+            })
+            .map_err(|why| BuildError::value(format!("upstreams.{name}.retry"), why))?,
+        };
+        Ok(Self {
+            name: name.into(),
+            upstream,
+            limiter,
+            breakers,
+            retry,
+            retries: running.map(|old| Arc::clone(&old.retries)).unwrap_or_default(),
+            timeout: config.timeout.limit(),
+            head_timeout: config.head_timeout.limit(),
+            idle_timeout: config.idle_timeout.limit(),
+            config: config.clone(),
+        })
+    }
+}
+
+fn limiter_for(name: &str, config: &config::InFlight) -> Result<Limiter, BuildError> {
+    Limiter::builder()
+        .limit(config.limit.get().into())
+        .queue(config.queue)
+        .max_wait(*config.max_wait)
+        .measure_hold()
+        .build()
+        .map_err(|why| BuildError::value(format!("upstreams.{name}.in_flight"), why))
+}
