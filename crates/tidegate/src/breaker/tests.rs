@@ -25,7 +25,7 @@ fn enter(breaker: &Breaker, now: Instant) -> Result<Permit, Refused> {
 
 fn open(breaker: &Breaker) {
     for _ in 0..5 {
-        enter(breaker, START).unwrap().settle(OVERLOAD, START);
+        enter(breaker, START).expect("a closed breaker admits").settle(OVERLOAD, START);
     }
     assert_eq!(breaker.snapshot(START).phase, Phase::Open { until: seconds(5) });
 }
