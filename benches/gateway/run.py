@@ -133,23 +133,24 @@ def over_changes(field, options):
                 row += over(contender, seconds, lambda: process.signal(getattr(signal, "SIG" + contender.reload_signal)))
             else:
                 row += ["–", "–"]
-        if contender.name == "tidegate":
-            first = contender.start()
-            second = []
-
-            def replace():
-                second.append(contender.start())
-                # The new one listens beside the old one before that is told to go.
-                time.sleep(0.5)
-                first.signal(signal.SIGTERM)
-
-            row += over(contender, seconds, replace)
-            for process in [first] + second:
-                process.stop()
-        else:
-            row += ["–", "–"]
+        row += replaced(contender, seconds) if contender.name == "tidegate" else ["–", "–"]
         rows.append(row)
     return show(report.table(["calls over a change", "reload", "failed", "restart", "failed"], rows))
+
+
+def replaced(contender, seconds):
+    """A new process is started, and then the old one told to go; a gap between the two is part of what is measured."""
+    processes = [contender.start()]
+
+    def replace():
+        processes[0].signal(signal.SIGTERM)
+        processes.append(contender.start())
+
+    try:
+        return over(contender, seconds, replace)
+    finally:
+        for process in processes:
+            process.stop()
 
 
 def over(contender, seconds, change):
