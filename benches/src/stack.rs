@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tidegate::{
-    Call, Gate, Outcome, Permit, Refused,
+    Call, Gate, Instant, Outcome, Permit, Rate, Refused,
     breaker::{self, Breaker},
     clock,
     limiter::Limiter,
+    throttle::{Key, Quota, Throttle},
 };
 use tokio::runtime::{self, Runtime};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -32,6 +33,17 @@ pub(crate) fn tables(suite: &mut Suite) {
         });
         let call = Call::at(clock::now());
         table.note("of it: the gates alone", gates(), move |gates| pass(gates, &call, || call.now));
+        table.note("of it: throttle", gates().0, move |throttle| {
+            throttle
+                .try_enter(&call, &Key::of(b"client-1"))
+                .map(|permit| permit.settle(Outcome::Success, call.now))
+        });
+        table.note("of it: limiter", gates().1, move |limiter| {
+            limiter.try_acquire(&call).map(|permit| permit.settle(Outcome::Success, call.now))
+        });
+        table.note("of it: breaker", gates().2, move |breaker| {
+            breaker.admit(&call).map(|permit| permit.settle(Outcome::Success, call.now))
+        });
         table.note("of it: one reading of the clock", (), |()| clock::now());
         table.peer("tower-resilience: rate limiter, bulkhead, circuit breaker", three(), |service| {
             block_on(async { service.ready().await.map_err(drop)?.call(1).await.map_err(drop) })
@@ -49,19 +61,18 @@ pub(crate) fn tables(suite: &mut Suite) {
     });
 }
 
-/// The guards of one upstream.
-fn gates() -> (Limiter, Breaker) {
+/// The guards of a route and its upstream.
+fn gates() -> (&'static Throttle, Limiter, Breaker) {
+    let rate = Rate::new(PLENTY, Duration::from_secs(1)).expect("a second is in range");
+    let throttle = Throttle::new(Quota::of(rate).build().expect("the quota is in range"));
     let limiter = Limiter::new(10_000).expect("the limit is in range");
-    (limiter, Breaker::new(breaker::Settings::default()).expect("the defaults are valid"))
+    let breaker = Breaker::new(breaker::Settings::default()).expect("the defaults are valid");
+    (Box::leak(Box::new(throttle)), limiter, breaker)
 }
 
 #[inline]
-fn pass<G: Gate<str>>(
-    gates: &G,
-    call: &Call,
-    now: impl FnOnce() -> tidegate::Instant,
-) -> Result<(), Refused> {
-    let permit = gates.try_enter(call, "")?;
+fn pass<G: Gate<Key>>(gates: &G, call: &Call, now: impl FnOnce() -> Instant) -> Result<(), Refused> {
+    let permit = gates.try_enter(call, &Key::of(b"client-1"))?;
     permit.settle(Outcome::Success, now());
     Ok(())
 }

@@ -25,10 +25,11 @@ use crate::{
 #[cfg(all(test, shuttle))]
 mod interleavings;
 mod slot;
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests;
 
-use slot::{Slot, Standing, Told};
+use slot::{Slot, Told};
 
 /// A breaker that all clones share.
 ///
@@ -184,6 +185,14 @@ impl gate::Permit for Permit {
         self.ticket.spend(); // An observer may panic, and the end of a call is told once.
         self.slot.settle(ticket, outcome, now);
     }
+
+    fn settle_now(mut self, outcome: Outcome) {
+        if self.slot.counts(&self.ticket, outcome) {
+            self.settle(outcome, clock::now());
+        } else {
+            self.ticket.spend();
+        }
+    }
 }
 
 impl Drop for Permit {
@@ -198,7 +207,7 @@ impl Drop for Permit {
 impl Permit {
     #[cold]
     fn abandon(&self) {
-        if self.slot.standing(&self.ticket) != Standing::Late {
+        if self.slot.counts(&self.ticket, Outcome::Abandoned) {
             self.slot.settle(self.ticket, Outcome::Abandoned, clock::now());
         }
     }

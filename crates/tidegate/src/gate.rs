@@ -41,16 +41,36 @@ pub trait Permit: Send {
     }
 }
 
+/// Enters one gate after the other; a refusal gives back what was taken, last first. Permits stay plain values: what
+/// holds them for the case of a refusal would cost more than most gates.
+macro_rules! try_enter_all {
+    ($call:expr, $key:expr; [$($taken:ident)*] [$($last_first:ident)*]) => { Ok(($($taken,)*)) };
+    (
+        $call:expr, $key:expr; [$($taken:ident)*] [$($last_first:ident)*]
+        $permit:ident = $gate:expr $(, $permits:ident = $gates:expr)*
+    ) => {
+        match $gate.try_enter($call, $key) {
+            Ok($permit) => {
+                try_enter_all!($call, $key; [$($taken)* $permit] [$permit $($last_first)*] $($permits = $gates),*)
+            }
+            Err(refused) => {
+                $(unsent($last_first);)*
+                Err(refused)
+            }
+        }
+    };
+}
+
 macro_rules! tuple_gate {
     ($($gate:ident . $index:tt : $permit:ident),+ ; $($reversed:ident),+) => {
         /// Entered left to right; a refusal undoes right to left what was taken; settled as one, last first.
         impl<K: ?Sized + Sync, $($gate: Gate<K> + Sync),+> Gate<K> for ($($gate,)+) {
             type Permit = ($($gate::Permit,)+);
 
+            #[inline]
             #[expect(non_snake_case, reason = "one name for a gate's type and its permit")]
             fn try_enter(&self, call: &Call, key: &K) -> Result<Self::Permit, Refused> {
-                $(let $gate = Taken(Some(self.$index.try_enter(call, key)?));)+
-                Ok(($($gate.keep(),)+))
+                try_enter_all!(call, key; [] [] $($gate = self.$index),+)
             }
 
             #[expect(non_snake_case, reason = "one name for a gate's type and its permit")]
@@ -61,6 +81,7 @@ macro_rules! tuple_gate {
         }
 
         impl<$($permit: Permit),+> Permit for ($($permit,)+) {
+            #[inline]
             #[expect(non_snake_case, reason = "one name for a permit and its type")]
             fn settle(self, outcome: Outcome, now: Instant) {
                 let ($($permit,)+) = self;
@@ -75,7 +96,14 @@ tuple_gate!(A.0: PA, B.1: PB ; PB, PA);
 tuple_gate!(A.0: PA, B.1: PB, C.2: PC ; PC, PB, PA);
 tuple_gate!(A.0: PA, B.1: PB, C.2: PC, D.3: PD ; PD, PC, PB, PA);
 
-/// A permit taken on the way through several gates: unless all admit, it goes back as [`Outcome::Unsent`].
+/// Gives back what a later gate made useless.
+#[cold]
+fn unsent<P: Permit>(permit: P) {
+    // Time may have passed in a queue, and a refund must not give back what has regenerated meanwhile.
+    permit.settle(Outcome::Unsent, clock::now());
+}
+
+/// A permit taken while a later gate is waited for: unless all admit, it goes back as [`Outcome::Unsent`].
 struct Taken<P: Permit>(Option<P>);
 
 impl<P: Permit> Taken<P> {
@@ -87,8 +115,7 @@ impl<P: Permit> Taken<P> {
 impl<P: Permit> Drop for Taken<P> {
     fn drop(&mut self) {
         if let Some(permit) = self.0.take() {
-            // Time may have passed in a queue, and a refund must not give back what has regenerated meanwhile.
-            permit.settle(Outcome::Unsent, clock::now());
+            unsent(permit);
         }
     }
 }

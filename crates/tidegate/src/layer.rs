@@ -1,6 +1,7 @@
 //! The guards as `tower` layers over `http` types: a layer polls, the guard does the thinking.
 
 mod body;
+pub mod breaker;
 mod direction;
 mod idle;
 pub mod limit;

@@ -81,10 +81,15 @@ impl Ticket {
         self.since = Instant::NEVER;
     }
 
-    /// How long the call has waited for an answer, unless one has begun.
+    /// Whether the answer has begun.
     #[inline]
-    pub const fn waited(&self, now: Instant) -> Option<Duration> {
-        if self.since.as_nanos() == Instant::NEVER.as_nanos() { None } else { Some(now.since(self.since)) }
+    pub const fn is_answered(&self) -> bool {
+        self.since.as_nanos() == Instant::NEVER.as_nanos()
+    }
+
+    /// How long the call has waited for an answer, unless one has begun.
+    pub(super) fn waited(&self, now: Instant) -> Option<Duration> {
+        (!self.is_answered()).then(|| now.since(self.since))
     }
 
     /// Whether the call has used up its own deadline.

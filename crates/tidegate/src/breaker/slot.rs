@@ -137,15 +137,14 @@ impl Slot {
 
     #[inline]
     pub(super) fn settle(&self, ticket: Ticket, outcome: Outcome, now: Instant) {
-        match self.standing(&ticket) {
-            Standing::Late => return,
-            Standing::Closed => match outcome {
-                Outcome::Ignore | Outcome::Unsent => return,
-                Outcome::Success if !self.takes_sample(&ticket, now) => return,
-                Outcome::Abandoned if ticket.waited(now).is_none() => return,
-                Outcome::Success | Outcome::Abandoned | Outcome::Overload { .. } => {}
-            },
-            Standing::Probe => {}
+        if !self.counts(&ticket, outcome) {
+            return;
+        }
+        if outcome == Outcome::Success
+            && self.standing(&ticket) == Standing::Closed
+            && !self.takes_sample(&ticket, now)
+        {
+            return;
         }
         self.settle_locked(ticket, outcome, now);
     }
@@ -183,9 +182,20 @@ impl Slot {
         }
     }
 
+    /// Whether such an end of the call could change anything; where not, nobody needs to know when it was.
+    #[inline]
+    pub(super) fn counts(&self, ticket: &Ticket, outcome: Outcome) -> bool {
+        match (self.standing(ticket), outcome) {
+            (Standing::Late, _) | (Standing::Closed, Outcome::Ignore | Outcome::Unsent) => false,
+            // The answer was the sample, and whoever leaves after it says nothing.
+            (Standing::Closed, Outcome::Success | Outcome::Abandoned) => !ticket.is_answered(),
+            (Standing::Closed, Outcome::Overload { .. }) | (Standing::Probe, _) => true,
+        }
+    }
+
     /// What a ticket counts for, without the lock.
     #[inline]
-    pub(super) fn standing(&self, ticket: &Ticket) -> Standing {
+    fn standing(&self, ticket: &Ticket) -> Standing {
         let word = self.word.load(Ordering::Acquire);
         if word >> 2 != ticket.era().number() {
             return Standing::Late;
@@ -197,7 +207,7 @@ impl Slot {
     #[inline]
     fn takes_sample(&self, ticket: &Ticket, now: Instant) -> bool {
         let due = self.sample_at.load(Ordering::Relaxed);
-        if now.as_nanos() < due || ticket.waited(now).is_none() {
+        if now.as_nanos() < due || ticket.is_answered() {
             return false;
         }
         let next = now.as_nanos().saturating_add(nanos(SAMPLE_EVERY));
@@ -232,7 +242,7 @@ impl Slot {
 
 /// What a ticket counts for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+enum Standing {
     /// It is of an earlier era: nothing.
     Late,
     /// It was admitted while closed, and the breaker still is.
