@@ -223,3 +223,36 @@ proptest! {
         said(text.iter().collect::<String>());
     }
 }
+
+/// Shapes that a careless reader needs quadratic time for; each is close to the largest text that is read.
+#[test]
+#[ignore = "a measurement: prints how long the worst shapes take"]
+fn worst_shapes_take_bounded_time() {
+    let many = |n: usize, line: &dyn Fn(usize) -> String| (0..n).map(line).collect::<String>();
+    let routes = many(3000, &|n| format!("  - {{ match: {{ path: /a{n} }}, upstream: orders }}\n"));
+    for (name, text) in [
+        ("urls in one word", "://".repeat(300_000)),
+        ("secrets on one line", "token: ".repeat(140_000)),
+        ("unknown keys", many(60_000, &|n| format!("k{n}: 1\n"))),
+        (
+            "wrong references",
+            format!("{UPSTREAM}routes:\n{}", many(20_000, &|n| format!("- upstream: order{n}\n"))),
+        ),
+        (
+            "upstreams",
+            format!(
+                "upstreams:\n{}{ROUTE}",
+                many(20_000, &|n| format!("  u{n}: {{ endpoints: [http://h:1] }}\n"))
+            ),
+        ),
+        ("anchors and aliases", many(30_000, &|n| format!("- &a{n} x\n- *a{n}\n"))),
+        ("one long line", format!("x: {}", "[a, ".repeat(250_000))),
+        ("many routes", format!("{UPSTREAM}routes:\n{routes}")),
+        ("colons", ":".repeat(1 << 20)),
+        ("one long word", format!("{}: 1", "a".repeat(1 << 19))),
+    ] {
+        let start = std::time::Instant::now();
+        let length = said(&text).len();
+        println!("{name}: {} KiB, {:?}, said {length} bytes", text.len() >> 10, start.elapsed());
+    }
+}
