@@ -15,6 +15,7 @@ use std::{
 use tidegate_core::Rate;
 
 use super::{
+    cidr::Cidr,
     defaults::{default_admin, default_connections, default_http},
     formats::endpoint,
     problem::{Problem, quoted},
@@ -35,6 +36,7 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
         limit(entry, problems);
     }
     bounds(root, problems);
+    trusted(root, problems);
     routes::check(root, problems);
     files::check(root, base, problems);
 }
@@ -236,5 +238,19 @@ fn bounds(root: &Node, problems: &mut Vec<Problem>) {
     }
     for key in ["header_timeout", "keep_alive"] {
         not_zero(node, key, "write a time that is not zero", "bounds", problems);
+    }
+}
+
+/// Trust in everybody lets every client choose its address, and with it its limit.
+fn trusted(root: &Node, problems: &mut Vec<Problem>) {
+    for item in root.get("trusted_proxies").map_or(&[][..], Node::items) {
+        let cidr: Option<Cidr> = item.text().and_then(|text| text.parse().ok());
+        if cidr.is_some_and(|cidr| cidr.is_everything()) {
+            let problem = Problem::warning(
+                "every client is believed, so each can choose the address that it is limited by",
+                "list the networks of your proxies only",
+            );
+            problems.push(problem.at(&item.span).of("trusted_proxies"));
+        }
     }
 }

@@ -71,7 +71,7 @@ mistakes! {
     aliases_that_stand_for_nothing: format!("{UPSTREAM}    breaker: *usual\n{ROUTE}");
     tags_and_unquoted_braces: "upstreams: !!map\n  orders: !include orders.yaml\nroutes: {{ .Values.routes }}\n";
     times_of_zero: format!("{UPSTREAM}    timeout: 0s\n    breaker: {{ within: 0s }}\n{ROUTE}bounds: {{ header_bytes: 1KiB, keep_alive: 0s }}\n");
-    doubtful_settings: format!("{UPSTREAM}    protocol: http1\n    in_flight: {{ limit: 500 }}\n    timeout: 1s\n    head_timeout: 5s\nlisten: {{ admin: 0.0.0.0:9900 }}\n{ROUTE}");
+    doubtful_settings: format!("{UPSTREAM}    protocol: http1\n    in_flight: {{ limit: 500 }}\n    timeout: 1s\n    head_timeout: 5s\nlisten: {{ admin: 0.0.0.0:9900 }}\n{ROUTE}trusted_proxies: [\"::/0\"]\n");
     a_value_that_is_missing: format!("{UPSTREAM}    breaker: {{ failures: }}\nstore:\n{ROUTE}");
     words_that_are_wrong: format!("{UPSTREAM}    breaker: none\n    protocol: h2\n    host: upstream\n{ROUTE}    hold: Body\nlog: {{ level: \"lots=of=noise\" }}\n");
 }
