@@ -48,6 +48,11 @@ impl FromStr for Cidr {
 }
 
 impl Cidr {
+    /// Whether this is every address of its kind.
+    pub fn is_everything(&self) -> bool {
+        self.length == 0
+    }
+
     /// Whether `address` is in this network.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

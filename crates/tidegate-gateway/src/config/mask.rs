@@ -23,35 +23,44 @@ pub(super) fn masked(text: &str) -> String {
 
 /// What stands between `://` and the last `@` of the same word.
 fn url_passwords(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
-    text.match_indices("://").filter_map(|(at, separator)| {
-        let start = at + separator.len();
-        let word = &text[start..];
-        let word = &word[..word.find(char::is_whitespace).unwrap_or(word.len())];
-        let end = start + word.rfind('@')?;
-        let user = text[start..end].find(':').map_or(0, |colon| colon + 1);
-        Some(start + user..end)
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let start = next + text[next..].find("://")? + "://".len();
+            let word = text[start..].split(char::is_whitespace).next().unwrap_or_default();
+            // Each word is looked at once, however many URLs are in it.
+            next = start + word.len();
+            if let Some(at) = word.rfind('@') {
+                let user = word[..at].find(':').map_or(0, |colon| colon + 1);
+                return Some(start + user..start + at);
+            }
+        }
     })
 }
 
 /// The rest of a line after a key that holds a secret.
 fn secret_values(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
-    text.match_indices(':').filter_map(|(colon, _)| {
-        let key = text[..colon].trim_end_matches(['"', '\'', ' ']);
-        let key_start = key
-            .rfind(|c: char| !c.is_alphanumeric() && c != '_' && c != '-')
-            .map_or(0, |at| at + key[at..].chars().next().map_or(0, char::len_utf8));
-        if !holds_secret(&key[key_start..]) {
-            return None;
-        }
-        let rest = &text[colon + 1..];
-        let line = &rest[..rest.find('\n').unwrap_or(rest.len())];
-        let value = line.trim();
-        if value.is_empty() || value.starts_with(['{', '#']) || !line.starts_with([' ', '"', '\'']) {
-            return None;
-        }
-        let start = colon + 1 + (line.len() - line.trim_start().len());
-        Some(start..start + value.len())
+    let mut line_start = 0;
+    text.split_inclusive('\n').filter_map(move |line| {
+        let start = line_start;
+        line_start += line.len();
+        let value = line.match_indices(':').find_map(|(colon, _)| secret_value(line, colon))?;
+        Some(start + value.start..start + value.end)
     })
+}
+
+/// The value after the key before `colon`, to the end of the line, if it is a secret one.
+fn secret_value(line: &str, colon: usize) -> Option<Range<usize>> {
+    let key = line[..colon].trim_end_matches(['"', '\'', ' ']);
+    let key_start = key.rfind(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').map_or(0, |at| at + 1);
+    let key_start = key.ceil_char_boundary(key_start);
+    let rest = &line[colon + 1..];
+    let value = rest.trim_start();
+    let follows = rest.starts_with([' ', '"', '\'']);
+    if !follows || !holds_secret(&key[key_start..]) || value.is_empty() || value.starts_with(['{', '#']) {
+        return None;
+    }
+    Some(line.len() - value.len()..line.trim_end().len())
 }
 
 #[cfg(test)]

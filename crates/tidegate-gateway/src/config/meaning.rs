@@ -5,11 +5,17 @@
 mod files;
 mod routes;
 
-use std::{collections::HashSet, net::SocketAddr, ops::Range, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    ops::Range,
+    path::Path,
+};
 
 use tidegate_core::Rate;
 
 use super::{
+    cidr::Cidr,
     defaults::{default_admin, default_connections, default_http},
     formats::endpoint,
     problem::{Problem, quoted},
@@ -30,6 +36,7 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
         limit(entry, problems);
     }
     bounds(root, problems);
+    trusted(root, problems);
     routes::check(root, problems);
     files::check(root, base, problems);
 }
@@ -104,24 +111,28 @@ fn upstream(entry: &Entry, problems: &mut Vec<Problem>) {
             Problem::error("there are no endpoints", "list at least one, like [http://127.0.0.1:9001]");
         problems.push(problem.at(&endpoints.span).of(of("endpoints")));
     }
-    let mut seen: Vec<(String, &Range<usize>)> = Vec::new();
+    let mut seen: HashMap<String, &Range<usize>> = HashMap::new();
+    let mut readable = 0;
     let mut secure = 0;
     for item in endpoints.items() {
         let Some(Ok(url)) = item.text().map(endpoint) else { continue };
         secure += usize::from(url.scheme() == "https");
         let shown = format!("{}://{}", url.scheme(), url.servers()[0]);
-        match seen.iter().find(|(known, _)| *known == shown) {
-            Some((_, first)) => {
+        readable += 1;
+        match seen.get(&shown) {
+            Some(first) => {
                 let problem = Problem::warning(format!("`{shown}` is listed twice"), "remove one of them");
                 problems.push(problem.at(&item.span).of(of("endpoints")).see(first, "first listed here"));
             }
-            None => seen.push((shown, &item.span)),
+            None => {
+                seen.insert(shown, &item.span);
+            }
         }
     }
     if let Some(tls) = node.entry("tls")
         && !tls.value.is_null()
         && secure == 0
-        && seen.len() == endpoints.items().len()
+        && readable == endpoints.items().len()
     {
         let problem = Problem::error(
             "no endpoint is https, so `tls` has no use",
@@ -227,5 +238,19 @@ fn bounds(root: &Node, problems: &mut Vec<Problem>) {
     }
     for key in ["header_timeout", "keep_alive"] {
         not_zero(node, key, "write a time that is not zero", "bounds", problems);
+    }
+}
+
+/// Trust in everybody lets every client choose its address, and with it its limit.
+fn trusted(root: &Node, problems: &mut Vec<Problem>) {
+    for item in root.get("trusted_proxies").map_or(&[][..], Node::items) {
+        let cidr: Option<Cidr> = item.text().and_then(|text| text.parse().ok());
+        if cidr.is_some_and(|cidr| cidr.is_everything()) {
+            let problem = Problem::warning(
+                "every client is believed, so each can choose the address that it is limited by",
+                "list the networks of your proxies only",
+            );
+            problems.push(problem.at(&item.span).of("trusted_proxies"));
+        }
     }
 }

@@ -1,6 +1,11 @@
 //! What `tidegate check` says.
 
-use std::{fmt::Write, io::IsTerminal, path::Path, process::ExitCode};
+use std::{
+    fmt::Write,
+    io::{self, IsTerminal},
+    path::Path,
+    process::ExitCode,
+};
 
 use tidegate::REDACTED;
 
@@ -14,16 +19,21 @@ use super::{
 
 /// Checks a file: every problem in it, or what it guards. The exit code is 0 for a valid one, 2 for a wrong one.
 ///
-/// Colours are used when the standard error is a terminal and `NO_COLOR` is not set.
+/// It is meant for the standard output: colours are used when that is a terminal and `NO_COLOR` is not set.
 pub fn check_report(path: &Path) -> (String, ExitCode) {
-    report(path, Style::of_terminal())
+    report(path, Style::of(&io::stdout()))
 }
 
 impl Style {
-    /// Colours for a terminal whose user did not turn them off.
+    /// The style for the standard error.
     pub fn of_terminal() -> Self {
+        Self::of(&io::stderr())
+    }
+
+    /// Colours for a terminal whose user did not turn them off.
+    pub fn of(stream: &impl IsTerminal) -> Self {
         let off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        if std::io::stderr().is_terminal() && !off { Self::Coloured } else { Self::Plain }
+        if stream.is_terminal() && !off { Self::Coloured } else { Self::Plain }
     }
 }
 

@@ -183,9 +183,12 @@ impl Checker<'_> {
                 meant.extend(section.required.iter());
             } else {
                 let keys = section.properties.keys().map(String::as_str);
+                let few = self.problems.len() < suggest::MOST_SUGGESTED;
+                let keys = keys.take(if few { usize::MAX } else { 0 });
                 meant.extend(suggest::nearest(&entry.key, keys.clone()));
                 let message = format!("there is no key {} here", quoted(&entry.key));
-                let problem = Problem::error(message, suggest::remedy(&entry.key, "key", keys));
+                let remedy = if few { suggest::remedy(&entry.key, "key", keys) } else { "remove it".into() };
+                let problem = Problem::error(message, remedy);
                 self.report(setting, problem.at(&entry.key_span));
             }
         }

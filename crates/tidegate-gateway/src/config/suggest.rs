@@ -6,6 +6,7 @@ pub(super) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>)
     let bound = (given.chars().count() / 3).max(1);
     known
         .into_iter()
+        .take(MOST_COMPARED)
         .filter(|word| word.len() <= 4 * folded.len() + 4)
         .map(|word| (distance(&folded, &fold(word)), word))
         .filter(|(distance, _)| *distance <= bound)
@@ -33,6 +34,11 @@ pub(super) fn remedy<'a>(
     }
 }
 
+/// Most problems for which a word is suggested: more are not read, and each costs a comparison with all words.
+/// Default: 200.
+pub(super) const MOST_SUGGESTED: usize = 200;
+/// Most words that are compared with one. Default: 1000.
+const MOST_COMPARED: usize = 1000;
 /// Most words that a remedy lists.
 const MOST_LISTED: usize = 20;
 /// Longest word that is compared.

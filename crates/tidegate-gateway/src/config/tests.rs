@@ -71,7 +71,7 @@ mistakes! {
     aliases_that_stand_for_nothing: format!("{UPSTREAM}    breaker: *usual\n{ROUTE}");
     tags_and_unquoted_braces: "upstreams: !!map\n  orders: !include orders.yaml\nroutes: {{ .Values.routes }}\n";
     times_of_zero: format!("{UPSTREAM}    timeout: 0s\n    breaker: {{ within: 0s }}\n{ROUTE}bounds: {{ header_bytes: 1KiB, keep_alive: 0s }}\n");
-    doubtful_settings: format!("{UPSTREAM}    protocol: http1\n    in_flight: {{ limit: 500 }}\n    timeout: 1s\n    head_timeout: 5s\nlisten: {{ admin: 0.0.0.0:9900 }}\n{ROUTE}");
+    doubtful_settings: format!("{UPSTREAM}    protocol: http1\n    in_flight: {{ limit: 500 }}\n    timeout: 1s\n    head_timeout: 5s\nlisten: {{ admin: 0.0.0.0:9900 }}\n{ROUTE}trusted_proxies: [\"::/0\"]\n");
     a_value_that_is_missing: format!("{UPSTREAM}    breaker: {{ failures: }}\nstore:\n{ROUTE}");
     words_that_are_wrong: format!("{UPSTREAM}    breaker: none\n    protocol: h2\n    host: upstream\n{ROUTE}    hold: Body\nlog: {{ level: \"lots=of=noise\" }}\n");
 }
@@ -221,5 +221,38 @@ proptest! {
             text.splice(start..end, put.chars());
         }
         said(text.iter().collect::<String>());
+    }
+}
+
+/// Shapes that a careless reader needs quadratic time for; each is close to the largest text that is read.
+#[test]
+#[ignore = "a measurement: prints how long the worst shapes take"]
+fn worst_shapes_take_bounded_time() {
+    let many = |n: usize, line: &dyn Fn(usize) -> String| (0..n).map(line).collect::<String>();
+    let routes = many(3000, &|n| format!("  - {{ match: {{ path: /a{n} }}, upstream: orders }}\n"));
+    for (name, text) in [
+        ("urls in one word", "://".repeat(300_000)),
+        ("secrets on one line", "token: ".repeat(140_000)),
+        ("unknown keys", many(60_000, &|n| format!("k{n}: 1\n"))),
+        (
+            "wrong references",
+            format!("{UPSTREAM}routes:\n{}", many(20_000, &|n| format!("- upstream: order{n}\n"))),
+        ),
+        (
+            "upstreams",
+            format!(
+                "upstreams:\n{}{ROUTE}",
+                many(20_000, &|n| format!("  u{n}: {{ endpoints: [http://h:1] }}\n"))
+            ),
+        ),
+        ("anchors and aliases", many(30_000, &|n| format!("- &a{n} x\n- *a{n}\n"))),
+        ("one long line", format!("x: {}", "[a, ".repeat(250_000))),
+        ("many routes", format!("{UPSTREAM}routes:\n{routes}")),
+        ("colons", ":".repeat(1 << 20)),
+        ("one long word", format!("{}: 1", "a".repeat(1 << 19))),
+    ] {
+        let start = std::time::Instant::now();
+        let length = said(&text).len();
+        println!("{name}: {} KiB, {:?}, said {length} bytes", text.len() >> 10, start.elapsed());
     }
 }

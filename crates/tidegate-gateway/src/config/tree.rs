@@ -108,7 +108,7 @@ pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
         ));
         return None;
     }
-    let mut builder = Builder { problems, open: Vec::new(), anchors: Vec::new(), root: None, nodes: 0 };
+    let mut builder = Builder { problems, open: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0 };
     let options = granit_parser::options! {
         disallow_directives: true,
         emit_comments: false,
@@ -160,7 +160,7 @@ struct Builder<'a> {
     problems: &'a mut Vec<Problem>,
     open: Vec<Open>,
     /// By the parser's number of the anchor.
-    anchors: Vec<(usize, Node)>,
+    anchors: HashMap<usize, Node>,
     root: Option<Node>,
     nodes: usize,
 }
@@ -222,8 +222,8 @@ impl Builder<'_> {
                 };
                 self.put(Node::new(start.start..span.end.max(start.end), value), anchor, 1)
             }
-            Event::Alias(anchor) => match self.anchors.iter().rev().find(|(id, _)| *id == anchor) {
-                Some((_, node)) => {
+            Event::Alias(anchor) => match self.anchors.get(&anchor) {
+                Some(node) => {
                     let node = node.clone();
                     let nodes = node.nodes;
                     self.put(node, 0, nodes)
@@ -259,7 +259,7 @@ impl Builder<'_> {
             return None;
         }
         if anchor > 0 {
-            self.anchors.push((anchor, node.clone()));
+            self.anchors.insert(anchor, node.clone());
         }
         match self.open.last_mut().map(|open| &mut open.collection) {
             None => self.root = Some(node),

@@ -13,13 +13,21 @@ pub(super) fn check(root: &Node, problems: &mut Vec<Problem>) {
         problems.push(problem.at(&routes.span).of("routes"));
     }
     let mut used = Used::default();
+    let known = |section| entries(root, section).iter().map(|entry| entry.key.as_str()).collect();
+    let known = Known { upstreams: known("upstreams"), limits: known("limits") };
     for (n, route) in routes.items().iter().enumerate() {
-        references(root, n, route, &mut used, problems);
+        references(&known, n, route, &mut used, problems);
         not_zero(route, "timeout", "write off for no limit", &format!("routes[{n}]"), problems);
     }
     names(routes, problems);
     unreachable(routes, problems);
     used.report_others(root, problems);
+}
+
+/// The names that routes may refer to.
+struct Known<'a> {
+    upstreams: BTreeSet<&'a str>,
+    limits: BTreeSet<&'a str>,
 }
 
 /// The names that routes refer to.
@@ -50,12 +58,13 @@ impl Used<'_> {
     }
 }
 
-fn references<'a>(root: &Node, n: usize, route: &'a Node, used: &mut Used<'a>, problems: &mut Vec<Problem>) {
-    let known = |section: &str, name: &str| entries(root, section).iter().any(|entry| entry.key == name);
-    let unknown = |section: &str, noun: &str, name: &str| {
-        let names = entries(root, section).iter().map(|entry| entry.key.as_str());
-        Problem::error(format!("there is no {noun} {}", quoted(name)), suggest::remedy(name, noun, names))
-    };
+fn references<'a>(
+    known: &Known<'_>,
+    n: usize,
+    route: &'a Node,
+    used: &mut Used<'a>,
+    problems: &mut Vec<Problem>,
+) {
     if route.get("upstream").is_none() {
         used.doubtful.insert("upstreams");
     }
@@ -63,9 +72,9 @@ fn references<'a>(root: &Node, n: usize, route: &'a Node, used: &mut Used<'a>, p
         && let Some(name) = node.text()
     {
         used.upstreams.insert(name);
-        if !known("upstreams", name) {
+        if !known.upstreams.contains(name) {
             used.doubtful.insert("upstreams");
-            let problem = unknown("upstreams", "upstream", name);
+            let problem = unknown(&known.upstreams, "upstream", name, problems.len());
             problems.push(problem.at(&node.span).of(format!("routes[{n}].upstream")));
         }
     }
@@ -80,11 +89,20 @@ fn references<'a>(root: &Node, n: usize, route: &'a Node, used: &mut Used<'a>, p
                 "remove one of them",
             );
             problems.push(problem.at(&node.span).of(setting));
-        } else if !known("limits", name) {
+        } else if !known.limits.contains(name) {
             used.doubtful.insert("limits");
-            problems.push(unknown("limits", "limit", name).at(&node.span).of(setting));
+            problems.push(unknown(&known.limits, "limit", name, problems.len()).at(&node.span).of(setting));
         }
     }
+}
+
+fn unknown(known: &BTreeSet<&str>, noun: &str, name: &str, problems: usize) -> Problem {
+    let remedy = if problems < suggest::MOST_SUGGESTED {
+        suggest::remedy(name, noun, known.iter().copied())
+    } else {
+        format!("name a {noun} that there is")
+    };
+    Problem::error(format!("there is no {noun} {}", quoted(name)), remedy)
 }
 
 /// Two routes of one name could not be told apart in metrics.
