@@ -291,6 +291,48 @@ async fn l9_a_limit_is_resized_under_live_streams() {
     assert_eq!((server.counts.calls(), server.counts.peak(), limiter.in_flight()), (6, 5, 0));
 }
 
+/// Refuses the first stream, as a server does that shuts down or is full, and answers the second.
+#[expect(clippy::unwrap_used, reason = "a server of one test")]
+async fn refusing_once() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (wire, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(wire).await.unwrap();
+        let (_, mut first) = connection.accept().await.unwrap().unwrap();
+        first.send_reset(h2::Reason::REFUSED_STREAM);
+        let (_, mut second) = connection.accept().await.unwrap().unwrap();
+        let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut body = second.send_response(head, false).unwrap();
+        body.send_data(vec![0, 0, 0, 0, 0].into(), false).unwrap();
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", "0".parse().unwrap());
+        body.send_trailers(trailers).unwrap();
+        while connection.accept().await.is_some() {}
+    });
+    addr
+}
+
+#[tokio::test]
+async fn l10_a_refused_stream_is_seen_as_such_and_its_retry_finds_a_free_slot() {
+    let limiter = limiter(1);
+    let channel = endpoint(refusing_once().await).connect_lazy();
+    let mut client = Client::new(LimitLayer::new(limiter.clone()).layer(channel));
+    let status = client.unary(ask("first")).await.unwrap_err();
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&status);
+    let reason = loop {
+        let error = source.expect("the transport's own error is in the chain");
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            break h2.reason();
+        }
+        source = error.source();
+    };
+    assert_eq!((reason, refused(&status)), (Some(h2::Reason::REFUSED_STREAM), None));
+    assert_eq!(limiter.in_flight(), 0);
+    client.unary(ask("again")).await.unwrap();
+    assert_eq!(limiter.snapshot().admitted, 2);
+}
+
 #[tokio::test]
 async fn l12_the_counts_are_exact() {
     let server = start().await;
