@@ -265,3 +265,52 @@ async fn a_nested_call_through_the_layer_is_refused_instead_of_waiting_for_itsel
     let response = LimitLayer::new(limiter.clone()).layer(outer).oneshot(request()).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "refused by nested, not sent");
 }
+
+/// Retries once, a second later.
+#[derive(Clone)]
+struct Once(bool);
+
+impl<E> tower::retry::Policy<Request<Empty<Bytes>>, Response<Limited>, E> for Once {
+    type Future = tokio::time::Sleep;
+
+    fn retry(
+        &mut self,
+        _request: &mut Request<Empty<Bytes>>,
+        result: &mut Result<Response<Limited>, E>,
+    ) -> Option<Self::Future> {
+        (result.is_err() && !std::mem::replace(&mut self.0, true)).then(|| tokio::time::sleep(MS * 1000))
+    }
+
+    fn clone_request(&mut self, _request: &Request<Empty<Bytes>>) -> Option<Request<Empty<Bytes>>> {
+        Some(request())
+    }
+}
+
+type Limited = tidegate::layer::limit::LimitedBody<Full<Bytes>>;
+
+#[tokio::test(start_paused = true)]
+async fn l6_a_slot_is_free_during_back_off() {
+    let limiter = limiter(1);
+    let calls = Arc::new(Mutex::new(0));
+    let count = calls.clone();
+    let flapping = service_fn(move |_: Request<Empty<Bytes>>| {
+        let mut count = count.lock().unwrap();
+        *count += 1;
+        ready(if *count == 1 {
+            Err("broken")
+        } else {
+            Ok(Response::new(Full::new(Bytes::from_static(b"ok"))))
+        })
+    });
+    let limited = LimitLayer::new(limiter.clone()).layer(flapping);
+    let mut retrying = tower::retry::RetryLayer::new(Once(false)).layer(limited.clone());
+    let mut first = pin!(retrying.ready().await.unwrap().call(request()));
+    assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!((limiter.in_flight(), *calls.lock().unwrap()), (0, 1));
+    let held = limited.clone().oneshot(request()).await.unwrap();
+    assert_eq!(limiter.in_flight(), 1);
+    drop(held);
+    let retried = first.await.unwrap();
+    assert_eq!(retried.into_body().collect().await.unwrap().to_bytes(), "ok");
+    assert_eq!(limiter.in_flight(), 0);
+}
