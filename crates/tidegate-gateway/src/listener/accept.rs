@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use rustix::{io::Errno, net::listen};
+use rustix::io::Errno;
+use socket2::SockRef;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +85,7 @@ impl Listener {
         let socket = TcpListener::bind(addr).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         // The standard library asks for a shorter queue; asking again lengthens it.
-        listen(&socket, BACKLOG).map_err(|errno| failed(errno.into()))?;
+        SockRef::from(&socket).listen(BACKLOG).map_err(failed)?;
         let addr = socket.local_addr().map_err(failed)?;
         Ok(Self { socket, addr, stats: Arc::default() })
     }

@@ -101,15 +101,17 @@ pub(super) async fn serve<H, T>(
         let service = service_fn(move |request| answering.answer(request));
         if speaks == Speaks::Http2 {
             io.set_opaque();
-            let http = pin!(http2(&limits).serve_connection(TokioIo::new(io), service));
+            let mut http = Box::pin(http2(&limits).serve_connection(TokioIo::new(io), service));
             let left =
-                drive(http, http2::Connection::graceful_shutdown, speaks, watch, stages, activity).await;
+                drive(http.as_mut(), http2::Connection::graceful_shutdown, speaks, watch, stages, activity)
+                    .await;
             return note(&left, &stats);
         }
-        let mut http = http1(&limits).serve_connection(TokioIo::new(io), service).with_upgrades();
+        // On the heap, as HTTP/2 above, so that a connection at rest does not keep its place.
+        let mut http = Box::new(http1(&limits).serve_connection(TokioIo::new(io), service).with_upgrades());
         watch.as_mut().tell_of_quiet(true);
         let left = drive(
-            Pin::new(&mut http),
+            Pin::new(&mut *http),
             http1::UpgradeableConnection::graceful_shutdown,
             speaks,
             watch.as_mut(),

@@ -45,8 +45,9 @@ pub(super) struct ClientIo<T> {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) stats: Arc<ListenerStats>,
-    pub(super) _open: Open,
     pub(super) _placed: Placed,
+    /// The last to go: when no connection is open, nothing is held.
+    pub(super) _open: Open,
 }
 
 impl<T> ClientIo<T> {

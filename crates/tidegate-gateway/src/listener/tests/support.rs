@@ -58,7 +58,6 @@ impl Handler for Answers {
         self.seen.lock().push(format!("{} {}", request.method(), request.uri().path()));
         self.peers.lock().push(Arc::clone(peer));
         match request.uri().path() {
-            "/echo" => Response::new(ResponseBody::Echo(request.into_body())),
             "/collect" => match request.into_body().collect().await {
                 Ok(body) => Response::new(Bytes::from(body.to_bytes().len().to_string()).into()),
                 Err(_) => status(StatusCode::BAD_REQUEST),

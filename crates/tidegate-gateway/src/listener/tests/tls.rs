@@ -117,9 +117,9 @@ async fn a_handshake_that_fails_or_never_comes_is_counted_and_closed() {
     let (folder, pair) = (TempDir::new().unwrap(), pair());
     let (server, _) = serve(&write(folder.path(), &pair));
     server.say(get("/")).await;
-    assert_eq!(server.stats.tls_failures.load(Relaxed), 1);
+    server.until("counted", |stats| stats.tls_failures.load(Relaxed) == 1).await;
     assert_eq!(server.connect().await.rest().await, "");
-    assert_eq!(server.stats.tls_failures.load(Relaxed), 2);
+    server.until("counted", |stats| stats.tls_failures.load(Relaxed) == 2).await;
     server.until_none_open().await;
 }
 
