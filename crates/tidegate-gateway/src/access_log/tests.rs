@@ -199,3 +199,29 @@ fn lines_of_many_threads_are_all_written_and_never_mixed() {
     assert_eq!(all.lines().count() as u64 + access.dropped(), 8000);
     assert!(all.lines().all(|line| line.starts_with("{\"time\"") && line.ends_with('}')));
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_is_sent_a_line_of_json_is_one_object(target in "\\PC{0,40}|.{0,40}", bytes: Vec<u8>) {
+        let record = CallRecord { target: &target, host: Some(&bytes), user_agent: Some(&bytes), ..line() };
+        let mut out = Vec::new();
+        line::json(&mut out, &mut Stamps::default(), &record);
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.trim_end().chars().any(char::is_control));
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["target"], target.as_str());
+        assert_eq!(value["user_agent"], String::from_utf8_lossy(&bytes).as_ref());
+    }
+
+    #[test]
+    fn whatever_is_sent_a_line_of_text_is_one_line_of_plain_characters(target in ".{0,40}", bytes: Vec<u8>) {
+        let record = CallRecord { target: &target, host: Some(&bytes), referer: Some(&bytes), ..line() };
+        let mut out = Vec::new();
+        line::text(&mut out, &mut Stamps::default(), &record);
+        let (end, text) = out.split_last().unwrap();
+        assert_eq!(*end, b'\n');
+        assert!(text.iter().all(|byte| (0x20..0x7f).contains(byte)));
+        // Seven values in quotes, and none that ends its own.
+        assert_eq!(text.iter().filter(|byte| **byte == b'"').count(), 16);
+    }
+}

@@ -180,3 +180,13 @@ async fn settings_that_cannot_work_are_refused_with_the_remedy() {
         Err(OtlpError::Percent(_))
     ));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_header_makes_the_parser_panic_and_what_it_believes_it_writes_the_same(text in "[0-9a-f-]{50,60}|[ -~]{0,80}") {
+        if let Some(context) = parse(&text) {
+            assert_eq!(parse(context.header().to_str().unwrap()), Some(context));
+            assert_eq!(context.header().as_bytes()[3..52], text.as_bytes()[3..52]);
+        }
+    }
+}
