@@ -37,22 +37,21 @@ impl Counter for Gcra {
     fn reserve(&mut self, quota: &Quota, cost: u32, now: Instant, by: Instant) -> Decision {
         let units = cost.max(1);
         if units > quota.limit {
-            return Decision::Impossible { standing: self.standing(quota, now) };
+            return Decision::Impossible;
         }
         let from = self.full().max(Span { ns: now.as_nanos(), part: 0 });
         let Some(full) = from.plus(quota.span(units), quota.count) else {
-            return Decision::Deny { retry_at: Instant::NEVER, standing: self.standing(quota, now) };
+            return Decision::Deny { retry_at: Instant::NEVER };
         };
         let at = now.max(earliest(full, quota.refill));
         if at > by {
-            return Decision::Deny { retry_at: at, standing: self.standing(quota, now) };
+            return Decision::Deny { retry_at: at };
         }
         if cost > 0 {
             self.fill(full);
             self.stamp = self.stamp.wrapping_add(1);
         }
-        let grant = Grant { at, cost, stamp: self.stamp };
-        Decision::Admit { grant, standing: self.standing(quota, now) }
+        Decision::Admit(Grant { at, cost, stamp: self.stamp })
     }
 
     fn refund(&mut self, quota: &Quota, grant: Grant, now: Instant, last: Instant) {
@@ -137,26 +136,24 @@ mod tests {
         let quota = quota("10/s", 3);
         let mut cell = Gcra::default();
         for left in [2, 1, 0] {
-            let Decision::Admit { standing, .. } = cell.take(&quota, 1, at(0)) else { panic!() };
-            assert_eq!(standing.remaining, left);
+            assert!(matches!(cell.take(&quota, 1, at(0)), Decision::Admit(_)));
+            assert_eq!(cell.standing(&quota, at(0)).remaining, left);
         }
-        let denied =
-            Decision::Deny { retry_at: at(100), standing: Standing { remaining: 0, reset_at: at(300) } };
+        assert_eq!(cell.standing(&quota, at(0)).reset_at, at(300));
+        let denied = Decision::Deny { retry_at: at(100) };
         assert_eq!(cell.take(&quota, 1, at(0)), denied);
-        assert!(matches!(cell.take(&quota, 1, at(100)), Decision::Admit { .. }));
-        assert!(
-            matches!(cell.take(&quota, 2, at(250)), Decision::Deny { retry_at, .. } if retry_at == at(300))
-        );
+        assert!(matches!(cell.take(&quota, 1, at(100)), Decision::Admit(_)));
+        assert!(matches!(cell.take(&quota, 2, at(250)), Decision::Deny { retry_at } if retry_at == at(300)));
     }
 
     #[test]
     fn a_call_that_costs_more_than_the_burst_can_never_go() {
         let quota = quota("10/s", 3);
         let mut cell = Gcra::default();
-        assert!(matches!(cell.take(&quota, 4, at(0)), Decision::Impossible { .. }));
+        assert!(matches!(cell.take(&quota, 4, at(0)), Decision::Impossible));
         let none = Quota::of("0/s".parse().unwrap()).build().unwrap();
-        assert!(matches!(cell.take(&none, 1, at(0)), Decision::Impossible { .. }));
-        assert!(matches!(cell.take(&none, 0, at(0)), Decision::Impossible { .. }));
+        assert!(matches!(cell.take(&none, 1, at(0)), Decision::Impossible));
+        assert!(matches!(cell.take(&none, 0, at(0)), Decision::Impossible));
     }
 
     #[test]
@@ -164,7 +161,7 @@ mod tests {
         let quota = quota("1/s", 1);
         let mut cell = Gcra::default();
         let before = cell;
-        assert!(matches!(cell.take(&quota, 0, at(0)), Decision::Admit { .. }));
+        assert!(matches!(cell.take(&quota, 0, at(0)), Decision::Admit(_)));
         assert_eq!(cell, before);
         let _ = cell.take(&quota, 1, at(0));
         assert!(matches!(cell.take(&quota, 0, at(0)), Decision::Deny { .. }));
@@ -174,14 +171,14 @@ mod tests {
     fn a_refund_gives_back_what_has_not_regenerated() {
         let quota = quota("10/s", 2);
         let mut cell = Gcra::default();
-        let Decision::Admit { grant, .. } = cell.take(&quota, 1, at(0)) else { panic!() };
+        let Decision::Admit(grant) = cell.take(&quota, 1, at(0)) else { panic!() };
         let _ = cell.take(&quota, 1, at(0));
         cell.refund(&quota, grant, at(40), at(40));
         assert_eq!(cell.full_at, at(140).as_nanos(), "60 ms of 100 were left");
-        let Decision::Admit { grant, .. } = cell.take(&quota, 1, at(50)) else { panic!() };
+        let Decision::Admit(grant) = cell.take(&quota, 1, at(50)) else { panic!() };
         cell.refund(&quota, grant, at(60), at(60));
         assert_eq!(cell.full_at, at(140).as_nanos(), "the last one goes back whole");
-        let Decision::Admit { grant, .. } = cell.take(&quota, 1, at(60)) else { panic!() };
+        let Decision::Admit(grant) = cell.take(&quota, 1, at(60)) else { panic!() };
         let _ = cell.take(&quota, 1, at(200));
         let before = cell;
         cell.refund(&quota, grant, at(200), at(200));
@@ -194,7 +191,7 @@ mod tests {
         let mut cell = Gcra::default();
         let mut turns = Vec::new();
         for _ in 0..4 {
-            if let Decision::Admit { grant, .. } = cell.reserve(&quota, 1, at(0), at(250)) {
+            if let Decision::Admit(grant) = cell.reserve(&quota, 1, at(0), at(250)) {
                 turns.push(grant.at());
             }
         }
@@ -205,16 +202,14 @@ mod tests {
     fn a_hole_before_a_waiter_is_not_given_away_twice() {
         let quota = quota("10/s", 1);
         let mut cell = Gcra::default();
-        let Decision::Admit { grant: sent, .. } = cell.take(&quota, 1, at(0)) else { panic!() };
-        let Decision::Admit { grant: waiter, .. } = cell.reserve(&quota, 1, at(0), at(100)) else { panic!() };
+        let Decision::Admit(sent) = cell.take(&quota, 1, at(0)) else { panic!() };
+        let Decision::Admit(waiter) = cell.reserve(&quota, 1, at(0), at(100)) else { panic!() };
         cell.refund(&quota, sent, at(10), waiter.at());
         // The waiter still goes at 100: another call at 110 would be two within 10 ms.
-        assert!(
-            matches!(cell.take(&quota, 1, at(10)), Decision::Deny { retry_at, .. } if retry_at == at(200))
-        );
+        assert!(matches!(cell.take(&quota, 1, at(10)), Decision::Deny { retry_at } if retry_at == at(200)));
         cell.refund(&quota, waiter, at(20), waiter.at());
         assert!(
-            matches!(cell.take(&quota, 1, at(100)), Decision::Admit { .. }),
+            matches!(cell.take(&quota, 1, at(100)), Decision::Admit(_)),
             "the last one gave its turn back"
         );
     }

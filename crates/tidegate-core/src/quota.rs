@@ -214,26 +214,17 @@ impl Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Decision {
-    /// It may go, at once or at the instant it was reserved for; its cost was taken.
-    Admit {
-        /// What to hand to [`Counter::refund`] if the call surely was not sent.
-        grant: Grant,
-        /// What is left.
-        standing: Standing,
-    },
+    /// It may go, at once or at the instant it was reserved for; its cost was taken. The grant is what to hand to
+    /// [`Counter::refund`] if the call surely was not sent.
+    Admit(Grant),
     /// It may not go in time; nothing was taken.
     Deny {
         /// The earliest instant at which it will be admitted if nothing else is meanwhile.
         /// [`Instant::NEVER`] past the end of the clock.
         retry_at: Instant,
-        /// What is left.
-        standing: Standing,
     },
     /// It can never go: it costs more than the limit. Nothing was taken.
-    Impossible {
-        /// What is left.
-        standing: Standing,
-    },
+    Impossible,
 }
 
 /// What is left of a quota.

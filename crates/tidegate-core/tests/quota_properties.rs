@@ -89,18 +89,18 @@ fn run<C: Counter>(quota: &Quota, start: Instant, steps: &[Step]) -> Result<Vec<
                 let cost = scaled(cost, quota);
                 let before = cell;
                 match cell.take(quota, cost, now) {
-                    Decision::Admit { grant, .. } => {
+                    Decision::Admit(grant) => {
                         prop_assert_eq!((grant.at(), grant.cost()), (now, cost));
                         prop_assert!(cost > 0 || before.standing(quota, now) == cell.standing(quota, now));
                         held.extend((cost > 0).then_some(grant));
                     }
-                    Decision::Deny { retry_at, .. } => retry_is_right(before, quota, cost, now, retry_at)?,
-                    Decision::Impossible { .. } => prop_assert!(cost.max(1) > quota.limit()),
+                    Decision::Deny { retry_at } => retry_is_right(before, quota, cost, now, retry_at)?,
+                    Decision::Impossible => prop_assert!(cost.max(1) > quota.limit()),
                 }
             }
             Step::Wait { cost, at_most } => {
                 let (cost, by) = (scaled(cost, quota), now + share(quota, at_most));
-                if let Decision::Admit { grant, .. } = cell.reserve(quota, cost, now, by) {
+                if let Decision::Admit(grant) = cell.reserve(quota, cost, now, by) {
                     prop_assert!(now <= grant.at() && grant.at() <= by);
                     last = last.max(grant.at());
                     held.extend((cost > 0).then_some(grant));
@@ -139,7 +139,7 @@ fn retry_is_right<C: Counter>(
     let denied = matches!({ cell }.take(quota, cost, sooner), Decision::Deny { .. });
     prop_assert!(denied, "admitted before {:?}", retry_at);
     if retry_at < Instant::NEVER {
-        let admitted = matches!({ cell }.take(quota, cost, retry_at), Decision::Admit { .. });
+        let admitted = matches!({ cell }.take(quota, cost, retry_at), Decision::Admit(_));
         prop_assert!(admitted, "denied at {:?}", retry_at);
     }
     Ok(())
@@ -203,7 +203,7 @@ proptest! {
                         full = next;
                     }
                     let decision = cell.take(&quota, cost, now);
-                    prop_assert_eq!(matches!(decision, Decision::Admit { .. }), admits, "{:?}", decision);
+                    prop_assert_eq!(matches!(decision, Decision::Admit(_)), admits, "{:?}", decision);
                     let left = (at + u128::from(quota.limit()) * period - full.max(at)) / period;
                     prop_assert_eq!(u128::from(cell.standing(&quota, now).remaining), left);
                 }
@@ -225,7 +225,7 @@ proptest! {
                     let taken = windows.entry(now.as_nanos() / quota.window().as_nanos() as u64).or_default();
                     let admits = *taken + u64::from(cost) <= u64::from(quota.limit());
                     *taken += if admits { u64::from(cost) } else { 0 };
-                    prop_assert_eq!(matches!(cell.take(&quota, cost, now), Decision::Admit { .. }), admits);
+                    prop_assert_eq!(matches!(cell.take(&quota, cost, now), Decision::Admit(_)), admits);
                     prop_assert_eq!(
                         u64::from(cell.standing(&quota, now).remaining), u64::from(quota.limit()) - *taken
                     );
@@ -257,7 +257,7 @@ proptest! {
             match *step {
                 Step::Pass(passed) => now += share(&new, passed),
                 Step::Take(cost) | Step::Wait { cost, .. } => {
-                    if let Decision::Admit { grant, .. } = cell.take(&new, scaled(cost, &new), now) {
+                    if let Decision::Admit(grant) = cell.take(&new, scaled(cost, &new), now) {
                         taken += u128::from(grant.cost());
                         let span = now.since(changed).as_nanos();
                         prop_assert!(taken * period <= u128::from(new.limit()) * period + span * count);
@@ -293,9 +293,9 @@ fn joins<C: Counter>(
 ) -> TestCaseResult {
     let [(one, one_at), (other, other_at)] = steps.map(|steps| played::<C>(quota, start, steps));
     let now = one_at.max(other_at) + share(quota, later) / 64;
-    if let Decision::Admit { .. } = one.join(other, quota).take(quota, cost, now) {
+    if let Decision::Admit(_) = one.join(other, quota).take(quota, cost, now) {
         for mut each in [one, other] {
-            let admitted = matches!(each.take(quota, cost, now), Decision::Admit { .. });
+            let admitted = matches!(each.take(quota, cost, now), Decision::Admit(_));
             prop_assert!(admitted);
         }
     }

@@ -274,14 +274,12 @@ impl Throttle {
         shards!(&self.tables, shards => {
             let mut shard = shards[shard_of(*key, shards.len())].lock();
             let shadow = shard.mode == Mode::Shadow;
-            let taken = shard.take(*key, call, if shadow { call.now } else { by });
-            let (ended, answer) = match taken.decision {
-                Decision::Admit { grant, .. } => (Ended::Admitted, Ok(Receipt { grant, charged: taken.charged })),
-                Decision::Deny { .. } | Decision::Impossible { .. } if shadow => {
-                    (Ended::Shadowed, Ok(Receipt::default()))
-                }
-                Decision::Deny { retry_at, .. } => (Ended::Refused, Err(Some(retry_at))),
-                Decision::Impossible { .. } => (Ended::Refused, Err(None)),
+            let place = shard.locate(*key, call.now);
+            let (ended, answer) = match shard.reserve(place, call.cost, if shadow { call.now } else { by }) {
+                Decision::Admit(grant) => (Ended::Admitted, Ok(Receipt { grant, charged: place.into() })),
+                Decision::Deny { .. } | Decision::Impossible if shadow => (Ended::Shadowed, Ok(Receipt::default())),
+                Decision::Deny { retry_at } => (Ended::Refused, Err(Some(retry_at))),
+                Decision::Impossible => (Ended::Refused, Err(None)),
             };
             shard.count(ended);
             answer

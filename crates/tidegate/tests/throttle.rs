@@ -353,7 +353,7 @@ proptest! {
             let mut admits = true;
             for (limit, user) in &limits {
                 let counter = after.entry((*limit, *user)).or_default();
-                admits &= matches!(counter.take(&quotas[*limit], cost, now), Decision::Admit { .. });
+                admits &= matches!(counter.take(&quotas[*limit], cost, now), Decision::Admit(_));
             }
             if admits {
                 model = after;

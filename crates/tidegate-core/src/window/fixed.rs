@@ -23,36 +23,27 @@ impl Fixed {
     fn end(self, quota: &Quota) -> u64 {
         (self.start - self.start % quota.period).saturating_add(quota.period)
     }
-
-    fn standing_in(self, quota: &Quota, now: Instant) -> Standing {
-        let remaining = if self.start > now.as_nanos() { 0 } else { quota.limit.saturating_sub(self.used) };
-        let reset_at = if self.used == 0 { now } else { Instant::from_nanos(self.end(quota)) };
-        Standing { remaining, reset_at }
-    }
 }
 
 impl Counter for Fixed {
     #[inline]
     fn reserve(&mut self, quota: &Quota, cost: u32, now: Instant, by: Instant) -> Decision {
         let units = cost.max(1);
-        let current = self.current(quota, now);
         if units > quota.limit {
-            return Decision::Impossible { standing: current.standing_in(quota, now) };
+            return Decision::Impossible;
         }
-        let mut window = current;
+        let mut window = self.current(quota, now);
         if quota.limit.saturating_sub(window.used) < units {
-            window = Self { start: current.end(quota), used: 0 };
+            window = Self { start: window.end(quota), used: 0 };
         }
         let at = now.max(Instant::from_nanos(window.start));
         if at > by || window.start == u64::MAX {
-            return Decision::Deny { retry_at: at, standing: current.standing_in(quota, now) };
+            return Decision::Deny { retry_at: at };
         }
         if cost > 0 {
             *self = Self { start: window.start, used: window.used + cost };
-            window = *self;
         }
-        let grant = Grant { at, cost, stamp: 0 };
-        Decision::Admit { grant, standing: window.standing_in(quota, now) }
+        Decision::Admit(Grant { at, cost, stamp: 0 })
     }
 
     fn refund(&mut self, quota: &Quota, grant: Grant, _: Instant, _: Instant) {
@@ -64,7 +55,10 @@ impl Counter for Fixed {
 
     #[inline]
     fn standing(&self, quota: &Quota, now: Instant) -> Standing {
-        self.current(quota, now).standing_in(quota, now)
+        let Self { start, used } = self.current(quota, now);
+        let remaining = if start > now.as_nanos() { 0 } else { quota.limit.saturating_sub(used) };
+        let reset_at = if used == 0 { now } else { Instant::from_nanos(Self { start, used }.end(quota)) };
+        Standing { remaining, reset_at }
     }
 
     #[inline]
@@ -99,24 +93,22 @@ mod tests {
     fn windows_begin_at_multiples_of_the_period() {
         let quota = quota("2/s");
         let mut cell = Fixed::default();
-        assert!(matches!(cell.take(&quota, 1, at(990)), Decision::Admit { .. }));
-        let Decision::Admit { standing, .. } = cell.take(&quota, 1, at(995)) else { panic!() };
-        assert_eq!(standing, Standing { remaining: 0, reset_at: at(1000) });
-        assert!(
-            matches!(cell.take(&quota, 1, at(999)), Decision::Deny { retry_at, .. } if retry_at == at(1000))
-        );
-        assert!(matches!(cell.take(&quota, 2, at(1000)), Decision::Admit { .. }));
-        assert!(matches!(cell.take(&quota, 3, at(1000)), Decision::Impossible { .. }));
+        assert!(matches!(cell.take(&quota, 1, at(990)), Decision::Admit(_)));
+        assert!(matches!(cell.take(&quota, 1, at(995)), Decision::Admit(_)));
+        assert_eq!(cell.standing(&quota, at(995)), Standing { remaining: 0, reset_at: at(1000) });
+        assert!(matches!(cell.take(&quota, 1, at(999)), Decision::Deny { retry_at } if retry_at == at(1000)));
+        assert!(matches!(cell.take(&quota, 2, at(1000)), Decision::Admit(_)));
+        assert!(matches!(cell.take(&quota, 3, at(1000)), Decision::Impossible));
     }
 
     #[test]
     fn a_refund_goes_into_its_own_window_only() {
         let quota = quota("2/s");
         let mut cell = Fixed::default();
-        let Decision::Admit { grant, .. } = cell.take(&quota, 2, at(10)) else { panic!() };
+        let Decision::Admit(grant) = cell.take(&quota, 2, at(10)) else { panic!() };
         cell.refund(&quota, grant, at(20), at(20));
         assert_eq!(cell.standing(&quota, at(20)).remaining, 2);
-        let Decision::Admit { grant, .. } = cell.take(&quota, 2, at(900)) else { panic!() };
+        let Decision::Admit(grant) = cell.take(&quota, 2, at(900)) else { panic!() };
         let _ = cell.take(&quota, 1, at(1000));
         cell.refund(&quota, grant, at(1000), at(1000));
         assert_eq!(cell.standing(&quota, at(1000)).remaining, 1);
@@ -128,14 +120,12 @@ mod tests {
         let mut cell = Fixed::default();
         let mut turns = Vec::new();
         for _ in 0..7 {
-            if let Decision::Admit { grant, .. } = cell.reserve(&quota, 1, at(500), at(2500)) {
+            if let Decision::Admit(grant) = cell.reserve(&quota, 1, at(500), at(2500)) {
                 turns.push(grant.at());
             }
         }
         assert_eq!(turns, [at(500), at(500), at(1000), at(1000), at(2000), at(2000)]);
-        assert!(
-            matches!(cell.take(&quota, 1, at(600)), Decision::Deny { retry_at, .. } if retry_at == at(3000))
-        );
+        assert!(matches!(cell.take(&quota, 1, at(600)), Decision::Deny { retry_at } if retry_at == at(3000)));
     }
 
     #[test]
@@ -148,7 +138,7 @@ mod tests {
         let _ = cell.take(&minute, 1, at(0));
         // The clock's minute ends at 1 020 000 ms, 20 s on.
         assert!(
-            matches!(cell.take(&minute, 1, at(0)), Decision::Deny { retry_at, .. } if retry_at == at(20_000))
+            matches!(cell.take(&minute, 1, at(0)), Decision::Deny { retry_at } if retry_at == at(20_000))
         );
     }
 
@@ -161,7 +151,7 @@ mod tests {
         }
         assert!(matches!(
             cell.reserve(&quota, 1, Instant::NEVER, Instant::NEVER),
-            Decision::Deny { retry_at: Instant::NEVER, .. }
+            Decision::Deny { retry_at: Instant::NEVER }
         ));
     }
 }

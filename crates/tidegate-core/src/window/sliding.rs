@@ -157,7 +157,7 @@ impl Counter for Sliding {
     fn reserve(&mut self, quota: &Quota, cost: u32, now: Instant, by: Instant) -> Decision {
         let units = cost.max(1);
         if units > quota.limit {
-            return Decision::Impossible { standing: self.standing(quota, now) };
+            return Decision::Impossible;
         }
         let grain = quota.grain;
         // Nobody overtakes a reservation, but for those in the same tick, which count as one.
@@ -168,13 +168,12 @@ impl Counter for Sliding {
         };
         let at = Instant::from_nanos(self.earliest(quota, units, turn));
         if at > by || at == Instant::NEVER {
-            return Decision::Deny { retry_at: at, standing: self.standing(quota, now) };
+            return Decision::Deny { retry_at: at };
         }
         if cost > 0 {
             self.add(grain, cost, grain.ticks(at.as_nanos()));
         }
-        let grant = Grant { at, cost, stamp: 0 };
-        Decision::Admit { grant, standing: self.standing(quota, now) }
+        Decision::Admit(Grant { at, cost, stamp: 0 })
     }
 
     fn refund(&mut self, quota: &Quota, grant: Grant, now: Instant, _: Instant) {
@@ -271,12 +270,12 @@ mod tests {
         let quota = quota("3/32768ms");
         let mut cell = Sliding::default();
         for millis in [0, 10_000, 20_000] {
-            assert!(matches!(cell.take(&quota, 1, at(millis)), Decision::Admit { .. }));
+            assert!(matches!(cell.take(&quota, 1, at(millis)), Decision::Admit(_)));
         }
         for freed in [32_768, 42_768, 52_768] {
             let denied = cell.take(&quota, 1, at(freed - 1));
-            assert!(matches!(denied, Decision::Deny { retry_at, .. } if retry_at == at(freed)), "{denied:?}");
-            assert!(matches!(cell.take(&quota, 1, at(freed)), Decision::Admit { .. }));
+            assert!(matches!(denied, Decision::Deny { retry_at } if retry_at == at(freed)), "{denied:?}");
+            assert!(matches!(cell.take(&quota, 1, at(freed)), Decision::Admit(_)));
         }
     }
 
@@ -284,11 +283,11 @@ mod tests {
     fn a_refund_goes_into_its_own_batch_only() {
         let quota = quota("3/32768ms");
         let mut cell = Sliding::default();
-        let Decision::Admit { grant, .. } = cell.take(&quota, 2, at(0)) else { panic!() };
+        let Decision::Admit(grant) = cell.take(&quota, 2, at(0)) else { panic!() };
         let _ = cell.take(&quota, 1, at(5000));
         cell.refund(&quota, grant, at(6000), at(6000));
         assert_eq!(cell.standing(&quota, at(6000)).remaining, 2);
-        assert!(matches!(cell.take(&quota, 2, at(6000)), Decision::Admit { .. }));
+        assert!(matches!(cell.take(&quota, 2, at(6000)), Decision::Admit(_)));
         let before = cell;
         cell.refund(&quota, grant, at(32_768), at(32_768));
         assert_eq!(cell, before, "its period is over");
@@ -298,7 +297,7 @@ mod tests {
     fn a_refund_is_not_taken_from_a_batch_that_counts_longer() {
         let quota = quota("4/32768ms");
         let mut cell = Sliding::default();
-        let Decision::Admit { grant, .. } = cell.take(&quota, 2, at(0)) else { panic!() };
+        let Decision::Admit(grant) = cell.take(&quota, 2, at(0)) else { panic!() };
         let _ = cell.take(&quota, 2, at(1));
         cell.refund(&quota, grant, at(2), at(2));
         assert_eq!(
@@ -317,13 +316,13 @@ mod tests {
         let mut cell = Sliding::default();
         let mut turns = Vec::new();
         for _ in 0..5 {
-            if let Decision::Admit { grant, .. } = cell.reserve(&quota, 1, at(0), at(70_000)) {
+            if let Decision::Admit(grant) = cell.reserve(&quota, 1, at(0), at(70_000)) {
                 turns.push(grant.at());
             }
         }
         assert_eq!(turns, [at(0), at(0), at(32_768), at(32_768), at(65_536)]);
         assert!(
-            matches!(cell.take(&quota, 1, at(40_000)), Decision::Deny { retry_at, .. } if retry_at == at(65_536))
+            matches!(cell.take(&quota, 1, at(40_000)), Decision::Deny { retry_at } if retry_at == at(65_536))
         );
     }
 
@@ -336,7 +335,7 @@ mod tests {
             let (mut cell, mut now, mut admitted) = (Sliding::default(), at(0), 0);
             let periods = 5;
             while now < at(periods * 1000) {
-                admitted += u64::from(matches!(cell.take(&quota, 1, now), Decision::Admit { .. }));
+                admitted += u64::from(matches!(cell.take(&quota, 1, now), Decision::Admit(_)));
                 now += Duration::from_nanos(every);
             }
             let offered = (periods * 1_000_000_000 / every).min(limit * periods);

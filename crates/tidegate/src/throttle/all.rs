@@ -9,8 +9,9 @@ use super::{
     Mode, Tables, Throttle,
     key::Key,
     permit::Receipt,
-    shard::{Ended, State, Taken},
+    shard::{Charged, Ended, State},
     shard_of,
+    table::Place,
 };
 use crate::Permit;
 
@@ -191,12 +192,12 @@ enum Guard<'a> {
     Sliding(MutexGuard<'a, State<Sliding>>),
 }
 
-/// A decision of whichever algorithm, to be undone.
+/// A counter of whichever algorithm, as it was before the decision, and whose it was.
 #[derive(Clone, Copy)]
-enum Undo {
-    Gcra(Taken<Gcra>),
-    Fixed(Taken<Fixed>),
-    Sliding(Taken<Sliding>),
+enum Before {
+    Gcra(Gcra, Charged),
+    Fixed(Fixed, Charged),
+    Sliding(Sliding, Charged),
 }
 
 impl<'a> Guard<'a> {
@@ -218,20 +219,37 @@ impl<'a> Guard<'a> {
         }
     }
 
-    fn decide(&mut self, index: usize, key: Key, call: &Call, verdict: &mut Verdict<'_>) -> Undo {
+    fn decide(&mut self, index: usize, key: Key, call: &Call, verdict: &mut Verdict<'_>) -> Before {
         match self {
-            Self::Gcra(state) => Undo::Gcra(decide(state, index, key, call, verdict)),
-            Self::Fixed(state) => Undo::Fixed(decide(state, index, key, call, verdict)),
-            Self::Sliding(state) => Undo::Sliding(decide(state, index, key, call, verdict)),
+            Self::Gcra(state) => {
+                let place = state.locate(key, call.now);
+                let before = Before::Gcra(state.counter(place), place.into());
+                decide(state, index, place, call, verdict);
+                before
+            }
+            Self::Fixed(state) => {
+                let place = state.locate(key, call.now);
+                let before = Before::Fixed(state.counter(place), place.into());
+                decide(state, index, place, call, verdict);
+                before
+            }
+            Self::Sliding(state) => {
+                let place = state.locate(key, call.now);
+                let before = Before::Sliding(state.counter(place), place.into());
+                decide(state, index, place, call, verdict);
+                before
+            }
         }
     }
 
     /// Undoes a decision, and says where the call stands without it.
-    fn undo(&mut self, key: Key, undo: &Undo, call: &Call, standing: &mut Standing) {
-        let left = match (self, undo) {
-            (Self::Gcra(state), Undo::Gcra(taken)) => state.undo(key, taken),
-            (Self::Fixed(state), Undo::Fixed(taken)) => state.undo(key, taken),
-            (Self::Sliding(state), Undo::Sliding(taken)) => state.undo(key, taken),
+    fn undo(&mut self, key: Key, before: Before, call: &Call, standing: &mut Standing) {
+        let left = match (self, before) {
+            (Self::Gcra(state), Before::Gcra(counter, charged)) => state.put_back(key, charged, counter),
+            (Self::Fixed(state), Before::Fixed(counter, charged)) => state.put_back(key, charged, counter),
+            (Self::Sliding(state), Before::Sliding(counter, charged)) => {
+                state.put_back(key, charged, counter)
+            }
             (Self::Gcra(_) | Self::Fixed(_) | Self::Sliding(_), _) => {
                 unreachable!("a decision is undone where it was taken")
             }
@@ -250,9 +268,10 @@ impl<'a> Guard<'a> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn alone<C: Counter>(state: &mut State<C>, key: Key, call: &Call, verdict: &mut Verdict<'_>) {
-    let _ = decide(state, 0, key, call, verdict);
+    let place = state.locate(key, call.now);
+    decide(state, 0, place, call, verdict);
     state.count(match verdict.standings[0].ruling {
         Ruling::Admits => Ended::Admitted,
         Ruling::Refuses => Ended::Refused,
@@ -261,27 +280,27 @@ fn alone<C: Counter>(state: &mut State<C>, key: Key, call: &Call, verdict: &mut 
 }
 
 /// Takes from one limit and writes down what it said.
-#[inline]
+#[inline(always)]
 fn decide<C: Counter>(
     state: &mut State<C>,
     index: usize,
-    key: Key,
+    place: Place,
     call: &Call,
     verdict: &mut Verdict<'_>,
-) -> Taken<C> {
-    let taken = state.take(key, call, call.now);
+) {
     let refuses = if state.mode == Mode::Enforce { Ruling::Refuses } else { Ruling::WouldRefuse };
-    let (left, ruling, retry_at) = match taken.decision {
-        Decision::Admit { grant, standing } => {
-            verdict.receipts[index] = Receipt { grant, charged: taken.charged };
-            (standing, Ruling::Admits, None)
+    let (ruling, retry_at) = match state.reserve(place, call.cost, call.now) {
+        Decision::Admit(grant) => {
+            verdict.receipts[index] = Receipt { grant, charged: place.into() };
+            (Ruling::Admits, None)
         }
-        Decision::Deny { retry_at, standing } => (standing, refuses, Some(retry_at)),
-        Decision::Impossible { standing } => (standing, refuses, None),
+        Decision::Deny { retry_at } => (refuses, Some(retry_at)),
+        Decision::Impossible => (refuses, None),
     };
     if ruling == Ruling::Refuses {
         verdict.refuse(index, retry_at.map(|at| at.since(call.now)));
     }
+    let left = state.standing(place);
     verdict.standings[index] = Standing {
         limit: state.quota.limit(),
         remaining: left.remaining,
@@ -289,7 +308,6 @@ fn decide<C: Counter>(
         window: state.quota.window().as_nanos() as u64,
         ruling,
     };
-    taken
 }
 
 fn nanos_until(at: Instant, now: Instant) -> u64 {
@@ -319,10 +337,10 @@ fn decide_all(limits: &[(&Throttle, Key)], call: &Call, verdict: &mut Verdict<'_
             }
         };
     }
-    let mut undo = [None; MAX_LIMITS];
+    let mut before = [None; MAX_LIMITS];
     for (limit, (_, key)) in limits.iter().enumerate() {
         let guard = guards[guard_of[limit]].as_mut().expect("locked above");
-        undo[limit] = Some(guard.decide(limit, *key, call, verdict));
+        before[limit] = Some(guard.decide(limit, *key, call, verdict));
     }
     for (limit, (_, key)) in limits.iter().enumerate().rev() {
         let guard = guards[guard_of[limit]].as_mut().expect("locked above");
@@ -333,8 +351,8 @@ fn decide_all(limits: &[(&Throttle, Key)], call: &Call, verdict: &mut Verdict<'_
             (Ruling::Admits, None) => Ended::Admitted,
             (Ruling::Admits, Some(_)) => Ended::Undone,
         });
-        if let (Some(undo), Some(_)) = (&undo[limit], verdict.refusal) {
-            guard.undo(*key, undo, call, standing);
+        if let (Some(before), Some(_)) = (before[limit], verdict.refusal) {
+            guard.undo(*key, before, call, standing);
         }
     }
 }

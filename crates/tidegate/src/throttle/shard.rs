@@ -1,7 +1,7 @@
 //! One shard of a throttle: its counters, and what it knows of time, behind one short lock.
 
 use parking_lot::{Mutex, MutexGuard};
-use tidegate_core::{Call, Counter, Decision, Grant, Instant, Quota, Standing};
+use tidegate_core::{Counter, Decision, Grant, Instant, Quota, Standing};
 
 use super::{
     Mode, Stats,
@@ -26,14 +26,6 @@ pub(super) struct State<C> {
     stats: Stats,
 }
 
-/// A decision, and how to undo it.
-#[derive(Clone, Copy)]
-pub(super) struct Taken<C> {
-    pub(super) decision: Decision,
-    pub(super) charged: Charged,
-    before: C,
-}
-
 /// Which counter a call was charged to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Charged {
@@ -42,6 +34,15 @@ pub(super) enum Charged {
     Own,
     /// The one it shared, having none of its own.
     Shared,
+}
+
+impl From<Place> for Charged {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Own { .. } => Self::Own,
+            Place::Shared { .. } => Self::Shared,
+        }
+    }
 }
 
 /// How a decision ended, for the statistics.
@@ -74,36 +75,41 @@ impl<C: Counter> Shard<C> {
 }
 
 impl<C: Counter> State<C> {
-    /// Decides a call that goes no later than `by`, and takes its cost.
-    #[inline]
-    pub(super) fn take(&mut self, key: Key, call: &Call, by: Instant) -> Taken<C> {
-        let now = self.latest.max(call.now);
-        self.latest = now;
-        let place = self.table.place(key, &self.quota, now);
-        let charged = match place {
-            Place::Own { .. } => Charged::Own,
-            Place::Shared { .. } => {
-                self.stats.shared += 1;
-                Charged::Shared
-            }
-        };
-        let counter = self.table.counter(place);
-        let before = *counter;
-        let decision = counter.reserve(&self.quota, call.cost, now, now.max(by));
-        if let Decision::Admit { grant, .. } = decision {
-            self.last = self.last.max(grant.at());
-        }
-        Taken { decision, charged, before }
+    /// Finds the counter of a key for a call at `now`, which is this shard's time from then on.
+    #[inline(always)]
+    pub(super) fn locate(&mut self, key: Key, now: Instant) -> Place {
+        self.latest = self.latest.max(now);
+        self.table.place(key, &self.quota, self.latest)
     }
 
-    /// Undoes what was just taken, under the same lock, and says what is left then.
-    pub(super) fn undo(&mut self, key: Key, taken: &Taken<C>) -> Option<Standing> {
-        let place = self.charged(key, taken.charged)?;
-        let counter = self.table.counter(place);
-        if let Decision::Admit { .. } = taken.decision {
-            *counter = taken.before;
+    /// Decides a call that goes no later than `by`, and takes its cost.
+    #[inline(always)]
+    pub(super) fn reserve(&mut self, place: Place, cost: u32, by: Instant) -> Decision {
+        if let Place::Shared { .. } = place {
+            self.stats.shared += 1;
         }
-        Some(counter.standing(&self.quota, self.latest))
+        let decision = self.table.counter(place).reserve(&self.quota, cost, self.latest, by.max(self.latest));
+        if let Decision::Admit(grant) = decision {
+            self.last = self.last.max(grant.at());
+        }
+        decision
+    }
+
+    /// A counter as it is, to put back if need be.
+    pub(super) fn counter(&mut self, place: Place) -> C {
+        *self.table.counter(place)
+    }
+
+    #[inline]
+    pub(super) fn standing(&mut self, place: Place) -> Standing {
+        self.table.counter(place).standing(&self.quota, self.latest)
+    }
+
+    /// Puts a counter back as it was, under the same lock, and says what is left then.
+    pub(super) fn put_back(&mut self, key: Key, charged: Charged, before: C) -> Option<Standing> {
+        let place = self.charged(key, charged)?;
+        *self.table.counter(place) = before;
+        Some(self.standing(place))
     }
 
     /// Gives back what was taken earlier.
@@ -126,7 +132,7 @@ impl<C: Counter> State<C> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn count(&mut self, ended: Ended) {
         let count = match ended {
             Ended::Admitted => &mut self.stats.admitted,
