@@ -1,6 +1,6 @@
 //! One call's books, from request head to the end of its response: what it holds, what became of it, who is told.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use tidegate::{ByStatus, Classify as _, Judged, Permit as _, breaker, clock, grpc, limiter};
@@ -131,15 +131,6 @@ impl Exchange {
         }
     }
 
-    /// When the response head is due, if ever.
-    pub(crate) fn head_due(&self, head_timeout: Option<Duration>) -> Option<Instant> {
-        let head = head_timeout.map(|timeout| self.call.now + timeout);
-        match (self.call.deadline, head) {
-            (Some(deadline), Some(head)) => Some(deadline.min(head)),
-            (deadline, head) => deadline.or(head),
-        }
-    }
-
     /// Gives the breaker's permit back after an attempt that failed.
     pub(crate) fn give_probe_back(&mut self, outcome: Outcome, now: Instant) {
         if let Some(probe) = self.held.probe.take() {
@@ -160,10 +151,14 @@ impl Exchange {
     pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         let at = clock::now();
         let judged = ByStatus.head(status, headers);
-        if let (Judged::Known(Outcome::Success | Outcome::Ignore), Some(probe)) =
-            (judged, &mut self.held.probe)
-        {
-            probe.answered(at);
+        match judged {
+            // A client that leaves the rest of a refusal unread must not hide that it was one.
+            Judged::Known(outcome @ Outcome::Overload { .. }) => self.give_probe_back(outcome, at),
+            Judged::Known(_) | Judged::AtEnd => {
+                if let Some(probe) = &mut self.held.probe {
+                    probe.answered(at);
+                }
+            }
         }
         let grpc_status = if self.is_grpc() { grpc::status(headers).map(|code| code.0.into()) } else { None };
         self.head = Some(Head { status: status.as_u16(), grpc_status, judged, at });

@@ -1,6 +1,11 @@
 //! The request path, top to bottom: route, throttle, limiter, endpoint and breaker, upstream, and back.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
@@ -131,16 +136,20 @@ async fn pass(
         Err(refusal) => return Err(stop(Cause::Refused(refusal.refused), Some(refusal.limit))),
     };
 
+    let mut call = exchange.call;
     if let Some(limiter) = &route.service.limiter {
-        let slot =
-            limiter.acquire(&exchange.call).await.map_err(|refused| stop(Cause::Refused(refused), None))?;
-        exchange.held.slot = Some(slot);
+        let (slot, waited) = with_wait(limiter.acquire(&call)).await;
+        exchange.held.slot = Some(slot.map_err(|refused| stop(Cause::Refused(refused), None))?);
+        if waited == Waited::Yes {
+            // The time in the queue is not the upstream's.
+            call.now = clock::now();
+        }
     }
 
     let upgrade = hop::upgrade(request.headers()).cloned().map(|to| (to, hyper::upgrade::on(&mut request)));
     let request =
         outgoing(request, &host, route, peer.told(), trusted, upgrade.as_ref().map(|(to, _)| to), exchange);
-    match send(&route.service, request, exchange).await {
+    match send(&route.service, request, call, exchange).await {
         Ok(response) => {
             charge.keep();
             Ok(Passed { response, route: Arc::clone(route), standings, upgrade: upgrade.map(|(_, on)| on) })
@@ -152,6 +161,27 @@ async fn pass(
             Err(stop(cause, None))
         }
     }
+}
+
+/// Whether a future was ready at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    No,
+    Yes,
+}
+
+async fn with_wait<F: Future>(future: F) -> (F::Output, Waited) {
+    let mut future = pin!(future);
+    let mut waited = Waited::No;
+    let output = poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        if polled.is_pending() {
+            waited = Waited::Yes;
+        }
+        polled
+    })
+    .await;
+    (output, waited)
 }
 
 /// The limits of a route with the keys of a call: as many as there are limits count. None when there is no limit.
@@ -189,15 +219,16 @@ impl Drop for Charge<'_> {
 async fn send(
     service: &Service,
     mut request: Request<RequestBody>,
+    mut call: Call,
     exchange: &mut Exchange,
 ) -> Result<Response<UpstreamBody>, Cause> {
-    let mut call = exchange.call;
     let mut avoid: Option<Arc<Endpoint>> = None;
     service.retry.deposit(call.now);
     loop {
         let endpoint = admitted(service, avoid.as_deref(), &call, exchange)?;
         let sending = endpoint.send(request, &call);
-        let sent = match exchange.head_due(service.head_timeout) {
+        let head_due = service.head_timeout.map(|timeout| call.now + timeout);
+        let sent = match [call.deadline, head_due].into_iter().flatten().min() {
             Some(due) => {
                 tokio::time::timeout_at(clock::timer_at(due), sending).await.map_err(|_| Cause::Timeout)?
             }
@@ -219,6 +250,7 @@ async fn send(
                 if service.retry.try_enter(&call, "").is_err() {
                     return Err(cause_of(error.kind));
                 }
+                service.retries.fetch_add(1, Relaxed);
                 request = *whole;
                 avoid = Some(endpoint);
             }

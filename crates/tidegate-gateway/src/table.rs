@@ -306,28 +306,35 @@ impl Service {
         let breakers = match config.breaker {
             BreakerSetting::Off(_) => Vec::new(),
             BreakerSetting::On(settings) => {
-                let kept = running.filter(|old| {
-                    old.config.breaker == config.breaker && Arc::ptr_eq(&old.upstream, &upstream)
-                });
+                let settings = breaker::Settings {
+                    failures: settings.failures,
+                    within: *settings.within,
+                    open_for: *settings.open_for,
+                    probes: settings.probes,
+                };
+                let wrong = |why| BuildError::value(format!("upstreams.{name}.breaker"), why);
+                settings.check().map_err(wrong)?;
+                let kept =
+                    running.filter(|old| Arc::ptr_eq(&old.upstream, &upstream) && !old.breakers.is_empty());
                 match kept {
-                    Some(old) => old.breakers.clone(),
-                    None => {
-                        let settings = breaker::Settings {
-                            failures: settings.failures,
-                            within: *settings.within,
-                            open_for: *settings.open_for,
-                            probes: settings.probes,
-                        };
-                        upstream
-                            .endpoints()
-                            .iter()
-                            .map(|endpoint| {
-                                let name = format!("{name} {}", endpoint.authority());
-                                Breaker::observed(settings, name, Arc::new(BreakerLog))
-                            })
-                            .collect::<Result<_, _>>()
-                            .map_err(|why| BuildError::value(format!("upstreams.{name}.breaker"), why))?
+                    Some(old) => {
+                        let reconfigured = old.breakers.clone();
+                        changes.push(Box::new(move || {
+                            for breaker in reconfigured {
+                                breaker.reconfigure(settings).expect("these settings were checked");
+                            }
+                        }));
+                        old.breakers.clone()
                     }
+                    None => upstream
+                        .endpoints()
+                        .iter()
+                        .map(|endpoint| {
+                            let name = format!("{name} {}", endpoint.authority());
+                            Breaker::observed(settings, name, Arc::new(BreakerLog))
+                        })
+                        .collect::<Result<_, _>>()
+                        .map_err(wrong)?,
                 }
             }
         };
