@@ -16,7 +16,7 @@ async fn the_admin_pages_tell_what_passed() {
         client::get(gateway.http(), "/").await;
     }
     for page in ["/live", "/ready"] {
-        assert_eq!(client::get(gateway.admin(), page).await.status, StatusCode::OK, "{page}");
+        assert_eq!(client::get_at(gateway.admin(), page, &[]).await.status, StatusCode::OK, "{page}");
     }
     gateway.state_is("three calls", |state| state["routes"][0]["calls"] == 3).await;
     let state = gateway.state().await;
@@ -25,18 +25,18 @@ async fn the_admin_pages_tell_what_passed() {
     assert_eq!(state["refusals"][0]["by"], "quota");
     assert_eq!(state["refusals"][0]["limit"], "two");
 
-    let metrics = client::get(gateway.admin(), "/metrics").await;
+    let metrics = client::get_at(gateway.admin(), "/metrics", &[]).await;
     assert!(metrics.header("content-type").starts_with("text/plain"), "{}", metrics.header("content-type"));
     assert!(metrics.text().contains("tidegate_"), "{}", metrics.text());
     let accept = [("accept", "application/openmetrics-text; version=1.0.0")];
-    let metrics = client::get_with(gateway.admin(), "/metrics", &accept).await;
+    let metrics = client::get_at(gateway.admin(), "/metrics", &accept).await;
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
     assert!(metrics.text().ends_with("# EOF\n"));
 
-    let config = client::get(gateway.admin(), "/config").await;
+    let config = client::get_at(gateway.admin(), "/config", &[]).await;
     assert_eq!(config.status, StatusCode::OK);
     assert!(config.text().contains("2/h"), "{}", config.text());
-    assert_eq!(client::get(gateway.admin(), "/nowhere").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(client::get_at(gateway.admin(), "/nowhere", &[]).await.status, StatusCode::NOT_FOUND);
     assert_eq!(
         client::get(gateway.http(), "/state").await.status,
         StatusCode::TOO_MANY_REQUESTS,

@@ -82,7 +82,10 @@ async fn a_shadow_limit_counts_but_never_refuses() {
         assert_eq!(client::get(gateway.http(), "/").await.status, StatusCode::OK);
     }
     let state = gateway.state().await;
-    assert_eq!((&state["limits"][0]["admitted"], &state["limits"][0]["refused"]), (&1.into(), &2.into()));
+    assert_eq!(
+        (&state["limits"][0]["admitted"], &state["limits"][0]["shadow_refused"]),
+        (&1.into(), &2.into())
+    );
 }
 
 #[tokio::test]

@@ -131,11 +131,18 @@ pub async fn get_with(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) ->
     send(addr, request.body(empty()).unwrap()).await
 }
 
-/// Gets a path from a server that may not be there yet.
-pub async fn try_get(addr: SocketAddr, path: &str) -> Option<Answer> {
+/// Gets a path over HTTP/1.1 from a server by its address: the admin pages answer no other name.
+pub async fn get_at(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let request = Request::get(path).header("host", addr.to_string());
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    send(addr, request.body(empty()).unwrap()).await
+}
+
+/// As [`get_at`], from a server that may not be there yet.
+pub async fn try_get_at(addr: SocketAddr, path: &str) -> Option<Answer> {
     let stream = TcpStream::connect(addr).await.ok()?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);
-    let response = sender.send_request(request("GET", path).body(empty()).unwrap()).await.ok()?;
-    Answer::read(response).await.ok()
+    let request = Request::get(path).header("host", addr.to_string()).body(empty()).unwrap();
+    Answer::read(sender.send_request(request).await.ok()?).await.ok()
 }

@@ -57,7 +57,8 @@ impl Gateway {
                     assert!(output.contains("in use"), "the gateway ended with {status}:\n{output}");
                     return false;
                 }
-                if client::try_get(self.admin, "/ready").await.is_some_and(|a| a.status == StatusCode::OK) {
+                if client::try_get_at(self.admin, "/ready").await.is_some_and(|a| a.status == StatusCode::OK)
+                {
                     return true;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -100,7 +101,7 @@ impl Gateway {
 
     /// What it is doing now: `/state` as JSON.
     pub async fn state(&self) -> Value {
-        let answer = client::get_with(self.admin, "/state", &[("accept", "application/json")]).await;
+        let answer = client::get_at(self.admin, "/state", &[("accept", "application/json")]).await;
         assert_eq!(answer.status, StatusCode::OK, "/state: {}", answer.text());
         serde_json::from_slice(&answer.body).expect("/state is JSON")
     }
