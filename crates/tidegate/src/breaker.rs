@@ -181,9 +181,13 @@ impl Permit {
 impl gate::Permit for Permit {
     #[inline]
     fn settle(mut self, outcome: Outcome, now: Instant) {
-        let ticket = self.ticket;
-        self.ticket.spend(); // An observer may panic, and the end of a call is told once.
-        self.slot.settle(ticket, outcome, now);
+        if self.slot.is_usual_end(&self.ticket, outcome, now) {
+            self.ticket.spend();
+        } else {
+            let ticket = self.ticket;
+            self.ticket.spend(); // An observer may panic, and the end of a call is told once.
+            self.slot.settle(ticket, outcome, now);
+        }
     }
 
     fn settle_now(mut self, outcome: Outcome) {

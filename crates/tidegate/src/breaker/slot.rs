@@ -135,22 +135,24 @@ impl Slot {
         }
     }
 
+    /// Whether it is the end that nearly every call comes to, a success while closed that is no sample: told from two
+    /// words that no such call writes, and there is nothing to [`settle`](Self::settle).
     #[inline]
+    pub(super) fn is_usual_end(&self, ticket: &Ticket, outcome: Outcome, now: Instant) -> bool {
+        outcome == Outcome::Success
+            && self.word.load(Ordering::Acquire) == ticket.era().number() << 2 | CLOSED
+            && (now.as_nanos() < self.sample_at.load(Ordering::Relaxed) || ticket.is_answered())
+    }
+
+    #[cold]
     pub(super) fn settle(&self, ticket: Ticket, outcome: Outcome, now: Instant) {
         if !self.counts(&ticket, outcome) {
             return;
         }
-        if outcome == Outcome::Success
-            && self.standing(&ticket) == Standing::Closed
-            && !self.takes_sample(&ticket, now)
-        {
+        let is_sample = outcome == Outcome::Success && self.standing(&ticket) == Standing::Closed;
+        if is_sample && !self.takes_sample(&ticket, now) {
             return;
         }
-        self.settle_locked(ticket, outcome, now);
-    }
-
-    #[cold]
-    fn settle_locked(&self, ticket: Ticket, outcome: Outcome, now: Instant) {
         self.decide(now, |breaker| breaker.settle(ticket, outcome, now));
     }
 
@@ -183,7 +185,6 @@ impl Slot {
     }
 
     /// Whether such an end of the call could change anything; where not, nobody needs to know when it was.
-    #[inline]
     pub(super) fn counts(&self, ticket: &Ticket, outcome: Outcome) -> bool {
         match (self.standing(ticket), outcome) {
             (Standing::Late, _) | (Standing::Closed, Outcome::Ignore | Outcome::Unsent) => false,
@@ -194,7 +195,6 @@ impl Slot {
     }
 
     /// What a ticket counts for, without the lock.
-    #[inline]
     fn standing(&self, ticket: &Ticket) -> Standing {
         let word = self.word.load(Ordering::Acquire);
         if word >> 2 != ticket.era().number() {
@@ -204,7 +204,6 @@ impl Slot {
     }
 
     /// Whether it is this call's turn to be a sample. One thread at most is told so in each [`SAMPLE_EVERY`].
-    #[inline]
     fn takes_sample(&self, ticket: &Ticket, now: Instant) -> bool {
         let due = self.sample_at.load(Ordering::Relaxed);
         if now.as_nanos() < due || ticket.is_answered() {
