@@ -220,7 +220,12 @@ proptest! {
             let end = (start + length).min(text.len());
             text.splice(start..end, put.chars());
         }
-        said(text.iter().collect::<String>());
+        let text = text.iter().collect::<String>();
+        said(&text);
+        if let Ok(loaded) = load_text(&text) {
+            let shown = redacted_yaml(&loaded.config);
+            prop_assert!(load_text(&shown).is_ok(), "{}\n{shown}", said(&shown));
+        }
     }
 }
 
