@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Shared;
-use crate::{Instant, Outcome, clock, sync::Mutex};
+use parking_lot::Mutex;
+
+use crate::{Instant, Outcome, clock};
 
 /// One call in flight. It goes back once: when settled, or, as abandoned, when dropped.
 #[must_use = "a permit that is dropped at once limits nothing"]

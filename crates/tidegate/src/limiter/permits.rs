@@ -1,8 +1,11 @@
 //! Permits of one limit: a word of atomics where nobody waits, a short lock and a line of waiters where somebody does.
 //!
-//! Its interleavings are explored by two model checkers, see the tests at the end:
-//! `RUSTFLAGS="--cfg loom" cargo test -p tidegate --lib --release permits` and
-//! `RUSTFLAGS="--cfg shuttle" cargo test -p tidegate --lib --release permits`.
+//! Its interleavings are explored by two model checkers:
+//! `RUSTFLAGS="--cfg loom" cargo test -p tidegate --lib --target-dir target/loom permits` and
+//! `RUSTFLAGS="--cfg shuttle" cargo test -p tidegate --lib --target-dir target/shuttle permits`.
+
+#[cfg(all(test, any(loom, shuttle)))]
+mod models;
 
 use std::task::{Poll, Waker};
 
