@@ -13,6 +13,7 @@ mod open;
 mod pick;
 mod pool;
 mod queue;
+mod replay;
 mod stream;
 mod sweep;
 #[cfg(test)]

@@ -84,16 +84,16 @@ impl Endpoint {
                         Err(error) => return Err(SendError::from(error).giving_back(request)),
                     };
                     self.address.http1(&mut request);
-                    let sent = match wire {
-                        Wire::Upgrade => connection.send_upgrade(request).await,
-                        Wire::Http1 | Wire::Http2 | Wire::Unknown => connection.send(request).await,
-                    };
-                    match sent {
-                        Ok((response, drive)) => {
-                            return Ok(response.map(|incoming| {
-                                let body = Http1Body::new(incoming, drive, in_flight.pool());
-                                UpstreamBody::http1(body, in_flight)
-                            }));
+                    if wire == Wire::Upgrade {
+                        let (response, sender) = http1::send_upgrade(connection, request).await?;
+                        return Ok(response.map(|incoming| {
+                            UpstreamBody::http1(Http1Body::upgrade(incoming, sender), in_flight)
+                        }));
+                    }
+                    match connection.send(request).await {
+                        Ok(answer) => {
+                            let (head, body) = Http1Body::new(answer, in_flight.pool());
+                            return Ok(head.map(|()| UpstreamBody::http1(body, in_flight)));
                         }
                         Err(http1::Failed::Stale(back)) => request = *back,
                         Err(http1::Failed::Told(error)) => return Err(error),

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use super::{
     error::{SendError, Sent, Unsent},
     http2::StreamSlot,
+    replay::{Replay, Taken},
 };
 use crate::body::{BodyError, RequestBody};
 
@@ -164,30 +165,16 @@ enum Uploaded {
     Cut,
 }
 
-/// What it takes to send the body again.
-#[derive(Debug)]
-enum Replay {
-    /// Nothing was taken from it yet.
-    Untouched,
-    /// This one piece was all of it so far.
-    One(Bytes),
-    /// More than is kept.
-    Lost,
-}
-
 impl Upload {
     fn new(body: RequestBody, stream: SendStream<Bytes>, over: bool) -> Self {
         let state = if over { Going::Done } else { Going::Up };
-        Self { body, stream, piece: None, state, replay: Replay::Untouched, error: None }
+        Self { body, stream, piece: None, state, replay: Replay::default(), error: None }
     }
 
     /// The body, if it is still whole.
     fn into_body(self) -> Option<RequestBody> {
-        match (self.replay, self.state) {
-            (Replay::Untouched, _) => Some(self.body),
-            (Replay::One(piece), Going::Done) => Some(piece.into()),
-            (Replay::One(_), Going::Up) | (Replay::Lost, _) => None,
-        }
+        let taken = if self.state == Going::Done { Taken::All } else { Taken::Part };
+        self.replay.body(self.body, taken)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Uploaded> {
@@ -232,8 +219,7 @@ impl Upload {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) => {
                         let end = if self.body.is_end_stream() { End::Last } else { End::More };
-                        self.replay =
-                            Replay::after(std::mem::replace(&mut self.replay, Replay::Lost), &piece);
+                        self.replay.take(&piece);
                         if !piece.is_empty() {
                             // One byte, not the piece: what is claimed but cannot be sent yet would be kept from others.
                             self.stream.reserve_capacity(1);
@@ -242,7 +228,7 @@ impl Upload {
                     }
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {
-                            self.replay = Replay::Lost;
+                            self.replay.lose();
                             self.stream.reserve_capacity(0);
                             let _a_reset_is_told_by_the_response = self.stream.send_trailers(trailers);
                             return Poll::Ready(Uploaded::Done);
@@ -251,11 +237,12 @@ impl Upload {
                 },
                 Some(Err(error)) => {
                     self.error = Some(error);
-                    self.replay = Replay::Lost;
+                    self.replay.lose();
                     self.stream.send_reset(Reason::CANCEL);
                     return Poll::Ready(Uploaded::Cut);
                 }
                 None => {
+                    self.replay.end();
                     let _a_reset_is_told_by_the_response = self.stream.send_data(Bytes::new(), true);
                     return Poll::Ready(Uploaded::Done);
                 }
@@ -266,19 +253,9 @@ impl Upload {
     /// The endpoint takes no more of a body that is not over.
     fn stopped(&mut self) -> Poll<Uploaded> {
         if !matches!(self.replay, Replay::Untouched) {
-            self.replay = Replay::Lost;
+            self.replay.lose();
         }
         Poll::Ready(Uploaded::Done)
-    }
-}
-
-impl Replay {
-    fn after(self, piece: &Bytes) -> Self {
-        match self {
-            Self::Untouched => Self::One(piece.clone()),
-            Self::One(first) if piece.is_empty() => Self::One(first),
-            Self::One(_) | Self::Lost => Self::Lost,
-        }
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     http1, http2,
     pool::{Lent, Opening, Pool, Slot},
     queue::{Grant, Line},
-    stream::{Io, Stream},
+    stream::Stream,
     sweep,
     tls::Offer,
 };
@@ -135,15 +135,9 @@ impl Link {
             // An upgrade needs HTTP/1.1, and so does a call that was told that the endpoint speaks it.
             debug_assert!(matches!(wire, Wire::Http1 | Wire::Upgrade), "{wire:?} is not HTTP/1.1");
             let (io, _) = self.connector.connect(Offer::Http1).await?;
-            self.speak_http1(io, slot, home).await
+            Ok(http1::Connection::new(Stream::new(io, slot), home))
         };
         time::timeout(self.connector.timeout, opening).await.map_err(|_| Unsent::ConnectTimeout)?
-    }
-
-    async fn speak_http1(&self, io: Io, slot: Slot, home: usize) -> Result<http1::Boxed, ConnectError> {
-        http1::Connection::new(Stream::new(io, slot), home)
-            .await
-            .map_err(|error| ConnectError::new(Unsent::Protocol, error))
     }
 
     /// Takes a stream on an HTTP/2 connection, opening another when those there are full, in turn.
@@ -218,7 +212,7 @@ impl Link {
             let (io, agreed) = self.connector.connect(offer).await?;
             match (self.protocol, &self.connector.tls, agreed) {
                 (Protocol::Auto, Some(_), Agreed::Http1 | Agreed::Nothing) => {
-                    let connection = self.speak_http1(io, slot, opening.home).await?;
+                    let connection = http1::Connection::new(Stream::new(io, slot), opening.home);
                     self.learned.store(HTTP1, Ordering::Relaxed);
                     self.pool.put(connection);
                     self.pool.tell_http2(|| Grant::Again);
