@@ -63,7 +63,9 @@ impl Counter for Fixed {
 
     #[inline]
     fn is_idle(&self, quota: &Quota, now: Instant) -> bool {
-        self.end(quota) <= now.as_nanos() || self.used == 0 && self.start <= now.as_nanos()
+        // At the end of the clock no window ends any more.
+        let over = self.end(quota) <= now.as_nanos() && now < Instant::NEVER;
+        over || self.used == 0 && self.start <= now.as_nanos()
     }
 
     fn join(self, other: Self, _: &Quota) -> Self {

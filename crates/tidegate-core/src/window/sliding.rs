@@ -212,7 +212,8 @@ impl Counter for Sliding {
 
     #[inline]
     fn is_idle(&self, quota: &Quota, now: Instant) -> bool {
-        self.ages[0] == GONE || self.expiry(quota, 0) <= now.as_nanos()
+        // At the end of the clock nothing expires any more.
+        self.ages[0] == GONE || self.expiry(quota, 0) <= now.as_nanos() && now < Instant::NEVER
     }
 
     /// All that the fuller one ever counted, at the latest instant of both.
