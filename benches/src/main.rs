@@ -6,6 +6,7 @@
 mod breaker;
 mod harness;
 mod stack;
+mod throttle;
 
 use std::process::ExitCode;
 
@@ -22,5 +23,6 @@ fn main() -> ExitCode {
     let mut suite = Suite::new(options);
     breaker::tables(&mut suite);
     stack::tables(&mut suite);
+    throttle::tables(&mut suite);
     suite.finish()
 }
