@@ -454,3 +454,128 @@ async fn nginx_keeps_one_connection_for_many_calls_and_its_goodbye_is_not_an_err
     assert!((4..=6).contains(&connections.len()), "{connections:?} for 200 calls at 50 a connection");
     nginx.kill().await.unwrap();
 }
+
+/// What a server that reads `count` requests by hand has seen of each, answering with `answer` when it is complete.
+async fn heard(
+    endings: &'static [&'static str],
+    answer: &'static str,
+) -> (std::net::SocketAddr, tokio::task::JoinHandle<Vec<String>>) {
+    let (listener, address) = listen().await;
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut requests = Vec::new();
+        for ending in endings {
+            let mut request = Vec::new();
+            while !request.ends_with(ending.as_bytes()) {
+                assert!(
+                    stream.read_buf(&mut request).await.unwrap() > 0,
+                    "{}",
+                    String::from_utf8_lossy(&request)
+                );
+            }
+            requests.push(String::from_utf8(request).unwrap());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        requests
+    });
+    (address, server)
+}
+
+#[tokio::test]
+async fn framing_is_written_from_the_body_and_never_from_the_fields() {
+    let (address, server) = heard(
+        &["\r\n\r\n", "\r\n\r\n", "\r\n\r\nbody", "0\r\nx-sum: 9\r\n\r\n"],
+        "HTTP/1.1 204 No Content\r\n\r\n",
+    )
+    .await;
+    let endpoint = endpoint(address, "");
+    let smuggled = |mut request: Request<RequestBody>| {
+        request.headers_mut().insert(header::CONTENT_LENGTH, "999".parse().unwrap());
+        request.headers_mut().append(header::CONTENT_LENGTH, "3".parse().unwrap());
+        request.headers_mut().insert(header::TRANSFER_ENCODING, "chunked".parse().unwrap());
+        request
+    };
+    fetch(&endpoint, smuggled(get("http://api.example?query"))).await.unwrap();
+    fetch(&endpoint, smuggled(post("/empty", ""))).await.unwrap();
+    fetch(&endpoint, smuggled(post("/sized", "body"))).await.unwrap();
+    // A body of unknown size comes from a client over HTTP/2, with trailers.
+    let (front, front_address) = listen().await;
+    let relay = Arc::clone(&endpoint);
+    tokio::spawn(async move {
+        let (stream, _) = front.accept().await.unwrap();
+        serve_http2(stream, 10, move |request| {
+            let relay = Arc::clone(&relay);
+            async move {
+                let response = relay.send(passed_on(request), &call()).await.unwrap();
+                response.map(|body| body.map_err(|error| panic!("{error}")).boxed())
+            }
+        })
+        .await;
+    });
+    let stream = tokio::net::TcpStream::connect(front_address).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("http://h2.example/streamed").body(()).unwrap();
+    let (response, mut upload) = client.send_request(request, false).unwrap();
+    upload.send_data("x".repeat(5000).into(), false).unwrap();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-sum", "9".parse().unwrap());
+    upload.send_trailers(trailers).unwrap();
+    assert_eq!(response.await.unwrap().status(), StatusCode::NO_CONTENT);
+    let requests = server.await.unwrap();
+    assert_eq!(requests[0], "GET /?query HTTP/1.1\r\nhost: api.example\r\n\r\n");
+    assert_eq!(requests[1], "POST /empty HTTP/1.1\r\nhost: api.example\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(requests[2], "POST /sized HTTP/1.1\r\nhost: api.example\r\ncontent-length: 4\r\n\r\nbody");
+    let (head, body) = requests[3].split_once("\r\n\r\n").unwrap();
+    assert_eq!(head, "POST /streamed HTTP/1.1\r\nhost: h2.example\r\ntransfer-encoding: chunked");
+    assert!(body.matches('x').count() == 5001 && body.ends_with("\r\n0\r\nx-sum: 9\r\n\r\n"), "{body}");
+}
+
+#[tokio::test]
+async fn a_safe_call_goes_on_another_connection_when_a_reused_one_ends_without_a_word() {
+    let (listener, address) = listen().await;
+    let endpoint = endpoint(address, "");
+    let server = tokio::spawn(async move {
+        let mut heads = Vec::new();
+        for _ in 0..3 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 4096];
+            assert!(stream.read(&mut head).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            // The next request is read, and the connection closed on it.
+            let read = stream.read(&mut head).await.unwrap();
+            heads.push(String::from_utf8_lossy(&head[..read]).into_owned());
+        }
+        heads
+    });
+    assert_eq!(fetch(&endpoint, get("/1")).await.unwrap(), "ok");
+    assert_eq!(fetch(&endpoint, get("/2")).await.unwrap(), "ok");
+    let error = fetch(&endpoint, post("/3", "body")).await.unwrap_err();
+    assert_eq!(error.kind, SendErrorKind::Sent(Sent::Closed), "{error}");
+    assert!(error.request.is_none(), "what is not safe is never sent twice");
+    assert_eq!(fetch(&endpoint, get("/4")).await.unwrap(), "ok");
+    drop(endpoint);
+    let heads = server.await.unwrap();
+    assert!(
+        heads[0].starts_with("GET /2 ") && heads[1].starts_with("POST /3 ") && heads[2].is_empty(),
+        "{heads:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_upload_is_refused_further_is_read() {
+    let (listener, address) = listen().await;
+    let endpoint = endpoint(address, "");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig").await.unwrap();
+        // Reads no more, and stays until the other side closes.
+        stream.shutdown().await.unwrap();
+        tokio::time::sleep(SOON).await;
+    });
+    let response = endpoint.send(post("/", vec![0; 20 << 20]), &call()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(read(response).await, "big");
+    until("the connection is closed, not kept", || is_at_rest(&endpoint)).await;
+}
