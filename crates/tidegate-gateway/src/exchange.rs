@@ -3,8 +3,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body::Body as _;
 use tidegate::{ByStatus, Classify as _, Judged, Permit as _, breaker, clock, grpc, limiter};
-use tidegate_core::{Call, Instant, Outcome, Refused};
+use tidegate_core::{Call, Instant, Outcome};
 
 use crate::{
     access_log::AccessLog,
@@ -187,12 +188,8 @@ impl Exchange {
         let mut response = refusal::render(cause, dialect, id, standings);
         response.headers_mut().insert(trace::X_REQUEST_ID, self.request_id.clone());
         let now = clock::now();
-        let refused = match cause {
-            Cause::Refused(refused) => Some(*refused),
-            _ => None,
-        };
-        if let Some(refused) = refused {
-            self.metrics.refused(refused, limit, now);
+        if let Cause::Refused(refused) = cause {
+            self.metrics.refused(*refused, limit, now);
         }
         let outcome = match cause {
             Cause::BadGateway(_) => Outcome::Overload { retry_after: None },
@@ -209,9 +206,9 @@ impl Exchange {
             outcome,
             status: response.status().as_u16(),
             grpc_status,
-            bytes: 0,
+            bytes: response.body().size_hint().lower(),
             now,
-            refused,
+            reason: Some(cause.name()),
             limit,
         });
         response
@@ -221,7 +218,7 @@ impl Exchange {
         if !std::mem::take(&mut self.open) {
             return;
         }
-        let Close { outcome, status, grpc_status, bytes, now, refused, limit } = close;
+        let Close { outcome, status, grpc_status, bytes, now, reason, limit } = close;
         let Held { slot, probe } = std::mem::take(&mut self.held);
         if let Some(probe) = probe {
             probe.settle(outcome, now);
@@ -257,7 +254,7 @@ impl Exchange {
             route: self.metrics.route(),
             upstream: self.metrics.upstream(),
             endpoint: self.endpoint.as_ref().map(|endpoint| endpoint.authority().as_str()),
-            refused: refused.map(|refused| refused.by),
+            reason,
             limit: limit.map(|limit| &**limit),
             request_id: self.request_id.as_bytes(),
             trace: self.trace,
@@ -274,7 +271,7 @@ struct Close<'a> {
     grpc_status: Option<u16>,
     bytes: u64,
     now: Instant,
-    refused: Option<Refused>,
+    reason: Option<&'static str>,
     limit: Option<&'a Arc<str>>,
 }
 
@@ -304,7 +301,7 @@ impl Ending for Exchange {
             End::Stalled | End::OutOfTime => Outcome::Ignore,
             End::Overdue | End::Abandoned => Outcome::Abandoned,
         };
-        self.close(Close { outcome, status, grpc_status, bytes, now, refused: None, limit: None });
+        self.close(Close { outcome, status, grpc_status, bytes, now, reason: None, limit: None });
     }
 }
 
@@ -319,7 +316,7 @@ impl Drop for Exchange {
                 grpc_status: None,
                 bytes: 0,
                 now,
-                refused: None,
+                reason: None,
                 limit: None,
             });
         }

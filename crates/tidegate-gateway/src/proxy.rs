@@ -2,4 +2,5 @@
 
 pub mod forwarded;
 pub mod hop;
+pub mod target;
 pub mod upgrade;

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use http::Version;
-use tidegate_core::{By, Instant};
+use tidegate_core::Instant;
 
 use crate::trace::Trace;
 
@@ -83,8 +83,8 @@ pub struct CallRecord<'a> {
     pub upstream: &'a str,
     /// The endpoint that was called.
     pub endpoint: Option<&'a str>,
-    /// The rule that refused.
-    pub refused: Option<By>,
+    /// Why the gateway answered for itself: the rule that refused, or what failed.
+    pub reason: Option<&'a str>,
     /// The limit that refused.
     pub limit: Option<&'a str>,
     /// The request id.
@@ -118,7 +118,7 @@ pub(crate) fn example<'a>() -> CallRecord<'a> {
         route: "orders",
         upstream: "orders",
         endpoint: Some("127.0.0.1:9001"),
-        refused: None,
+        reason: None,
         limit: None,
         request_id: b"00112233445566778899aabbccddeeff",
         trace: Trace::default(),

@@ -1,39 +1,35 @@
 //! The request path, top to bottom: route, throttle, limiter, endpoint and breaker, upstream, and back.
 
-use std::{
-    cell::RefCell,
-    future::poll_fn,
-    pin::pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+mod attempt;
+mod charge;
+mod outgoing;
+
+use std::{future::poll_fn, pin::pin, sync::Arc};
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tidegate::{
-    Gate as _, Permit as _, Throttle, clock,
-    throttle::{self, Key, Ruling},
-};
-use tidegate_core::{By, Call, Outcome, Refused};
+use tidegate::{clock, throttle};
 use tokio_util::task::TaskTracker;
 
+use self::{
+    attempt::send,
+    charge::{Charge, Standings, keyed, told},
+    outgoing::outgoing,
+};
 use crate::{
-    body::{RequestBody, ResponseBody},
+    body::ResponseBody,
     config::Hold,
     exchange::{Exchange, Scribe},
     flow::{End, Ending, Flow, LastWords, Patience},
     key::Facts,
     listener::{Handler, Peer},
-    proxy::{
-        forwarded::{self, Told},
-        hop, upgrade,
-    },
-    refusal::{self, Cause, Standing},
-    route,
-    table::{Limit, Route, Service, Table},
+    proxy::{forwarded, hop, target, upgrade},
+    refusal::{self, Cause},
+    table::{Route, Table},
     trace,
-    upload::{Fault, Upload},
-    upstream::{Endpoint, SendErrorKind, Sent, Unsent, UpstreamBody},
+    upstream::UpstreamBody,
 };
 
 /// Answers every request.
@@ -52,9 +48,6 @@ struct Passed {
     standings: Standings,
     upgrade: Option<OnUpgrade>,
 }
-
-/// Where a call stands with each limit of its route, in their order.
-type Standings = [throttle::Standing; throttle::MAX_LIMITS];
 
 /// Why there is no answer of an upstream.
 struct Stop {
@@ -107,14 +100,17 @@ async fn pass(
     if request.method() == Method::CONNECT {
         return Err(Cause::Method.into());
     }
-    let host = host(&request)?;
-    normalise(&mut request)?;
-    let name = route::host_of(host.to_str().unwrap_or_default());
+    let host = target::host(&request)?;
+    target::normalise(&mut request)?;
+    let name = target::host_of(host.to_str().unwrap_or_default());
     let route = table
         .routes
         .find(name, request.uri().path(), request.method(), request.headers())
         .ok_or(Cause::NoRoute)?;
     exchange.take_route(route, request.headers());
+    if route.allowance.bytes.is_some_and(|most| request.body().size_hint().lower() > most) {
+        return Err(Cause::TooLarge.into());
+    }
 
     let facts = Facts {
         method: request.method(),
@@ -132,7 +128,7 @@ async fn pass(
     let stop =
         |cause, limit| Stop { cause, charged: Some(Charged { route: Arc::clone(route), standings, limit }) };
     let charge = match verdict.into_grants() {
-        Ok(grants) => Charge(Some(grants)),
+        Ok(grants) => Charge::of(grants),
         Err(refusal) => return Err(stop(Cause::Refused(refusal.refused), Some(refusal.limit))),
     };
 
@@ -161,244 +157,6 @@ async fn pass(
             Err(stop(cause, None))
         }
     }
-}
-
-/// Whether a future was ready at once.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Waited {
-    No,
-    Yes,
-}
-
-async fn with_wait<F: Future>(future: F) -> (F::Output, Waited) {
-    let mut future = pin!(future);
-    let mut waited = Waited::No;
-    let output = poll_fn(|cx| {
-        let polled = future.as_mut().poll(cx);
-        if polled.is_pending() {
-            waited = Waited::Yes;
-        }
-        polled
-    })
-    .await;
-    (output, waited)
-}
-
-/// The limits of a route with the keys of a call: as many as there are limits count. None when there is no limit.
-fn keyed<'a>(
-    limits: &'a [Arc<Limit>],
-    facts: &Facts<'_>,
-) -> Option<[(&'a Throttle, Key); throttle::MAX_LIMITS]> {
-    let first = &*limits.first()?.throttle;
-    Some(std::array::from_fn(|at| match limits.get(at) {
-        Some(limit) => (&*limit.throttle, limit.key(facts)),
-        None => (first, Key::ALL),
-    }))
-}
-
-/// What a call took of its limits. It is refunded unless the call was sent, whoever stopped it: a later gate, the
-/// way to the upstream, or a client that went away while it waited.
-struct Charge<'a>(Option<throttle::Grants<'a>>);
-
-impl Charge<'_> {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Charge<'_> {
-    fn drop(&mut self) {
-        if let Some(grants) = self.0.take() {
-            grants.settle(Outcome::Unsent, clock::now());
-        }
-    }
-}
-
-/// Sends a call to the endpoint that is least busy and whose breaker admits. A call that surely was not sent may go
-/// to one other, within the retry budget.
-async fn send(
-    service: &Service,
-    mut request: Request<RequestBody>,
-    mut call: Call,
-    exchange: &mut Exchange,
-) -> Result<Response<UpstreamBody>, Cause> {
-    let mut avoid: Option<Arc<Endpoint>> = None;
-    service.retry.deposit(call.now);
-    loop {
-        let endpoint = admitted(service, avoid.as_deref(), &call, exchange)?;
-        let sending = endpoint.send(request, &call);
-        let head_due = service.head_timeout.map(|timeout| call.now + timeout);
-        let sent = match [call.deadline, head_due].into_iter().flatten().min() {
-            Some(due) => {
-                tokio::time::timeout_at(clock::timer_at(due), sending).await.map_err(|_| Cause::Timeout)?
-            }
-            None => sending.await,
-        };
-        let error = match sent {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
-        };
-        if let Some(fault) = exchange.upload.as_ref().and_then(|upload| upload.fault()) {
-            return Err(at_fault(fault));
-        }
-        let now = clock::now();
-        exchange.give_probe_back(outcome_at_endpoint(error.kind), now);
-        match error.request {
-            Some(whole) if may_retry(service, error.kind, &call) => {
-                call.attempts_left -= 1;
-                call.now = now;
-                if service.retry.try_enter(&call, "").is_err() {
-                    return Err(cause_of(error.kind));
-                }
-                service.retries.fetch_add(1, Relaxed);
-                request = *whole;
-                avoid = Some(endpoint);
-            }
-            _ => return Err(cause_of(error.kind)),
-        }
-    }
-}
-
-/// Whether another attempt could do better: with another endpoint, or with another connection to the only one.
-fn may_retry(service: &Service, kind: SendErrorKind, call: &Call) -> bool {
-    let elsewhere = service.upstream.endpoints().len() > 1 || kind == SendErrorKind::Unsent(Unsent::Refused);
-    elsewhere && call.attempts_left > 0 && matches!(kind, SendErrorKind::Unsent(_))
-}
-
-/// Picks an endpoint and takes a permit of its breaker.
-fn admitted(
-    service: &Service,
-    avoid: Option<&Endpoint>,
-    call: &Call,
-    exchange: &mut Exchange,
-) -> Result<Arc<Endpoint>, Cause> {
-    let taken = RefCell::new((None, None));
-    let picked = service.upstream.pick(avoid, |endpoint| {
-        let Some(breaker) = service.breaker(endpoint) else { return true };
-        let (probe, soonest) = &mut *taken.borrow_mut();
-        match breaker.try_enter(call, "") {
-            Ok(permit) => *probe = Some(permit),
-            Err(refused) => *soonest = [*soonest, refused.retry_after].into_iter().flatten().min(),
-        }
-        probe.is_some()
-    });
-    let (probe, retry_after) = taken.into_inner();
-    let endpoint = picked.ok_or(Cause::Refused(Refused { by: By::Breaker, retry_after }))?;
-    exchange.held.probe = probe;
-    exchange.endpoint = Some(Arc::clone(endpoint));
-    Ok(Arc::clone(endpoint))
-}
-
-/// What a failed attempt says about its endpoint.
-fn outcome_at_endpoint(kind: SendErrorKind) -> Outcome {
-    match kind {
-        // Our own bound was reached, or the endpoint closed in an orderly way: no failure of the endpoint.
-        SendErrorKind::Unsent(Unsent::PoolTimeout | Unsent::PoolFull | Unsent::Refused) => Outcome::Unsent,
-        SendErrorKind::Unsent(_) | SendErrorKind::Sent(_) => Outcome::Overload { retry_after: None },
-    }
-}
-
-fn cause_of(kind: SendErrorKind) -> Cause {
-    match kind {
-        SendErrorKind::Unsent(why) => match why {
-            Unsent::PoolFull => Cause::Refused(Refused::new(By::QueueFull)),
-            Unsent::PoolTimeout => Cause::Refused(Refused::new(By::WaitTooLong)),
-            Unsent::Dns => Cause::Unreachable("the upstream's name does not resolve; the call was not sent"),
-            Unsent::Connect => {
-                Cause::Unreachable("the upstream does not accept connections; the call was not sent")
-            }
-            Unsent::ConnectTimeout => {
-                Cause::Unreachable("no connection to the upstream in time; the call was not sent")
-            }
-            Unsent::Tls => Cause::Unreachable("no TLS session with the upstream; the call was not sent"),
-            Unsent::Protocol => {
-                Cause::Unreachable("the upstream speaks another protocol; the call was not sent")
-            }
-            Unsent::Refused => Cause::Unreachable("the upstream refused the call before acting on it"),
-        },
-        SendErrorKind::Sent(how) => Cause::BadGateway(match how {
-            Sent::Closed => {
-                "the upstream closed the connection before it answered; the call may have had an effect"
-            }
-            Sent::Reset => "the upstream reset the call; it may have had an effect",
-            Sent::Protocol => "the upstream's answer is not HTTP; the call may have had an effect",
-            Sent::RequestBody => "the request body ended early; the call may have had an effect",
-        }),
-    }
-}
-
-fn at_fault(fault: Fault) -> Cause {
-    match fault {
-        Fault::TooLarge => Cause::TooLarge,
-        Fault::TooSlow => Cause::SlowClient,
-        Fault::Gone => Cause::BadRequest("the client broke off inside the request body"),
-    }
-}
-
-/// The authority that the client named: one, and only one (RFC 9112 §3.2).
-fn host(request: &Request<Incoming>) -> Result<HeaderValue, Cause> {
-    let mut named = request.headers().get_all(header::HOST).iter();
-    let host = named.next();
-    if named.next().is_some() {
-        return Err(Cause::BadRequest("the request names more than one host"));
-    }
-    match (request.uri().authority(), host) {
-        (Some(authority), _) => HeaderValue::from_str(authority.as_str())
-            .map_err(|_| Cause::BadRequest("the request's authority is no host")),
-        (None, Some(host)) if host.to_str().is_ok() => Ok(host.clone()),
-        (None, Some(_)) => Err(Cause::BadRequest("the request's host has characters that no host has")),
-        (None, None) if request.version() == Version::HTTP_10 => Ok(HeaderValue::from_static("")),
-        (None, None) => Err(Cause::BadRequest("the request names no host")),
-    }
-}
-
-/// Reduces the target to a path without dot segments, which is what routes match and upstreams get.
-fn normalise(request: &mut Request<Incoming>) -> Result<(), Cause> {
-    let uri = request.uri();
-    let path = route::normalised(uri.path()).ok_or(Cause::BadRequest("the path climbs above its root"))?;
-    let target = match (path, uri.query()) {
-        (std::borrow::Cow::Borrowed(_), _) if uri.authority().is_none() => return Ok(()),
-        (std::borrow::Cow::Borrowed(_), _) => uri.path_and_query().cloned(),
-        (std::borrow::Cow::Owned(path), None) => PathAndQuery::try_from(path).ok(),
-        (std::borrow::Cow::Owned(path), Some(query)) => {
-            PathAndQuery::try_from(format!("{path}?{query}")).ok()
-        }
-    };
-    *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    Ok(())
-}
-
-/// What the upstream is sent.
-fn outgoing(
-    request: Request<Incoming>,
-    host: &HeaderValue,
-    route: &Route,
-    told: &Told,
-    trusted: bool,
-    upgrade: Option<&HeaderValue>,
-    exchange: &mut Exchange,
-) -> Request<RequestBody> {
-    let (mut parts, body) = request.into_parts();
-    let headers = &mut parts.headers;
-    hop::strip(headers);
-    headers.remove(header::EXPECT);
-    told.tell(headers, (!host.is_empty()).then_some(host), parts.version, trusted);
-    headers.insert(trace::X_REQUEST_ID, exchange.request_id.clone());
-    if !headers.contains_key(header::HOST) && !host.is_empty() {
-        headers.insert(header::HOST, host.clone());
-    }
-    if let Some(protocol) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, protocol.clone());
-    }
-    let body = if http_body::Body::is_end_stream(&body) {
-        RequestBody::empty()
-    } else {
-        let (upload, progress) = Upload::new(body, route.allowance);
-        exchange.upload = Some(progress);
-        RequestBody::Incoming(upload)
-    };
-    Request::from_parts(parts, body)
 }
 
 impl Stack {
@@ -442,12 +200,23 @@ impl Stack {
     }
 }
 
-/// What the client is told of its standing with each limit; shadows are not told of.
-fn told<'a>(limits: &'a [Arc<Limit>], standings: &'a Standings) -> impl Iterator<Item = Standing<'a>> {
-    limits.iter().zip(standings).filter(|(limit, _)| !limit.config.shadow).map(|(limit, standing)| Standing {
-        policy: &limit.policy,
-        remaining: standing.remaining(),
-        reset_in: standing.reset_in(),
-        violated: standing.ruling() == Ruling::Refuses,
+/// Whether a future was ready at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    No,
+    Yes,
+}
+
+async fn with_wait<F: Future>(future: F) -> (F::Output, Waited) {
+    let mut future = pin!(future);
+    let mut waited = Waited::No;
+    let output = poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        if polled.is_pending() {
+            waited = Waited::Yes;
+        }
+        polled
     })
+    .await;
+    (output, waited)
 }

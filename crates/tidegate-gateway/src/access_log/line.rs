@@ -39,7 +39,7 @@ pub(super) fn text(out: &mut Vec<u8>, stamps: &mut Stamps, line: &CallRecord<'_>
     quoted(" route=", Some(line.route.as_bytes()));
     quoted(" upstream=", Some(line.upstream.as_bytes()));
     quoted(" endpoint=", line.endpoint.map(str::as_bytes));
-    quoted(" refused=", line.refused.map(|by| by.as_str().as_bytes()));
+    quoted(" reason=", line.reason.map(str::as_bytes));
     quoted(" limit=", line.limit.map(str::as_bytes));
     quoted(" id=", Some(line.request_id));
     numbers(out, line, [" grpc_status=", " request_bytes=", " duration=", " head=", " trace="], b"");
@@ -72,7 +72,7 @@ pub(super) fn json(out: &mut Vec<u8>, stamps: &mut Stamps, line: &CallRecord<'_>
     quoted(",\"route\":\"", Some(line.route.as_bytes()));
     quoted(",\"upstream\":\"", Some(line.upstream.as_bytes()));
     quoted(",\"endpoint\":\"", line.endpoint.map(str::as_bytes));
-    quoted(",\"refused\":\"", line.refused.map(|by| by.as_str().as_bytes()));
+    quoted(",\"reason\":\"", line.reason.map(str::as_bytes));
     quoted(",\"limit\":\"", line.limit.map(str::as_bytes));
     quoted(",\"request_id\":\"", Some(line.request_id));
     out.extend_from_slice(b",\"response_bytes\":");

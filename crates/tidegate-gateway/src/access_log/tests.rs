@@ -1,7 +1,5 @@
 use std::sync::mpsc;
 
-use tidegate_core::By;
-
 use super::*;
 use crate::{record::Finished, trace::Tracer};
 
@@ -20,7 +18,7 @@ fn refused<'a>() -> CallRecord<'a> {
     CallRecord {
         finished: Finished { status: 429, grpc_status: Some(8), head_duration: None, ..line().finished },
         endpoint: None,
-        refused: Some(By::Quota),
+        reason: Some("quota"),
         limit: Some("per-client"),
         trace: Tracer::off().begin(&mut headers),
         ..line()

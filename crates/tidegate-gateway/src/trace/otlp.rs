@@ -244,7 +244,7 @@ fn attributes(method: &str, record: &CallRecord<'_>) -> Vec<KeyValue> {
     optional("server.address", record.host.map(text));
     optional("user_agent.original", record.user_agent.map(text));
     optional("tidegate.endpoint", record.endpoint.map(str::to_owned));
-    optional("tidegate.refused_by", record.refused.map(|by| by.as_str().to_owned()));
+    optional("tidegate.reason", record.reason.map(str::to_owned));
     optional("tidegate.limit", record.limit.map(str::to_owned));
     optional("error.type", (finished.status >= 500).then(|| finished.status.to_string()));
     if let Some(code) = finished.grpc_status {

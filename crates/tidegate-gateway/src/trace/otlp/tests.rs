@@ -9,7 +9,6 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value,
     trace::v1::Span,
 };
-use tidegate_core::By;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status as GrpcStatus};
@@ -113,7 +112,7 @@ async fn a_refused_call_says_who_refused_and_a_failed_one_is_an_error() {
     let (tracer, mut received) = collector().await;
     let refused = CallRecord {
         trace: tracer.begin(&mut HeaderMap::new()),
-        refused: Some(By::Breaker),
+        reason: Some("breaker"),
         method: "BREW",
         finished: Finished { status: 503, grpc_status: Some(14), ..example().finished },
         ..example()
@@ -123,7 +122,7 @@ async fn a_refused_call_says_who_refused_and_a_failed_one_is_an_error() {
     let request = received.recv().await.unwrap();
     let span = &request.resource_spans[0].scope_spans[0].spans[0];
     assert_eq!(span.name, "HTTP orders");
-    assert_eq!(attribute(span, "tidegate.refused_by"), "breaker");
+    assert_eq!(attribute(span, "tidegate.reason"), "breaker");
     assert_eq!(attribute(span, "http.request.method_original"), "BREW");
     assert_eq!(attribute(span, "rpc.grpc.status_code"), "14");
     assert_eq!(attribute(span, "error.type"), "503");
