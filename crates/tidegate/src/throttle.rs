@@ -260,7 +260,7 @@ impl Throttle {
     }
 
     /// Takes without waiting.
-    #[inline]
+    #[inline(always)]
     fn receipt(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
         self.take(call, key, call.now).map_err(|retry_at| {
             let retry_after = retry_at.map(|at| at.since(call.now));
@@ -269,7 +269,7 @@ impl Throttle {
     }
 
     /// Takes what a call needs to go no later than `by`, or says when it could, if ever.
-    #[inline]
+    #[inline(always)]
     fn take(&self, call: &Call, key: &Key, by: Instant) -> Result<Receipt, Option<Instant>> {
         shards!(&self.tables, shards => {
             let mut shard = shards[shard_of(*key, shards.len())].lock();

@@ -161,7 +161,8 @@ impl Counter for Sliding {
         }
         let grain = quota.grain;
         // Nobody overtakes a reservation, but for those in the same tick, which count as one.
-        let turn = if grain.ticks(now.as_nanos()) >= self.head {
+        let tick = grain.ticks(now.as_nanos());
+        let turn = if tick >= self.head {
             now.as_nanos()
         } else {
             (self.head - 1).saturating_mul(grain.tick).saturating_add(1)
@@ -171,7 +172,7 @@ impl Counter for Sliding {
             return Decision::Deny { retry_at: at };
         }
         if cost > 0 {
-            self.add(grain, cost, grain.ticks(at.as_nanos()));
+            self.add(grain, cost, if at == now { tick } else { grain.ticks(at.as_nanos()) });
         }
         Decision::Admit(Grant { at, cost, stamp: 0 })
     }

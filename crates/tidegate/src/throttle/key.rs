@@ -65,15 +65,12 @@ impl KeyHasher {
     /// Adds a part.
     #[inline]
     pub fn part(&mut self, part: &[u8]) -> &mut Self {
-        let words = part.chunks_exact(8);
-        let mut last = [0; 8];
-        last[..words.remainder().len()].copy_from_slice(words.remainder());
-        let rest = !words.remainder().is_empty();
+        let (words, rest) = part.as_chunks::<8>();
         for word in words {
-            self.0.word(u64::from_le_bytes(word.try_into().expect("a chunk of eight bytes")));
+            self.0.word(u64::from_le_bytes(*word));
         }
-        if rest {
-            self.0.word(u64::from_le_bytes(last));
+        if !rest.is_empty() {
+            self.0.word(padded(rest));
         }
         // The length last: read backwards, no two lists of parts give the same words.
         self.0.word(part.len() as u64);
@@ -91,6 +88,18 @@ impl KeyHasher {
     pub fn finish(&self) -> Key {
         let [place, check] = self.0.clone().finish();
         Key { place, check }
+    }
+}
+
+/// One to seven bytes as a word, without a call to copy them.
+#[inline]
+fn padded(rest: &[u8]) -> u64 {
+    let last = rest.len() - 1;
+    match (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
+        (Some(first), Some(second)) => {
+            u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*second)) << (8 * (last - 3))
+        }
+        _ => [0, last / 2, last].into_iter().fold(0, |word, at| word | u64::from(rest[at]) << (8 * at)),
     }
 }
 
@@ -164,6 +173,16 @@ mod tests {
         eight.word(8 << 56);
         let folded = [empty, eight].map(|sip| sip.finish().into_iter().fold(0, |all, half| all ^ half));
         assert_eq!(folded, [0x726f_db47_dd0e_0e31, 0x93f5_f579_9a93_2462]);
+    }
+
+    #[test]
+    fn a_rest_is_padded_with_zeros() {
+        let bytes = [0xf1, 2, 0xf3, 4, 0xf5, 6, 0xf7];
+        for length in 1..=7 {
+            let mut word = [0; 8];
+            word[..length].copy_from_slice(&bytes[..length]);
+            assert_eq!(padded(&bytes[..length]), u64::from_le_bytes(word));
+        }
     }
 
     #[test]
