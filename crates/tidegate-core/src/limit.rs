@@ -2,6 +2,7 @@
 
 mod adaptive;
 mod aimd;
+mod baseline;
 mod fixed;
 mod gradient;
 mod vegas;

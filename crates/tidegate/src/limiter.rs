@@ -7,6 +7,7 @@ mod nested;
 mod permit;
 mod permits;
 mod stats;
+mod tuner;
 mod waiters;
 
 use std::{
@@ -18,10 +19,10 @@ use std::{
 use tidegate_core::gate::MOST;
 pub use tidegate_core::{
     gate::Order,
-    limit::{Fixed, InvalidLimit},
+    limit::{Adaptive, Aimd, Bounds, Fixed, Gradient, InvalidLimit, Vegas},
 };
 
-use self::{builder::Settings, nested::Inside, permit::Ages, permits::Permits, stats::Stats};
+use self::{builder::Settings, nested::Inside, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner};
 pub use self::{
     builder::{Builder, InvalidLimiter},
     histogram::{BUCKETS, Histogram},
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     settings: Settings,
     stats: Stats,
     ages: Option<Ages>,
+    tuner: Option<Tuner>,
 }
 
 impl Limiter {
@@ -139,7 +141,7 @@ impl Limiter {
     }
 
     /// Changes the limit. A larger one lets waiters in at once; a smaller one is reached as permits come back,
-    /// and those who wait keep their places.
+    /// and those who wait keep their places. An adaptive limit goes on from there by its own law.
     pub fn resize(&self, limit: Fixed) {
         self.shared.permits.resize(limit.count());
     }
@@ -172,12 +174,10 @@ impl Limiter {
         if self.shared.settings.nested == Nested::CountOnce && self.is_inside() {
             return Ok(Permit::counted_already());
         }
-        if !self.shared.permits.try_enter() {
-            return Err(Turned::Busy);
-        }
+        let Some(load) = self.shared.permits.try_enter() else { return Err(Turned::Busy) };
         let entered = match call {
             Some(call) => Some(call.now),
-            None if self.shared.settings.is_timed() => Some(clock::now()),
+            None if self.shared.wants_times(load) => Some(clock::now()),
             None => None,
         };
         Ok(Permit::new(&self.shared, entered))

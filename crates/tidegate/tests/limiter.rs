@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use tidegate::{
     By, Call, Gate, Outcome, Permit as _,
     clock::now,
-    limiter::{Fixed, Limiter, Nested, Order},
+    limiter::{Adaptive, Bounds, Fixed, Gradient, Limiter, Nested, Order},
 };
 use tokio::time::{advance, sleep};
 
@@ -388,4 +388,53 @@ async fn gates_in_a_tuple_are_taken_and_given_back_together() {
     assert_eq!((outer.in_flight(), inner.in_flight()), (1, 1), "the outer permit went back unsent");
     permit.settle(Outcome::Success, now());
     assert_eq!((outer.in_flight(), inner.in_flight()), (0, 0));
+}
+
+fn adaptive(floor: u32, ceiling: u32) -> Limiter {
+    let law = Gradient::new(Bounds::new(floor, ceiling).expect("valid bounds"));
+    Limiter::builder().adaptive(Adaptive::new(law)).queue(0).build().expect("valid settings")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_limit_grows_while_calls_are_fast_and_falls_while_they_hang() {
+    let limiter = adaptive(2, 40);
+    assert_eq!(limiter.limit(), Some(2));
+    for _ in 0..200 {
+        let calls: Vec<_> = std::iter::from_fn(|| limiter.try_acquire(&call()).ok()).collect();
+        advance(MS * 20).await;
+        for permit in calls {
+            permit.settle(Outcome::Success, now());
+        }
+    }
+    let grown = limiter.limit().unwrap();
+    assert!(grown > 20, "{grown}");
+    // Impatient callers say nothing: the calls were as fast as ever.
+    for _ in 0..200 {
+        let calls: Vec<_> = std::iter::from_fn(|| limiter.try_acquire(&call()).ok()).collect();
+        advance(MS * 20).await;
+        drop(calls);
+    }
+    assert_eq!(limiter.limit(), Some(grown));
+    for _ in 0..200 {
+        let calls: Vec<_> = std::iter::from_fn(|| limiter.try_acquire(&call()).ok()).collect();
+        advance(MS * 1000).await;
+        drop(calls);
+    }
+    assert_eq!(limiter.limit(), Some(2), "200 rounds hung until their callers gave up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_grows_by_itself_lets_waiters_in() {
+    let law = Gradient::new(Bounds::new(1, 9).unwrap());
+    let limiter = Limiter::builder().adaptive(Adaptive::new(law)).max_wait(MS * 99_999).build().unwrap();
+    let peak = &AtomicU32::new(0);
+    join_all((0..500).map(|_| async {
+        let permit = limiter.acquire(&call()).await.unwrap();
+        peak.fetch_max(limiter.in_flight(), Ordering::SeqCst);
+        sleep(MS * 10).await;
+        permit.settle(Outcome::Success, now());
+    }))
+    .await;
+    assert!((6..=9).contains(&peak.load(Ordering::SeqCst)), "{peak:?}");
+    assert_eq!(limiter.in_flight(), 0);
 }

@@ -46,7 +46,7 @@ impl Law for Aimd {
     fn update(&mut self, window: &Window) -> u32 {
         let slow = self.latency.is_some_and(|latency| window.latency > latency);
         if slow || window.overloaded > 0 {
-            self.careful_from = self.limit * BACK_OFF;
+            self.careful_from = (self.limit * BACK_OFF).max(self.careful_from * BACK_OFF);
             // What is all overload is cut in half: a hung upstream is left within a few windows.
             let keep = if window.overload() > 0.5 { 0.5 } else { BACK_OFF };
             self.limit = self.bounds.clamp(self.limit * keep);

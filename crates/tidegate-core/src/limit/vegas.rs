@@ -1,23 +1,26 @@
 //! Estimates the queue at the upstream from latency, and keeps it short (TCP Vegas; Netflix `concurrency-limits`).
 
-use super::{Bounds, Law, Window};
+use super::{
+    Bounds, Law, Window,
+    baseline::{Baseline, Reading},
+    gradient::TOLERATED_OVERLOAD,
+};
 
-/// Takes `limit × (1 − base / latency)` for the calls that queue upstream; grows while they are few, shrinks when many.
-///
-/// The base is the least latency seen; it is forgotten now and then, and learnt again from a window at half the limit.
+/// Takes `limit × (1 − base / latency)` for the calls that queue upstream; grows while they are few, shrinks when they
+/// are many. The base is the latency without load, measured anew from time to time.
 #[derive(Clone, Copy, Debug)]
 pub struct Vegas {
     bounds: Bounds,
     limit: f64,
-    base: Option<f64>,
+    baseline: Baseline,
     careful_from: f64,
-    windows_left: u32,
 }
 
-const PROBE_EVERY: u32 = 60;
-/// Windows at half the limit: one in which the queue drains, one that measures.
-const PROBE: u32 = 2;
-const TOLERATED_OVERLOAD: f64 = 0.02;
+/// The queue that is wished for, and the one that is too long, as shares of the limit.
+const SHORT: f64 = 0.2;
+const LONG: f64 = 0.4;
+/// A queue of this share is cut in half at once, and judged by what that changes.
+const SEVERE: f64 = 0.7;
 
 impl Vegas {
     /// Begins at the floor of `bounds`.
@@ -25,61 +28,49 @@ impl Vegas {
         Self {
             bounds,
             limit: f64::from(bounds.floor()),
-            base: None,
+            baseline: Baseline::new(),
             careful_from: f64::from(bounds.ceiling()),
-            windows_left: PROBE_EVERY,
         }
     }
 
-    fn steer(&mut self, window: &Window) {
-        if window.overload() > TOLERATED_OVERLOAD {
-            self.careful_from = self.limit;
-            self.limit = self.bounds.clamp(self.limit * (1.0 - window.overload()).clamp(0.5, 0.9));
-            return;
-        }
-        let latency = window.latency.as_secs_f64();
-        if window.served == 0 || latency <= 0.0 || f64::from(window.in_flight) * 2.0 < self.limit {
-            return;
-        }
-        let base = self.base.map_or(latency, |base| base.min(latency));
-        self.base = Some(base);
+    fn steer(&mut self, base: f64, latency: f64, window: &Window) {
         let queued = self.limit * (1.0 - base / latency);
-        // The queue that is wished for, and the one that is too long: a fifth and two fifths of the limit, never less
-        // than what one more call changes.
-        let (short, long) = ((self.limit * 0.2).max(1.0), (self.limit * 0.4).max(2.0));
-        if queued < short {
-            let step = if self.limit < self.careful_from { self.limit * 0.25 } else { self.limit.log2() };
-            self.limit = self.bounds.clamp(self.limit + step.max(1.0));
-        } else if queued > long {
+        // Never less than what one more call changes.
+        let (short, long) = ((self.limit * SHORT).max(1.0), (self.limit * LONG).max(2.0));
+        if queued > long {
+            if queued > self.limit * SEVERE {
+                self.baseline.cut(self.limit, latency);
+                self.limit /= 2.0;
+            } else {
+                self.limit -= (queued - long).max(1.0);
+            }
             self.careful_from = self.limit;
-            self.limit = self.bounds.clamp(self.limit - (queued - long).max(1.0));
+        } else if queued < short && f64::from(window.in_flight) * 2.0 >= self.limit {
+            let step = if self.limit < self.careful_from { self.limit * 0.25 } else { self.limit.log2() };
+            // A limit's worth of calls is evidence for a whole step, fewer for less.
+            self.limit += step.max(1.0) * (f64::from(window.served) / self.limit).min(1.0);
         }
     }
 }
 
 impl Law for Vegas {
     fn limit(&self) -> u32 {
-        if self.windows_left < PROBE {
-            return self.bounds.clamp((self.limit / 2.0).floor()) as u32;
-        }
-        self.limit as u32
+        self.bounds.clamp(self.baseline.apply(self.limit)) as u32
     }
 
     fn update(&mut self, window: &Window) -> u32 {
-        match self.windows_left {
-            0 => {
-                if window.served > 0 {
-                    self.base = Some(window.latency.as_secs_f64());
-                }
-                self.windows_left = PROBE_EVERY;
-            }
-            left => {
-                if left >= PROBE {
-                    self.steer(window);
-                }
-                self.windows_left = left - 1;
+        if window.overload() > TOLERATED_OVERLOAD {
+            // One hang is many windows of overload: where it went wrong is forgotten slowly.
+            self.careful_from = self.limit.max(self.careful_from * 0.9);
+            self.limit *= (1.0 - window.overload()).clamp(0.5, 0.9);
+        } else if window.served > 0 {
+            match self.baseline.read(window) {
+                Reading::Hold => {}
+                Reading::Compare { base, latency } => self.steer(base, latency, window),
+                Reading::Restore { limit } => self.limit = limit,
             }
         }
+        self.limit = self.bounds.clamp(self.limit);
         self.limit()
     }
 }

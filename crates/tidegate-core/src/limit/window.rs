@@ -36,7 +36,8 @@ impl Window {
     }
 }
 
-/// Gathers samples into windows of at least 100 ms and at least 16 samples, or of a second with any.
+/// Gathers samples into windows of at least 100 ms and 16 samples (fewer where few calls are in flight), or of a second
+/// with any.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Windows {
     began: Option<Instant>,
@@ -51,6 +52,7 @@ pub struct Windows {
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(1);
 const ENOUGH: u32 = 16;
+const FEW: u32 = 4;
 /// A call abandoned after this many times the usual latency hung; before, its caller was impatient.
 const HUNG: u32 = 3;
 /// What a call usually takes, as long as nothing is known: an upstream that hangs from the start is noticed too.
@@ -73,7 +75,12 @@ impl Windows {
         self.in_flight = self.in_flight.max(sample.in_flight);
         let age = now.since(*self.began.get_or_insert(now));
         let samples = self.served + self.overloaded;
-        (age >= LONGEST || age >= SHORTEST && samples >= ENOUGH).then(|| self.complete())
+        (age >= LONGEST || age >= SHORTEST && samples >= self.enough()).then(|| self.complete())
+    }
+
+    /// Few calls at a time are many windows away from many calls: then fewer samples will do.
+    fn enough(&self) -> u32 {
+        self.in_flight.saturating_mul(2).clamp(FEW, ENOUGH)
     }
 
     fn complete(&mut self) -> Window {
@@ -104,15 +111,19 @@ mod tests {
     #[test]
     fn a_window_needs_time_and_samples() {
         let mut windows = Windows::default();
-        for n in 0..15 {
-            assert_eq!(windows.record(&sample(Outcome::Success, n), at(n * 20)), None);
+        for n in 0..5 {
+            assert_eq!(windows.record(&sample(Outcome::Success, n), at(n * 100)), None, "too few");
         }
         let overload = Outcome::Overload { retry_after: None };
-        let window = windows.record(&sample(overload, 9), at(300)).unwrap();
-        assert_eq!((window.served, window.overloaded, window.in_flight), (15, 1, 3));
-        assert_eq!((window.latency, window.overload()), (Duration::from_millis(7), 1.0 / 16.0));
-        assert_eq!(windows.record(&sample(Outcome::Success, 1), at(400)), None);
-        assert!(windows.record(&sample(Outcome::Success, 1), at(1400)).is_some(), "a second is enough");
+        let window = windows.record(&sample(overload, 9), at(600)).unwrap();
+        assert_eq!((window.served, window.overloaded, window.in_flight), (5, 1, 3));
+        assert_eq!((window.latency, window.overload()), (Duration::from_millis(2), 1.0 / 6.0));
+        for _ in 0..50 {
+            assert_eq!(windows.record(&sample(Outcome::Success, 1), at(700)), None, "too short");
+        }
+        assert!(windows.record(&sample(Outcome::Success, 1), at(800)).is_some());
+        assert_eq!(windows.record(&sample(Outcome::Success, 1), at(900)), None);
+        assert!(windows.record(&sample(Outcome::Success, 1), at(1900)).is_some(), "a second is enough");
     }
 
     #[test]

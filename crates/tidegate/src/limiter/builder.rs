@@ -4,21 +4,27 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tidegate_core::{
     gate::{MOST, Order},
-    limit::{Fixed, InvalidLimit},
+    limit::{Adaptive, Fixed, InvalidLimit},
 };
 
-use super::{Limiter, Nested, Shared, permit::Ages, permits::Permits, stats::Stats};
+use super::{Limiter, Nested, Shared, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner};
 
 /// The settings of a limiter, checked when it is [built](Builder::build).
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
-    limit: Option<Result<Fixed, InvalidLimit>>,
+    limit: Option<Limit>,
     queue: u32,
     settings: Settings,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
+enum Limit {
+    Fixed(Result<Fixed, InvalidLimit>),
+    Adaptive(Adaptive),
+}
+
+#[derive(Debug)]
 pub(super) struct Settings {
     pub(super) max_wait: Duration,
     pub(super) order: Order,
@@ -28,8 +34,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Whether anybody needs to know when a call ended.
-    pub(super) const fn is_timed(&self) -> bool {
+    /// Whether somebody needs to know when each call began.
+    pub(super) const fn times_all(&self) -> bool {
         self.measure_hold || self.held_long.is_some()
     }
 }
@@ -53,13 +59,28 @@ impl Default for Builder {
 impl Builder {
     /// Most calls in flight, 1 to 1 048 575. Must be given, unless [`off`](Self::off) is.
     pub fn limit(mut self, limit: i64) -> Self {
-        self.limit = Some(Fixed::new(limit));
+        self.limit = Some(Limit::Fixed(Fixed::new(limit)));
+        self
+    }
+
+    /// A limit that follows the upstream by a law, such as [`Gradient`](super::Gradient), within the law's bounds.
+    ///
+    /// ```
+    /// # use tidegate::limiter::{Adaptive, Bounds, Gradient, InvalidLimiter, Limiter};
+    /// # fn main() -> Result<(), InvalidLimiter> {
+    /// let law = Gradient::new(Bounds::new(10, 500)?);
+    /// let limiter = Limiter::builder().adaptive(Adaptive::new(law)).build()?;
+    /// assert_eq!(limiter.limit(), Some(10));
+    /// # Ok(()) }
+    /// ```
+    pub fn adaptive(mut self, adaptive: Adaptive) -> Self {
+        self.limit = Some(Limit::Adaptive(adaptive));
         self
     }
 
     /// No limit: calls are counted, and none waits.
     pub fn off(mut self) -> Self {
-        self.limit = Some(Ok(Fixed::Off));
+        self.limit = Some(Limit::Fixed(Ok(Fixed::Off)));
         self
     }
 
@@ -105,14 +126,18 @@ impl Builder {
     /// # Errors
     /// [`InvalidLimiter`], with the value and the remedy.
     pub fn build(self) -> Result<Limiter, InvalidLimiter> {
-        let limit = self.limit.ok_or(InvalidLimiter::NoLimit)?.map_err(InvalidLimiter::Limit)?;
+        let (limit, tuner) = match self.limit.ok_or(InvalidLimiter::NoLimit)? {
+            Limit::Fixed(limit) => (limit?.count(), None),
+            Limit::Adaptive(adaptive) => (adaptive.limit(), Some(Tuner::new(adaptive))),
+        };
         if self.queue > MOST {
             return Err(InvalidLimiter::Queue(self.queue));
         }
         let shared = Shared {
-            permits: Permits::new(limit.count(), self.queue, self.settings.order),
+            permits: Permits::new(limit, self.queue, self.settings.order),
             stats: Stats::new(self.settings.measure_hold),
             ages: self.settings.held_long.map(|_| Ages::default()),
+            tuner,
             settings: self.settings,
         };
         Ok(Limiter { shared: Arc::new(shared) })
@@ -143,3 +168,9 @@ impl fmt::Display for InvalidLimiter {
 }
 
 impl std::error::Error for InvalidLimiter {}
+
+impl From<InvalidLimit> for InvalidLimiter {
+    fn from(invalid: InvalidLimit) -> Self {
+        Self::Limit(invalid)
+    }
+}

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::Shared;
 use parking_lot::Mutex;
+use tidegate_core::{gate::Load, limit::Sample};
 
 use crate::{Instant, Outcome, clock};
 
@@ -33,14 +34,19 @@ impl Permit {
 
     fn give_back(&mut self, outcome: Outcome, now: Option<Instant>) {
         let Some(shared) = self.shared.take() else { return };
-        if shared.settings.is_timed() {
-            let now = now.unwrap_or_else(clock::now);
-            shared.ended(outcome, self.entered, now);
-            if let Some((ages, age)) = shared.ages.as_ref().zip(self.age) {
-                ages.end(age);
-            }
+        if let Some((ages, age)) = shared.ages.as_ref().zip(self.age) {
+            ages.end(age);
         }
+        let limit = match self.entered {
+            Some(entered) if shared.learns_from(outcome) => {
+                shared.ended(outcome, entered, now.unwrap_or_else(clock::now))
+            }
+            _ => None,
+        };
         shared.permits.leave();
+        if let Some(limit) = limit.filter(|limit| *limit != shared.permits.limit()) {
+            shared.permits.resize(limit);
+        }
     }
 }
 
@@ -67,11 +73,23 @@ impl std::fmt::Debug for Permit {
 }
 
 impl Shared {
-    fn ended(&self, outcome: Outcome, entered: Option<Instant>, now: Instant) {
-        let Some(entered) = entered else { return };
-        if outcome != Outcome::Unsent {
-            self.stats.held(now.since(entered));
-        }
+    /// Whether a call that was admitted to `load` is timed, though it does not know when it began.
+    #[inline]
+    pub(super) fn wants_times(&self, load: Load) -> bool {
+        self.settings.times_all() || self.tuner.as_ref().is_some_and(|tuner| tuner.is_sample(load))
+    }
+
+    #[inline]
+    fn learns_from(&self, outcome: Outcome) -> bool {
+        outcome != Outcome::Unsent && (self.settings.measure_hold || self.tuner.is_some())
+    }
+
+    /// Learns from a call; the limit, if it is learnt anew.
+    fn ended(&self, outcome: Outcome, entered: Instant, now: Instant) -> Option<u32> {
+        let lasted = now.since(entered);
+        self.stats.held(lasted);
+        let in_flight = self.permits.load().in_flight();
+        self.tuner.as_ref()?.record(&Sample { outcome, lasted, in_flight }, now)
     }
 }
 

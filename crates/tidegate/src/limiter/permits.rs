@@ -86,11 +86,11 @@ impl Permits {
         (turns + late) * u64::from(HALF) + u64::from(count % HALF)
     }
 
-    /// Takes a permit if one is free and nobody waits: no lock, no allocation.
+    /// Takes a permit if one is free and nobody waits: no lock, no allocation. The load is as it is then.
     #[inline]
-    pub(crate) fn try_enter(&self) -> bool {
+    pub(crate) fn try_enter(&self) -> Option<Load> {
         let limit = self.limit();
-        self.step(|load| load.enter(limit)).is_some()
+        self.step(|load| load.enter(limit))
     }
 
     /// Gives a permit back.

@@ -81,7 +81,7 @@ impl World {
     }
 
     fn try_once(&self) {
-        if self.permits.try_enter() {
+        if self.permits.try_enter().is_some() {
             self.inside();
         }
     }
@@ -171,7 +171,7 @@ fn a_waiter_that_goes_away_loses_no_permit() {
 fn a_raised_limit_reaches_whoever_joins_meanwhile() {
     model(|| {
         let world = World::new(1, 2);
-        assert!(world.permits.try_enter());
+        assert!(world.permits.try_enter().is_some());
         // The permit above is held until the waiter is in: only the raised limit can let it in.
         run(&world, &[wait], |world| world.permits.resize(2));
         world.permits.leave();
@@ -183,7 +183,7 @@ fn a_raised_limit_reaches_whoever_joins_meanwhile() {
 fn a_limit_raised_while_a_call_leaves_loses_no_wake_up() {
     model(|| {
         let world = World::new(2, 2);
-        assert!(world.permits.try_enter() && world.permits.try_enter());
+        assert!(world.permits.try_enter().is_some() && world.permits.try_enter().is_some());
         world.permits.resize(1);
         run(&world, &[wait, |world| world.permits.leave()], |world| world.permits.resize(2));
         world.permits.leave();
@@ -195,14 +195,14 @@ fn a_limit_raised_while_a_call_leaves_loses_no_wake_up() {
 fn closing_reaches_every_waiter_and_the_drain_ends() {
     model(|| {
         let world = World::new(1, 1);
-        assert!(world.permits.try_enter());
+        assert!(world.permits.try_enter().is_some());
         let drain = |world: &World| {
             world.permits.close();
             block_on(std::future::poll_fn(|cx| world.permits.poll_drained(cx.waker())));
         };
         run(&world, &[|world| _ = world.wait(), |world| world.permits.leave()], drain);
         world.is_at_rest();
-        assert!(!world.permits.try_enter());
+        assert!(world.permits.try_enter().is_none());
     });
 }
 
