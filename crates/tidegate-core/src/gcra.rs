@@ -48,7 +48,9 @@ impl Counter for Gcra {
             return Decision::Deny { retry_at: at };
         }
         if cost > 0 {
-            self.fill(full);
+            // A reservation goes at a whole nanosecond: the part by which that is later counts from there.
+            let from_there = Span { ns: at.as_nanos(), part: 0 }.plus(quota.span(units), quota.count);
+            self.fill(from_there.map_or(full, |late| late.max(full)));
             self.stamp = self.stamp.wrapping_add(1);
         }
         Decision::Admit(Grant { at, cost, stamp: self.stamp })
@@ -183,6 +185,19 @@ mod tests {
         let before = cell;
         cell.refund(&quota, grant, at(200), at(200));
         assert_eq!(cell, before, "it has regenerated");
+    }
+
+    #[test]
+    fn whole_bursts_that_wait_keep_the_envelope_to_the_nanosecond() {
+        let quota = Quota::of("3/1ms".parse().unwrap()).build().unwrap();
+        let mut cell = Gcra::default();
+        let start = Instant::from_nanos(1_000_000_000);
+        let by = start + Duration::from_secs(1);
+        let mut turn = |cost| match cell.reserve(&quota, cost, start, by) {
+            Decision::Admit(grant) => grant.at().since(start).as_nanos(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([turn(1), turn(3), turn(1)], [0, 333_334, 666_668], "333 333.3 ns apart, and never less");
     }
 
     #[test]
