@@ -5,6 +5,7 @@
 
 mod breaker;
 mod harness;
+mod limiter;
 mod stack;
 mod throttle;
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     };
     let mut suite = Suite::new(options);
     breaker::tables(&mut suite);
+    limiter::tables(&mut suite);
     stack::tables(&mut suite);
     throttle::tables(&mut suite);
     suite.finish()

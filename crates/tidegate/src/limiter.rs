@@ -22,7 +22,8 @@ pub use tidegate_core::{
     limit::{Adaptive, Aimd, Bounds, Fixed, Gradient, InvalidLimit, Vegas},
 };
 
-use self::{builder::Settings, nested::Inside, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner};
+pub(crate) use self::nested::Inside;
+use self::{builder::Settings, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner};
 pub use self::{
     builder::{Builder, InvalidLimiter},
     histogram::{BUCKETS, Histogram},
@@ -117,7 +118,7 @@ impl Limiter {
         let permit = self.acquire(call).await?;
         let mut future = pin!(future);
         let output = poll_fn(|cx| {
-            let _inside = self.inside();
+            let _inside = Inside::of(self.id());
             future.as_mut().poll(cx)
         })
         .await;
@@ -160,9 +161,10 @@ impl Limiter {
         stats::snapshot(&self.shared)
     }
 
-    /// Marks the calling thread as being inside a call of this limiter until the mark is dropped.
-    pub(crate) fn inside(&self) -> Inside {
-        Inside::of(Arc::as_ptr(&self.shared).addr())
+    /// What tells it from other limiters.
+    #[inline]
+    pub(crate) fn id(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
     }
 
     /// The part of admission that needs no waiting. Without a call there is no deadline and no start time.
@@ -189,7 +191,7 @@ impl Limiter {
     }
 
     fn is_inside(&self) -> bool {
-        nested::is_inside(Arc::as_ptr(&self.shared).addr())
+        nested::is_inside(self.id())
     }
 }
 

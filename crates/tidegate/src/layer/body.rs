@@ -46,7 +46,19 @@ impl<P: Permit, C: Classify> Held<P, C> {
 impl<B: Body, P: Permit, C: Classify> GuardedBody<B, P, C> {
     /// Ties `permit` to the body of `response`.
     pub fn guard(response: Response<B>, permit: P, classify: C) -> Response<Self> {
+        Self::guard_with(response, |body| body, permit, classify)
+    }
+
+    /// The same, for a body that is wrapped on the way: the head moves once.
+    #[inline]
+    pub(crate) fn guard_with<B2>(
+        response: Response<B2>,
+        wrap: impl FnOnce(B2) -> B,
+        permit: P,
+        classify: C,
+    ) -> Response<Self> {
         let (head, body) = response.into_parts();
+        let body = wrap(body);
         let judged = classify.head(head.status, &head.headers);
         let held = Held { permit, classify, judged };
         let held = if body.is_end_stream() {
@@ -80,6 +92,7 @@ impl<B: Body, P: Permit, C: Classify> Body for GuardedBody<B, P, C> {
     type Data = B::Data;
     type Error = B::Error;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -183,6 +183,7 @@ impl<B: Body> Body for IdleBody<B> {
     type Data = B::Data;
     type Error = StreamError<B::Error>;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -170,6 +170,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::Inner)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let settings = &self.settings;
         let call = request.extensions().get::<Call>();

@@ -1,6 +1,6 @@
 //! Tells a call that is already inside a limiter, so that it does not wait for itself.
 
-use std::{cell::RefCell, marker::PhantomData};
+use std::{cell::Cell, marker::PhantomData};
 
 /// What a call gets that asks for a second permit of a limiter it is inside of.
 ///
@@ -15,8 +15,16 @@ pub enum Nested {
     CountOnce,
 }
 
+/// How deep limiters are told apart inside each other; deeper calls wait as if they were not nested.
+const DEPTH: usize = 16;
+
+struct Nest {
+    depth: Cell<usize>,
+    limiters: [Cell<usize>; DEPTH],
+}
+
 thread_local! {
-    static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    static NEST: Nest = const { Nest { depth: Cell::new(0), limiters: [const { Cell::new(0) }; DEPTH] } };
 }
 
 /// While it lives, the thread is inside a call of a limiter.
@@ -25,18 +33,26 @@ pub(crate) struct Inside {
 }
 
 impl Inside {
+    #[inline]
     pub(crate) fn of(limiter: usize) -> Self {
-        INSIDE.with_borrow_mut(|inside| inside.push(limiter));
+        NEST.with(|nest| {
+            let depth = nest.depth.get();
+            if let Some(place) = nest.limiters.get(depth) {
+                place.set(limiter);
+            }
+            nest.depth.set(depth + 1);
+        });
         Self { not_send: PhantomData }
     }
 }
 
 impl Drop for Inside {
+    #[inline]
     fn drop(&mut self) {
-        INSIDE.with_borrow_mut(Vec::pop);
+        NEST.with(|nest| nest.depth.set(nest.depth.get() - 1));
     }
 }
 
 pub(crate) fn is_inside(limiter: usize) -> bool {
-    INSIDE.with_borrow(|inside| inside.contains(&limiter))
+    NEST.with(|nest| nest.limiters.iter().take(nest.depth.get()).any(|place| place.get() == limiter))
 }

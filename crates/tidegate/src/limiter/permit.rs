@@ -12,36 +12,51 @@ use crate::{Instant, Outcome, clock};
 #[must_use = "a permit that is dropped at once limits nothing"]
 pub struct Permit {
     shared: Option<Arc<Shared>>,
-    entered: Option<Instant>,
-    age: Option<usize>,
+    /// When it was taken; the epoch if nobody wishes to know.
+    entered: Instant,
+    /// Its place among the ages, one more than the index; 0 if they are not kept.
+    age: u32,
 }
 
 impl Permit {
+    #[inline]
     pub(super) fn new(shared: &Arc<Shared>, entered: Option<Instant>) -> Self {
-        let age = shared.ages.as_ref().zip(entered).map(|(ages, entered)| ages.begin(entered));
-        Self { shared: Some(Arc::clone(shared)), entered, age }
+        let age = match &shared.ages {
+            Some(ages) => entered.map_or(0, |entered| ages.begin(entered)),
+            None => 0,
+        };
+        Self { shared: Some(Arc::clone(shared)), entered: entered.unwrap_or_default(), age }
     }
 
     /// The permit of a nested call that its outer call counts for.
     pub(super) const fn counted_already() -> Self {
-        Self { shared: None, entered: None, age: None }
+        Self { shared: None, entered: Instant::EPOCH, age: 0 }
     }
 
     /// Gives the permit back, reading the clock only if the limiter wishes to know the time.
+    #[inline]
     pub fn finish(mut self, outcome: Outcome) {
         self.give_back(outcome, None);
     }
 
+    #[inline]
     fn give_back(&mut self, outcome: Outcome, now: Option<Instant>) {
         let Some(shared) = self.shared.take() else { return };
-        if let Some((ages, age)) = shared.ages.as_ref().zip(self.age) {
+        if shared.settings.times_all() || shared.tuner.is_some() {
+            self.give_back_learning(&shared, outcome, now);
+        } else {
+            shared.permits.leave();
+        }
+    }
+
+    fn give_back_learning(&self, shared: &Shared, outcome: Outcome, now: Option<Instant>) {
+        if let Some((ages, age)) = shared.ages.as_ref().zip(self.age.checked_sub(1)) {
             ages.end(age);
         }
-        let limit = match self.entered {
-            Some(entered) if shared.learns_from(outcome) => {
-                shared.ended(outcome, entered, now.unwrap_or_else(clock::now))
-            }
-            _ => None,
+        let limit = if self.entered > Instant::EPOCH && shared.learns_from(outcome) {
+            shared.ended(outcome, self.entered, now.unwrap_or_else(clock::now))
+        } else {
+            None
         };
         shared.permits.leave();
         if let Some(limit) = limit.filter(|limit| *limit != shared.permits.limit()) {
@@ -51,16 +66,19 @@ impl Permit {
 }
 
 impl crate::Permit for Permit {
+    #[inline]
     fn settle(mut self, outcome: Outcome, now: Instant) {
         self.give_back(outcome, Some(now));
     }
 
+    #[inline]
     fn settle_now(self, outcome: Outcome) {
         self.finish(outcome);
     }
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
         self.give_back(Outcome::Abandoned, None);
     }
@@ -95,26 +113,27 @@ impl Shared {
 
 /// When each permit now held was taken: kept only where permits held for long are watched for.
 #[derive(Default)]
-pub(super) struct Ages(Mutex<(Vec<Option<Instant>>, Vec<usize>)>);
+pub(super) struct Ages(Mutex<(Vec<Option<Instant>>, Vec<u32>)>);
 
 impl Ages {
-    fn begin(&self, entered: Instant) -> usize {
+    /// The place of a permit, counted from 1.
+    fn begin(&self, entered: Instant) -> u32 {
         let (ages, free) = &mut *self.0.lock();
         match free.pop() {
             Some(at) => {
-                ages[at] = Some(entered);
-                at
+                ages[at as usize] = Some(entered);
+                at + 1
             }
             None => {
                 ages.push(Some(entered));
-                ages.len() - 1
+                ages.len() as u32
             }
         }
     }
 
-    fn end(&self, at: usize) {
+    fn end(&self, at: u32) {
         let (ages, free) = &mut *self.0.lock();
-        ages[at] = None;
+        ages[at as usize] = None;
         free.push(at);
     }
 

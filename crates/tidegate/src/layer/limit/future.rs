@@ -21,7 +21,7 @@ use crate::{
         GuardedBody, IdleBody,
         idle::{Stream, Watch},
     },
-    limiter::{Limiter, Permit},
+    limiter::{Inside, Permit},
 };
 
 type Admission = Pin<Box<dyn Future<Output = Result<Permit, Refused>> + Send>>;
@@ -57,7 +57,7 @@ struct Waiting<S, B, C, D> {
 
 struct OnHead<C> {
     held: Held,
-    limiter: Limiter,
+    limiter: usize,
     hold: Hold,
     watch: Option<Arc<Watch>>,
     classify: C,
@@ -120,14 +120,15 @@ where
     let hold = request.extensions().get::<Hold>().copied().unwrap_or(settings.hold);
     let watch = settings.idle_stream.map(Watch::new);
     let (request, held) = settings.directions.hold(request, permit, Watching(watch.clone()));
-    let limiter = settings.limiter.clone();
+    let limiter = settings.limiter.id();
     let on_head = OnHead { held, limiter, hold, watch, classify: settings.classify.clone() };
-    let _inside = on_head.limiter.inside();
+    let _inside = Inside::of(limiter);
     let future = service.call(request);
     (future, on_head)
 }
 
 impl<C: Classify> OnHead<C> {
+    #[inline]
     fn head<R: Body + Send + 'static>(self, response: Response<R>) -> Response<LimitedBody<R, C>> {
         let Self { held, hold, watch, classify, .. } = self;
         if hold == Hold::Headers {
@@ -140,7 +141,7 @@ impl<C: Classify> OnHead<C> {
             return GuardedBody::free(response.map(IdleBody::free));
         }
         match watch {
-            None => GuardedBody::guard(response.map(IdleBody::free), held, classify),
+            None => GuardedBody::guard_with(response, IdleBody::free, held, classify),
             Some(watch) => {
                 watch.moved();
                 let (head, body) = response.into_parts();
@@ -166,7 +167,7 @@ where
         loop {
             let next = match state.as_mut().project() {
                 Projection::Calling { future, on_head } => {
-                    let inside = on_head.as_ref().map(|on_head| on_head.limiter.inside());
+                    let inside = Inside::of(on_head.as_ref().map_or(0, |on_head| on_head.limiter));
                     let result = ready!(future.poll(cx));
                     drop(inside);
                     let on_head = on_head.take().expect("a future is not polled after its end");

@@ -42,6 +42,7 @@ impl crate::Permit for Held {
         }
     }
 
+    #[inline]
     fn settle_now(self, outcome: Outcome) {
         match self.0 {
             Kind::One(permit) => permit.finish(outcome),
