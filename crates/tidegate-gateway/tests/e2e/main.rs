@@ -13,6 +13,7 @@ mod guards;
 mod harness;
 mod http;
 mod lifecycle;
+mod memory;
 mod setup;
 mod tls;
 mod websocket;
