@@ -18,7 +18,7 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub enum RequestBody {
     /// As it comes from the client.
-    Incoming(Upload),
+    Incoming(Box<Upload>),
     /// A whole one, held in memory: the gateway's own requests.
     Whole(Full<Bytes>),
 }

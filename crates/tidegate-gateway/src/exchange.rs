@@ -11,6 +11,7 @@ use crate::{
     access_log::AccessLog,
     body::ResponseBody,
     flow::{End, Ending},
+    proxy::forwarded::Trust,
     record::{CallProtocol, CallRecord, Finished},
     refusal::{self, Cause, Dialect, Standing},
     table::Route,
@@ -28,6 +29,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 pub struct Exchange {
     pub(crate) call: Call,
     pub(crate) client: IpAddr,
+    pub(crate) trust: Trust,
     pub(crate) request_id: HeaderValue,
     pub(crate) held: Held,
     pub(crate) endpoint: Option<Arc<Endpoint>>,
@@ -84,6 +86,7 @@ impl Exchange {
         request: &mut Request<B>,
         now: Instant,
         client: IpAddr,
+        trust: Trust,
         scheme: &'static str,
         metrics: &Arc<RouteMetrics>,
         scribe: &Arc<Scribe>,
@@ -108,6 +111,7 @@ impl Exchange {
         Self {
             call: Call::at(now),
             client,
+            trust,
             request_id,
             held: Held::default(),
             endpoint: None,

@@ -10,22 +10,21 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tidegate::{clock, throttle};
+use tidegate::clock;
 use tokio_util::task::TaskTracker;
 
-use self::{
-    attempt::send,
-    charge::{Charge, Standings, keyed, told},
-    outgoing::outgoing,
-};
+use self::{attempt::send, charge::Charge, outgoing::outgoing};
 use crate::{
-    body::ResponseBody,
+    body::{RequestBody, ResponseBody},
     config::Hold,
     exchange::{Exchange, Scribe},
     flow::{End, Ending, Flow, LastWords, Patience},
     key::Facts,
     listener::{Handler, Peer},
-    proxy::{forwarded, hop, target, upgrade},
+    proxy::{
+        forwarded::{self, Trust},
+        hop, target, upgrade,
+    },
     refusal::{self, Cause},
     table::{Route, Table},
     trace,
@@ -41,62 +40,92 @@ pub(crate) struct Stack {
     pub(crate) tunnels: TaskTracker,
 }
 
-/// What an upstream answered, and what the client is told of its limits.
-struct Passed {
+/// What an upstream answered.
+struct Passed<'t> {
     response: Response<UpstreamBody>,
-    route: Arc<Route>,
-    standings: Standings,
+    route: &'t Route,
+    charge: Charge<'t>,
     upgrade: Option<OnUpgrade>,
 }
 
 /// Why there is no answer of an upstream.
-struct Stop {
+struct Stop<'t> {
     cause: Cause,
-    charged: Option<Charged>,
-}
-
-/// The route whose limits had their say before the stop.
-struct Charged {
-    route: Arc<Route>,
-    standings: Standings,
+    /// What the limits had to say before, where it came so far.
+    charge: Option<Charge<'t>>,
     /// The limit that refused.
-    limit: Option<usize>,
+    limit: Option<&'t Arc<str>>,
 }
 
-impl From<Cause> for Stop {
+impl From<Cause> for Stop<'_> {
     fn from(cause: Cause) -> Self {
-        Self { cause, charged: None }
+        Self { cause, charge: None, limit: None }
     }
 }
 
 impl Handler for Stack {
     async fn call(&self, mut request: Request<Incoming>, peer: &Arc<Peer>) -> Response<ResponseBody> {
         let table = self.table.load_full();
-        let trusted = table.trusts(peer.addr.ip());
-        let client = forwarded::client(peer.addr.ip(), request.headers(), &table.trusted);
-        let scheme = if peer.tls.is_some() { "https" } else { "http" };
-        let mut exchange =
-            Exchange::open(&mut request, clock::now(), client, scheme, &table.unrouted, &self.scribe);
-        match pass(&table, request, peer, trusted, &mut exchange).await {
+        let mut exchange = self.open(&table, &mut request, peer);
+        match pass(&table, request, peer, &mut exchange).await {
             Ok(passed) => self.deliver(passed, exchange),
-            Err(Stop { cause, charged: None }) => exchange.answer(&cause, None, []),
-            Err(Stop { cause, charged: Some(Charged { route, standings, limit }) }) => {
-                let limit = limit.map(|at| &route.limits[at].name);
-                exchange.answer(&cause, limit, told(&route.limits, &standings))
+            Err(Stop { cause, charge, limit }) => {
+                exchange.answer(&cause, limit, charge.iter().flat_map(Charge::told))
             }
         }
     }
 }
 
 /// Takes a call to its upstream and back to the response head. What it takes of the gates is in the books of
-/// `exchange`, which give it back whatever happens here.
-async fn pass(
-    table: &Table,
+/// `exchange` and in its charge, which give it back whatever happens here.
+async fn pass<'t>(
+    table: &'t Table,
+    request: Request<Incoming>,
+    peer: &Peer,
+    exchange: &mut Exchange,
+) -> Result<Passed<'t>, Stop<'t>> {
+    let Entered { request, route, mut charge, upgrade } = enter(table, request, peer, exchange)?;
+    let mut call = exchange.call;
+    if let Some(limiter) = &route.service.limiter {
+        let (slot, waited) = with_wait(limiter.acquire(&call)).await;
+        match slot {
+            Ok(slot) => exchange.held.slot = Some(slot),
+            Err(refused) => return Err(Stop { charge: Some(charge), ..Cause::Refused(refused).into() }),
+        }
+        if waited == Waited::Yes {
+            // The time in the queue is not the upstream's.
+            call.now = clock::now();
+        }
+    }
+    match send(&route.service, request, call, exchange).await {
+        Ok(response) => {
+            charge.keep();
+            Ok(Passed { response, route, charge, upgrade })
+        }
+        Err(cause) => {
+            if !cause.is_unsent() {
+                charge.keep();
+            }
+            Err(Stop { charge: Some(charge), ..cause.into() })
+        }
+    }
+}
+
+/// A call that its limits admitted.
+struct Entered<'t> {
+    request: Box<Request<RequestBody>>,
+    route: &'t Route,
+    charge: Charge<'t>,
+    upgrade: Option<OnUpgrade>,
+}
+
+/// Finds the route and charges its limits: all that needs no waiting, so that the future above stays small.
+fn enter<'t>(
+    table: &'t Table,
     mut request: Request<Incoming>,
     peer: &Peer,
-    trusted: bool,
     exchange: &mut Exchange,
-) -> Result<Passed, Stop> {
+) -> Result<Entered<'t>, Stop<'t>> {
     if request.method() == Method::CONNECT {
         return Err(Cause::Method.into());
     }
@@ -111,7 +140,6 @@ async fn pass(
     if route.allowance.bytes.is_some_and(|most| request.body().size_hint().lower() > most) {
         return Err(Cause::TooLarge.into());
     }
-
     let facts = Facts {
         method: request.method(),
         host: name,
@@ -120,49 +148,29 @@ async fn pass(
         headers: request.headers(),
         client: exchange.client,
     };
-    let keyed = keyed(&route.limits, &facts);
-    let keyed = keyed.as_ref().map_or(&[][..], |keyed| &keyed[..route.limits.len()]);
-    let verdict = throttle::enter_all(keyed, &exchange.call);
-    let mut standings = Standings::default();
-    standings[..route.limits.len()].copy_from_slice(verdict.standings());
-    let stop =
-        |cause, limit| Stop { cause, charged: Some(Charged { route: Arc::clone(route), standings, limit }) };
-    let charge = match verdict.into_grants() {
-        Ok(grants) => Charge::of(grants),
-        Err(refusal) => return Err(stop(Cause::Refused(refusal.refused), Some(refusal.limit))),
-    };
-
-    let mut call = exchange.call;
-    if let Some(limiter) = &route.service.limiter {
-        let (slot, waited) = with_wait(limiter.acquire(&call)).await;
-        exchange.held.slot = Some(slot.map_err(|refused| stop(Cause::Refused(refused), None))?);
-        if waited == Waited::Yes {
-            // The time in the queue is not the upstream's.
-            call.now = clock::now();
-        }
+    let (charge, refusal) = Charge::take(&route.limits, &facts, &exchange.call);
+    if let Some(refusal) = refusal {
+        let limit = Some(&route.limits[refusal.limit].name);
+        return Err(Stop { charge: Some(charge), limit, ..Cause::Refused(refusal.refused).into() });
     }
-
-    let upgrade = hop::upgrade(request.headers()).cloned().map(|to| (to, hyper::upgrade::on(&mut request)));
-    let request =
-        outgoing(request, &host, route, peer.told(), trusted, upgrade.as_ref().map(|(to, _)| to), exchange);
-    match send(&route.service, request, call, exchange).await {
-        Ok(response) => {
-            charge.keep();
-            Ok(Passed { response, route: Arc::clone(route), standings, upgrade: upgrade.map(|(_, on)| on) })
-        }
-        Err(cause) => {
-            if !cause.is_unsent() {
-                charge.keep();
-            }
-            Err(stop(cause, None))
-        }
-    }
+    let upgrade = hop::upgrade(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
+    let request = Box::new(outgoing(request, &host, route, peer.told(), exchange));
+    Ok(Entered { request, route, charge, upgrade })
 }
 
 impl Stack {
+    /// Opens the books of a call.
+    fn open(&self, table: &Table, request: &mut Request<Incoming>, peer: &Peer) -> Exchange {
+        let ip = peer.addr.ip();
+        let client = forwarded::client(ip, request.headers(), &table.trusted);
+        let trust = Trust::of(ip, &table.trusted);
+        let scheme = if peer.tls.is_some() { "https" } else { "http" };
+        Exchange::open(request, clock::now(), client, trust, scheme, &table.unrouted, &self.scribe)
+    }
+
     /// Sends an upstream's answer down. From here on the body keeps the books.
-    fn deliver(&self, passed: Passed, mut exchange: Exchange) -> Response<ResponseBody> {
-        let Passed { mut response, route, standings, upgrade } = passed;
+    fn deliver(&self, passed: Passed<'_>, mut exchange: Exchange) -> Response<ResponseBody> {
+        let Passed { mut response, route, charge, upgrade } = passed;
         exchange.answered(response.status(), response.headers());
         let upgrade = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
         let protocol = response.headers().get(header::UPGRADE).cloned();
@@ -170,7 +178,7 @@ impl Stack {
         let headers = response.headers_mut();
         hop::strip(headers);
         forwarded::via(headers, version);
-        refusal::rate_limit_fields(headers, told(&route.limits, &standings));
+        refusal::rate_limit_fields(headers, charge.told());
         headers.insert(trace::X_REQUEST_ID, exchange.request_id.clone());
         if route.hold == Hold::Headers {
             exchange.release_slot();

@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -15,9 +14,8 @@ use tidegate::{
 use tidegate_core::{self as core, Quota, limit::Fixed};
 
 use crate::{
-    config::{self, BreakerSetting, Config, Hold, Timeout},
+    config::{self, BreakerSetting, Cidr, Config, Hold, Timeout},
     key::{Extractor, Facts},
-    proxy::forwarded::Network,
     refusal::Policy,
     route::{Matcher, Routes},
     telemetry::{BreakerLog, NO_ROUTE, RouteMetrics, Telemetry},
@@ -32,7 +30,7 @@ pub(crate) struct Table {
     pub(crate) all: Vec<Arc<Route>>,
     pub(crate) limits: HashMap<String, Arc<Limit>>,
     pub(crate) services: HashMap<String, Arc<Service>>,
-    pub(crate) trusted: Vec<Network>,
+    pub(crate) trusted: Vec<Cidr>,
     pub(crate) unrouted: Arc<RouteMetrics>,
 }
 
@@ -172,11 +170,6 @@ impl Table {
             unrouted: telemetry.route(NO_ROUTE, NO_ROUTE),
         };
         Ok(Built { table, changes })
-    }
-
-    /// Whether a peer's word about earlier hops is believed.
-    pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
-        self.trusted.iter().any(|network| network.contains(peer))
     }
 }
 

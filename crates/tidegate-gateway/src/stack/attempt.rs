@@ -22,7 +22,7 @@ use crate::{
 /// to one other, within the retry budget.
 pub(super) async fn send(
     service: &Service,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     mut call: Call,
     exchange: &mut Exchange,
 ) -> Result<Response<UpstreamBody>, Cause> {
@@ -55,7 +55,7 @@ pub(super) async fn send(
                     return Err(cause_of(error.kind));
                 }
                 service.retries.fetch_add(1, Relaxed);
-                request = *whole;
+                request = whole;
                 avoid = Some(endpoint);
             }
             _ => return Err(cause_of(error.kind)),

@@ -3,61 +3,78 @@
 use std::sync::Arc;
 
 use tidegate::{
-    Permit as _, Throttle, clock,
-    throttle::{self, Grants, Key, Ruling},
+    Throttle, clock,
+    throttle::{self, Key, MAX_LIMITS, Receipts, Refusal, Ruling, enter_all},
 };
-use tidegate_core::Outcome;
+use tidegate_core::Call;
 
 use crate::{key::Facts, refusal::Standing, table::Limit};
 
-/// Where a call stands with each limit of its route, in their order.
-pub(super) type Standings = [throttle::Standing; throttle::MAX_LIMITS];
-
-/// The limits of a route with the keys of a call: as many as there are limits count. None when there is no limit.
-pub(super) fn keyed<'a>(
-    limits: &'a [Arc<Limit>],
-    facts: &Facts<'_>,
-) -> Option<[(&'a Throttle, Key); throttle::MAX_LIMITS]> {
-    let first = &*limits.first()?.throttle;
-    Some(std::array::from_fn(|at| match limits.get(at) {
-        Some(limit) => (&*limit.throttle, limit.key(facts)),
-        None => (first, Key::ALL),
-    }))
+/// What a call took of the limits of its route. It is refunded unless the call was sent, whoever stopped it: a later
+/// gate, the way to the upstream, or a client that went away while it waited.
+pub(super) struct Charge<'t> {
+    limits: &'t [Arc<Limit>],
+    /// None when the route has no limits. In a box, as it lives as long as the call's future, which is moved about.
+    taken: Option<Box<Taken<'t>>>,
 }
 
-/// What a call took of its limits. It is refunded unless the call was sent, whoever stopped it: a later gate, the
-/// way to the upstream, or a client that went away while it waited.
-pub(super) struct Charge<'a>(Option<Grants<'a>>);
+struct Taken<'t> {
+    /// As many as there are limits count.
+    keyed: [(&'t Throttle, Key); MAX_LIMITS],
+    standings: [throttle::Standing; MAX_LIMITS],
+    receipts: Option<Receipts>,
+}
 
-impl<'a> Charge<'a> {
-    /// Holds what was taken until it is known whether the call was sent.
-    pub(super) fn of(grants: Grants<'a>) -> Self {
-        Self(Some(grants))
+impl<'t> Charge<'t> {
+    /// Decides all limits at once: all are charged, or none, and then it says which refused.
+    pub(super) fn take(limits: &'t [Arc<Limit>], facts: &Facts<'_>, call: &Call) -> (Self, Option<Refusal>) {
+        let Some(first) = limits.first() else { return (Self { limits, taken: None }, None) };
+        let keyed = std::array::from_fn(|at| match limits.get(at) {
+            Some(limit) => (&*limit.throttle, limit.key(facts)),
+            None => (&*first.throttle, Key::ALL),
+        });
+        let mut taken = Box::new(Taken { keyed, standings: Default::default(), receipts: None });
+        let verdict = enter_all(&taken.keyed[..limits.len()], call);
+        let mut standings = [throttle::Standing::default(); MAX_LIMITS];
+        standings[..limits.len()].copy_from_slice(verdict.standings());
+        let granted = verdict.into_grants().map(|grants| grants.into_receipts());
+        taken.standings = standings;
+        let refusal = match granted {
+            Ok(receipts) => {
+                taken.receipts = Some(receipts);
+                None
+            }
+            Err(refusal) => Some(refusal),
+        };
+        (Self { limits, taken: Some(taken) }, refusal)
     }
 
     /// The call was sent: nothing goes back.
-    pub(super) fn keep(mut self) {
-        self.0 = None;
+    pub(super) fn keep(&mut self) {
+        if let Some(taken) = &mut self.taken {
+            taken.receipts = None;
+        }
+    }
+
+    /// What the client is told of its standing with each limit; shadows are not told of.
+    pub(super) fn told(&self) -> impl Iterator<Item = Standing<'t>> {
+        let standings = self.taken.iter().flat_map(|taken| &taken.standings);
+        self.limits.iter().zip(standings).filter(|(limit, _)| !limit.config.shadow).map(
+            |(limit, standing)| Standing {
+                policy: &limit.policy,
+                remaining: standing.remaining(),
+                reset_in: standing.reset_in(),
+                violated: standing.ruling() == Ruling::Refuses,
+            },
+        )
     }
 }
 
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
-        if let Some(grants) = self.0.take() {
-            grants.settle(Outcome::Unsent, clock::now());
+        let Some(taken) = &mut self.taken else { return };
+        if let Some(receipts) = taken.receipts.take() {
+            receipts.refund(&taken.keyed[..self.limits.len()], clock::now());
         }
     }
-}
-
-/// What the client is told of its standing with each limit; shadows are not told of.
-pub(super) fn told<'a>(
-    limits: &'a [Arc<Limit>],
-    standings: &'a Standings,
-) -> impl Iterator<Item = Standing<'a>> {
-    limits.iter().zip(standings).filter(|(limit, _)| !limit.config.shadow).map(|(limit, standing)| Standing {
-        policy: &limit.policy,
-        remaining: standing.remaining(),
-        reset_in: standing.reset_in(),
-        violated: standing.ruling() == Ruling::Refuses,
-    })
 }

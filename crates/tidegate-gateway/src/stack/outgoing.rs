@@ -19,29 +19,28 @@ pub(super) fn outgoing(
     host: &HeaderValue,
     route: &Route,
     told: &Told,
-    trusted: bool,
-    upgrade: Option<&HeaderValue>,
     exchange: &mut Exchange,
 ) -> Request<RequestBody> {
     let (mut parts, body) = request.into_parts();
     let headers = &mut parts.headers;
+    let upgrade = hop::upgrade(headers).cloned();
     hop::strip(headers);
     headers.remove(header::EXPECT);
-    told.tell(headers, (!host.is_empty()).then_some(host), parts.version, trusted);
+    told.tell(headers, (!host.is_empty()).then_some(host), parts.version, exchange.trust);
     headers.insert(trace::X_REQUEST_ID, exchange.request_id.clone());
     if !headers.contains_key(header::HOST) && !host.is_empty() {
         headers.insert(header::HOST, host.clone());
     }
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, protocol.clone());
+        headers.insert(header::UPGRADE, protocol);
     }
     let body = if body.is_end_stream() {
         RequestBody::empty()
     } else {
         let (upload, progress) = Upload::new(body, route.allowance);
         exchange.upload = Some(progress);
-        RequestBody::Incoming(upload)
+        RequestBody::Incoming(Box::new(upload))
     };
     Request::from_parts(parts, body)
 }

@@ -70,11 +70,12 @@ impl Endpoint {
     /// Dropping the future gives the call up: an HTTP/1 connection is closed, an HTTP/2 stream reset.
     pub async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: impl Into<Box<Request<RequestBody>>>,
         call: &Call,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let in_flight = InFlight::new(&self.link.pool);
-        let mut request = request;
+        // In a box, as it passes through many hands, and futures are moved too.
+        let mut request = request.into();
         for _ in 0..MOST_STALE {
             let wire = self.link.wire(request.headers());
             match wire {
@@ -95,7 +96,7 @@ impl Endpoint {
                             let (head, body) = Http1Body::new(answer, in_flight.pool());
                             return Ok(head.map(|()| UpstreamBody::http1(body, in_flight)));
                         }
-                        Err(http1::Failed::Stale(back)) => request = *back,
+                        Err(http1::Failed::Stale(back)) => request = back,
                         Err(http1::Failed::Told(error)) => return Err(error),
                     }
                 }
@@ -109,7 +110,7 @@ impl Endpoint {
                     let keep = if call.attempts_left > 0 { Keep::Head } else { Keep::Nothing };
                     match exchange::send(slot, request, keep).await {
                         Ok((head, body)) => return Ok(head.map(|()| UpstreamBody::http2(body, in_flight))),
-                        Err(exchange::Failed::Stale(back)) => request = *back,
+                        Err(exchange::Failed::Stale(back)) => request = back,
                         Err(exchange::Failed::Told(error)) => return Err(error),
                     }
                 }

@@ -115,8 +115,8 @@ impl SendError {
         self
     }
 
-    pub(super) fn giving_back(mut self, request: http::Request<RequestBody>) -> Self {
-        self.request = Some(Box::new(request));
+    pub(super) fn giving_back(mut self, request: Box<http::Request<RequestBody>>) -> Self {
+        self.request = Some(request);
         self
     }
 

@@ -44,12 +44,12 @@ pub(super) enum Keep {
 /// Dropping the future resets the stream.
 pub(super) async fn send(
     mut slot: StreamSlot,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     keep: Keep,
 ) -> Result<(Response<()>, Http2Body), Failed> {
     let mut sender = match slot.sender() {
         Ok(sender) => sender,
-        Err(_) => return Err(Failed::Stale(Box::new(request))),
+        Err(_) => return Err(Failed::Stale(request)),
     };
     let (mut parts, body) = request.into_parts();
     let extensions = std::mem::take(&mut parts.extensions);

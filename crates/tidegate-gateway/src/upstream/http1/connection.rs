@@ -167,34 +167,30 @@ impl Connection {
     /// Dropping the future closes the connection.
     pub(in super::super) async fn send(
         mut self: Boxed,
-        request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
     ) -> Result<Answer, Failed> {
         self.out.begin(&request);
-        let (parts, mut body) = request.into_parts();
+        let method = request.method().clone();
         let mut upload = Uploading::Goes;
         let mut heard = false;
-        let waited =
-            std::future::poll_fn(|cx| self.poll_head(&parts.method, &mut body, &mut upload, &mut heard, cx));
+        let waited = std::future::poll_fn(|cx| {
+            self.poll_head(&method, request.body_mut(), &mut upload, &mut heard, cx)
+        });
         match waited.await {
             Ok(Head { response, rest, after }) => Ok(Answer {
                 head: response,
                 rest,
                 after: if upload == Uploading::Stopped { After::Close } else { after },
-                upload: (upload == Uploading::Goes).then_some(body),
+                upload: (upload == Uploading::Goes).then(|| request.into_body()),
                 connection: self,
             }),
-            Err(broken) => Err(self.failed(broken, parts, body, heard)),
+            Err(broken) => Err(self.failed(broken, request, heard)),
         }
     }
 
     /// Says what a call without a head was: surely not sent, or maybe.
-    fn failed(
-        &mut self,
-        broken: Broken,
-        parts: http::request::Parts,
-        body: RequestBody,
-        heard: bool,
-    ) -> Failed {
+    fn failed(&mut self, broken: Broken, request: Box<Request<RequestBody>>, heard: bool) -> Failed {
+        let (parts, body) = request.into_parts();
         let error = match broken {
             Broken::Malformed(why) => return Failed::Told(SendError::sent(Sent::Protocol).because(why)),
             Broken::Upload(why) => return Failed::Told(SendError::sent(Sent::RequestBody).because(why)),

@@ -22,7 +22,7 @@ pub(in super::super) type Sender = http1::SendRequest<RequestBody>;
 /// Dropping the future closes the connection.
 pub(in super::super) async fn send(
     connection: Boxed,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
 ) -> Result<(Response<Incoming>, Sender), SendError> {
     let stream = TokioIo::new(connection.into_stream());
     let (mut sender, driver) = match http1::handshake(stream).await {
@@ -34,13 +34,15 @@ pub(in super::super) async fn send(
             tracing::debug!(%error, "the connection of an upgrade ended");
         }
     });
-    match sender.try_send_request(request).await {
+    match sender.try_send_request(*request).await {
         Ok(response) => Ok((response, sender)),
         Err(mut error) => {
             let request = error.take_message();
             let error = error.into_error();
             Err(match request {
-                Some(request) => SendError::unsent(Unsent::Refused).because(error).giving_back(request),
+                Some(request) => {
+                    SendError::unsent(Unsent::Refused).because(error).giving_back(Box::new(request))
+                }
                 None if error.is_user() => SendError::sent(Sent::RequestBody).because(error),
                 None if error.is_parse() => SendError::sent(Sent::Protocol).because(error),
                 None => SendError::sent(Sent::Closed).because(error),

@@ -197,7 +197,7 @@ pub(super) fn post(path: &str, body: impl Into<Bytes>) -> Request<RequestBody> {
 /// A request as a client sent it, to be passed on.
 pub(super) fn passed_on(request: Request<Incoming>) -> Request<RequestBody> {
     let any = Allowance { bytes: None, idle: None, min_rate: 0 };
-    request.map(|body| RequestBody::Incoming(Upload::new(body, any).0))
+    request.map(|body| RequestBody::Incoming(Box::new(Upload::new(body, any).0)))
 }
 
 /// Reads a response to its end.
