@@ -57,17 +57,18 @@ impl<B: Body, P: Permit, C: Classify> GuardedBody<B, P, C> {
         permit: P,
         classify: C,
     ) -> Response<Self> {
-        let (head, body) = response.into_parts();
-        let body = wrap(body);
-        let judged = classify.head(head.status, &head.headers);
-        let held = Held { permit, classify, judged };
-        let held = if body.is_end_stream() {
-            held.settle(|classify| classify.end(None));
-            None
-        } else {
-            Some(held)
-        };
-        Response::from_parts(head, Self { inner: Some(body), held })
+        let judged = classify.head(response.status(), response.headers());
+        response.map(|body| {
+            let body = wrap(body);
+            let held = Held { permit, classify, judged };
+            let held = if body.is_end_stream() {
+                held.settle(|classify| classify.end(None));
+                None
+            } else {
+                Some(held)
+            };
+            Self { inner: Some(body), held }
+        })
     }
 
     /// Whether the permit is held still.

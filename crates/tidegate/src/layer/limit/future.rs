@@ -81,15 +81,14 @@ where
     D: Directions<B>,
     S: Service<Request<D::Body>>,
 {
-    #[inline]
+    #[inline(always)]
     pub(super) fn calling(
         service: &mut S,
         settings: &Settings<C, D>,
         request: Request<B>,
         permit: Permit,
     ) -> Self {
-        let (future, on_head) = begin(service, settings, request, permit);
-        Self { state: State::Calling { future, on_head: Some(on_head) } }
+        Self { state: begin(service, settings, request, permit) }
     }
 
     pub(super) fn refused(settings: &Settings<C, D>, request: &Request<B>, refused: Refused) -> Self {
@@ -105,13 +104,14 @@ where
     }
 }
 
-#[inline]
+/// Makes the call. A request is moved as little as can be: it is large, and this is every call's path.
+#[inline(always)]
 fn begin<S, B, C, D>(
     service: &mut S,
     settings: &Settings<C, D>,
     request: Request<B>,
     permit: Permit,
-) -> (S::Future, OnHead<C>)
+) -> State<S, B, C, D, S::Future>
 where
     C: Clone,
     D: Directions<B>,
@@ -119,12 +119,13 @@ where
 {
     let hold = request.extensions().get::<Hold>().copied().unwrap_or(settings.hold);
     let watch = settings.idle_stream.map(Watch::new);
-    let (request, held) = settings.directions.hold(request, permit, Watching(watch.clone()));
     let limiter = settings.limiter.id();
-    let on_head = OnHead { held, limiter, hold, watch, classify: settings.classify.clone() };
+    let (held, half) = settings.directions.hold(permit);
     let _inside = Inside::of(limiter);
-    let future = service.call(request);
-    (future, on_head)
+    State::Calling {
+        future: service.call(settings.directions.wrap(request, half, Watching(watch.clone()))),
+        on_head: Some(OnHead { held, limiter, hold, watch, classify: settings.classify.clone() }),
+    }
 }
 
 impl<C: Classify> OnHead<C> {
@@ -184,11 +185,7 @@ where
                     let admission = ready!(waiting.admission.as_mut().poll(cx));
                     let request = waiting.request.take().expect("a request is sent once");
                     match admission {
-                        Ok(permit) => {
-                            let (future, on_head) =
-                                begin(&mut waiting.ready, &waiting.settings, request, permit);
-                            State::Calling { future, on_head: Some(on_head) }
-                        }
+                        Ok(permit) => begin(&mut waiting.ready, &waiting.settings, request, permit),
                         Err(refused) => State::Refused {
                             refused,
                             refusals: waiting.settings.refusals,

@@ -8,7 +8,7 @@ use http_body::Body;
 use crate::{
     Instant, Outcome,
     layer::{
-        RequestBody, ResponseHalf, halves,
+        RequestBody, RequestHalf, ResponseHalf, halves,
         idle::{Watch, Watched},
     },
     limiter::Permit,
@@ -71,8 +71,15 @@ pub trait Directions<B>: sealed::Sealed {
     /// The body of the request to the service below.
     type Body;
 
+    /// What the request's body is wrapped with.
     #[doc(hidden)]
-    fn hold(&self, request: Request<B>, permit: Permit, watch: Watching) -> (Request<Self::Body>, Held);
+    type Half;
+
+    #[doc(hidden)]
+    fn hold(&self, permit: Permit) -> (Held, Self::Half);
+
+    #[doc(hidden)]
+    fn wrap(&self, request: Request<B>, half: Self::Half, watch: Watching) -> Request<Self::Body>;
 }
 
 #[doc(hidden)]
@@ -86,10 +93,16 @@ impl sealed::Sealed for ResponseOnly {}
 
 impl<B> Directions<B> for ResponseOnly {
     type Body = B;
+    type Half = ();
 
     #[inline]
-    fn hold(&self, request: Request<B>, permit: Permit, _watch: Watching) -> (Request<B>, Held) {
-        (request, Held::one(permit))
+    fn hold(&self, permit: Permit) -> (Held, ()) {
+        (Held::one(permit), ())
+    }
+
+    #[inline(always)]
+    fn wrap(&self, request: Request<B>, (): (), _watch: Watching) -> Request<B> {
+        request
     }
 }
 
@@ -101,10 +114,14 @@ impl<F> sealed::Sealed for BothDirections<F> {}
 
 impl<B: Body, B2, F: Fn(RequestBody<B, Permit>) -> B2> Directions<B> for BothDirections<F> {
     type Body = B2;
+    type Half = RequestHalf<Permit>;
 
-    fn hold(&self, request: Request<B>, permit: Permit, watch: Watching) -> (Request<B2>, Held) {
+    fn hold(&self, permit: Permit) -> (Held, RequestHalf<Permit>) {
         let (half, response) = halves(permit);
-        let request = request.map(|body| (self.0)(RequestBody::new(body, half).watched(watch.0)));
-        (request, Held(Kind::Half(response)))
+        (Held(Kind::Half(response)), half)
+    }
+
+    fn wrap(&self, request: Request<B>, half: RequestHalf<Permit>, watch: Watching) -> Request<B2> {
+        request.map(|body| (self.0)(RequestBody::new(body, half).watched(watch.0)))
     }
 }
