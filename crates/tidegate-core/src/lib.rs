@@ -16,6 +16,7 @@ mod outcome;
 mod quota;
 mod rate;
 mod refused;
+pub mod share;
 mod sliding;
 mod window;
 

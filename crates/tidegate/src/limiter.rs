@@ -4,6 +4,7 @@ mod acquire;
 mod builder;
 mod histogram;
 mod nested;
+mod partitions;
 mod permit;
 mod permits;
 mod stats;
@@ -28,6 +29,7 @@ pub use self::{
     builder::{Builder, InvalidLimiter},
     histogram::{BUCKETS, Histogram},
     nested::Nested,
+    partitions::{Builder as PartitionsBuilder, InvalidPartitions, Partition, PartitionPermit, Partitions},
     permit::Permit,
     stats::Snapshot,
 };

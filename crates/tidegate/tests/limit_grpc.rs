@@ -268,6 +268,37 @@ async fn l5_a_cancelled_call_is_never_sent() {
 }
 
 #[tokio::test]
+async fn l7_streams_cannot_starve_short_calls() {
+    let (server, calls, streams) = (start().await, limiter(2), limiter(3));
+    let layer = LimitLayer::new(calls.clone()).streams(streams.clone(), |path| path.ends_with("/List"));
+    let client = Client::new(layer.layer(server.channel()));
+    let mut watches = Vec::new();
+    for _ in 0..3 {
+        let mut watch = client.clone().list(hold()).await.unwrap();
+        watch.message().await.unwrap();
+        watches.push(watch);
+    }
+    assert_eq!((streams.in_flight(), calls.in_flight()), (3, 0));
+    for _ in 0..10 {
+        client.clone().unary(ask("short")).await.unwrap();
+    }
+    let mut fourth = client.clone();
+    assert!(fourth.list(hold()).now_or_never().is_none());
+    drop(watches);
+    settled(&streams).await;
+}
+
+#[tokio::test]
+async fn l8_a_nested_call_over_the_wire_does_not_wait_for_itself() {
+    let (server, limiter) = (start().await, limiter(1));
+    let client = client(&server, &limiter);
+    let mut outer = client.clone();
+    let status = limiter.run(&tidegate::Call::at(tidegate::clock::now()), outer.unary(ask("inner"))).await;
+    assert_eq!(refused(&status.unwrap().unwrap_err()), Some(By::Nested));
+    assert_eq!((server.counts.calls(), limiter.in_flight()), (0, 0));
+}
+
+#[tokio::test]
 async fn l9_a_limit_is_resized_under_live_streams() {
     let (server, limiter) = (start().await, limiter(2));
     let client = client(&server, &limiter);

@@ -5,6 +5,8 @@ mod future;
 mod held;
 
 use std::{
+    fmt,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -74,6 +76,7 @@ pub struct LimitLayer<C = ByStatus, D = ResponseOnly> {
 #[derive(Clone, Debug)]
 struct Settings<C, D> {
     limiter: Limiter,
+    streams: Option<Streams>,
     hold: Hold,
     refusals: Refusals,
     idle_stream: Option<Duration>,
@@ -87,6 +90,7 @@ impl LimitLayer {
         Self {
             settings: Settings {
                 limiter,
+                streams: None,
                 hold: Hold::Body,
                 refusals: Refusals::Error,
                 idle_stream: None,
@@ -112,6 +116,18 @@ impl<C, D> LimitLayer<C, D> {
         self
     }
 
+    /// Gives the calls whose path `is_stream` knows a limiter of their own, so that long-lived streams cannot starve
+    /// short calls. Default: one limiter for all.
+    #[must_use]
+    pub fn streams(
+        mut self,
+        limiter: Limiter,
+        is_stream: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.streams = Some(Streams { limiter, is_stream: Arc::new(is_stream) });
+        self
+    }
+
     /// Cuts a response in which nothing moves for `idle`, read or not, and frees its permit. Default: never.
     ///
     /// Each call then has a task with a timer: for streams, not for short calls. Calls run inside a tokio runtime then.
@@ -124,8 +140,10 @@ impl<C, D> LimitLayer<C, D> {
     /// How the ends of calls are judged. Default: [`ByStatus`].
     #[must_use]
     pub fn classify<C2>(self, classify: C2) -> LimitLayer<C2, D> {
-        let Settings { limiter, hold, refusals, idle_stream, directions, .. } = self.settings;
-        LimitLayer { settings: Settings { limiter, hold, refusals, idle_stream, classify, directions } }
+        let Settings { limiter, streams, hold, refusals, idle_stream, directions, .. } = self.settings;
+        LimitLayer {
+            settings: Settings { limiter, streams, hold, refusals, idle_stream, classify, directions },
+        }
     }
 
     /// Holds permits until the request's direction is over too, for calls in which both sides stream.
@@ -134,9 +152,35 @@ impl<C, D> LimitLayer<C, D> {
     /// tonic: `tonic::body::Body::new`). Default: the response alone decides.
     #[must_use]
     pub fn both_directions<F>(self, wrap: F) -> LimitLayer<C, BothDirections<F>> {
-        let Settings { limiter, hold, refusals, idle_stream, classify, .. } = self.settings;
+        let Settings { limiter, streams, hold, refusals, idle_stream, classify, .. } = self.settings;
         let directions = BothDirections(wrap);
-        LimitLayer { settings: Settings { limiter, hold, refusals, idle_stream, classify, directions } }
+        LimitLayer {
+            settings: Settings { limiter, streams, hold, refusals, idle_stream, classify, directions },
+        }
+    }
+}
+
+/// A limiter for streams, and what knows them by their paths.
+#[derive(Clone)]
+struct Streams {
+    limiter: Limiter,
+    is_stream: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").field("limiter", &self.limiter).finish_non_exhaustive()
+    }
+}
+
+impl<C, D> Settings<C, D> {
+    /// The limiter of this request.
+    #[inline]
+    fn limiter<B>(&self, request: &Request<B>) -> &Limiter {
+        match &self.streams {
+            Some(streams) if (streams.is_stream)(request.uri().path()) => &streams.limiter,
+            Some(_) | None => &self.limiter,
+        }
     }
 }
 
@@ -174,7 +218,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let settings = &self.settings;
         let call = request.extensions().get::<Call>();
-        match settings.limiter.enter_now(call) {
+        match settings.limiter(&request).enter_now(call) {
             Ok(permit) => ResponseFuture::calling(&mut self.inner, settings, request, permit),
             Err(Turned::Refused(refused)) => ResponseFuture::refused(settings, &request, refused),
             Err(Turned::Busy) => {

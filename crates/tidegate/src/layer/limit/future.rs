@@ -97,7 +97,7 @@ where
     }
 
     pub(super) fn waiting(ready: S, settings: Settings<C, D>, request: Request<B>, call: Call) -> Self {
-        let limiter = settings.limiter.clone();
+        let limiter = settings.limiter(&request).clone();
         let admission = Box::pin(async move { limiter.wait(&call).await });
         let waiting = Waiting { admission, ready, settings, request: Some(request) };
         Self { state: State::Waiting { waiting: Box::new(waiting) } }
@@ -119,7 +119,7 @@ where
 {
     let hold = request.extensions().get::<Hold>().copied().unwrap_or(settings.hold);
     let watch = settings.idle_stream.map(Watch::new);
-    let limiter = settings.limiter.id();
+    let limiter = settings.limiter(&request).id();
     let (held, half) = settings.directions.hold(permit);
     let _inside = Inside::of(limiter);
     State::Calling {

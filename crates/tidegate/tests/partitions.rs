@@ -1,0 +1,133 @@
+//! Weighted partitions of one limit, on a paused clock.
+#![cfg(not(any(loom, shuttle)))]
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tidegate::{
+    By, Call,
+    clock::now,
+    limiter::{Fixed, Partition, Partitions, PartitionsBuilder},
+};
+use tokio::time::{advance, sleep};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn call() -> Call {
+    Call::at(now())
+}
+
+fn builder(limit: i64) -> PartitionsBuilder {
+    Partitions::builder().limit(limit).max_wait(MS * 999_999).queue(9999)
+}
+
+fn two(limit: i64) -> (Partitions, Partition, Partition) {
+    let all = builder(limit).partition("web", 3).partition("batch", 1).build().expect("valid settings");
+    let (web, batch) = (all.get("web").expect("it is there"), all.get("batch").expect("it is there"));
+    (all, web, batch)
+}
+
+#[test]
+fn settings_that_would_give_nothing_are_errors() {
+    let text = |builder: PartitionsBuilder| builder.build().err().unwrap().to_string();
+    assert!(text(builder(0).partition("a", 1)).contains("a limit of 0"));
+    assert!(text(Partitions::builder().partition("a", 1)).contains("no limit"));
+    assert!(text(builder(1)).contains("no partition"));
+    assert!(text(builder(1).partition("a", 0)).contains("\"a\" would get nothing"));
+    assert!(text(builder(1).partition("a", 1).partition("a", 2)).contains("called \"a\""));
+    assert!(builder(1).partition("a", 1).build().unwrap().get("b").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_share_is_borrowed_and_returns_first() {
+    let (all, web, batch) = two(8);
+    let mut borrowed: Vec<_> = (0..8).map(|_| batch.try_acquire(&call()).unwrap()).collect();
+    assert_eq!((batch.in_flight(), all.in_flight()), (8, 8));
+    assert_eq!(web.try_acquire(&call()).err().unwrap().by, By::InFlight, "the limit is exact");
+    let calls = [call(); 16];
+    let cx = &mut Context::from_waker(Waker::noop());
+    let mut waiting: Vec<_> = calls
+        .iter()
+        .enumerate()
+        .map(|(n, call)| Box::pin(if n < 8 { &web } else { &batch }.acquire(call)))
+        .collect();
+    for waiter in &mut waiting {
+        assert!(waiter.as_mut().poll(cx).is_pending());
+    }
+    borrowed.truncate(2);
+    assert_eq!((web.in_flight(), batch.in_flight()), (6, 2), "three to one, though batch had everything");
+    borrowed.clear();
+    assert_eq!((web.in_flight(), batch.in_flight(), all.in_flight()), (6, 2, 8));
+    assert_eq!((web.queued(), batch.queued()), (2, 6));
+    drop(waiting);
+    assert_eq!((all.in_flight(), web.queued(), batch.queued()), (0, 0, 0), "grants nobody took went on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_load_each_gets_its_share_and_the_peak_is_the_limit() {
+    let (all, web, batch) = two(8);
+    let (live, peak) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let done = [Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0))];
+    let callers = (0..4000).map(|n| {
+        let (part, done) = if n % 2 == 0 { (&web, &done[0]) } else { (&batch, &done[1]) };
+        let (part, done, live, peak) = (part.clone(), done.clone(), live.clone(), peak.clone());
+        tokio::spawn(async move {
+            let permit = part.acquire(&call()).await.unwrap();
+            peak.fetch_max(live.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            sleep(MS * 10).await;
+            live.fetch_sub(1, Ordering::SeqCst);
+            done.fetch_add(1, Ordering::SeqCst);
+            drop(permit);
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    sleep(MS * 1005).await;
+    let (web_done, batch_done) = (done[0].load(Ordering::SeqCst), done[1].load(Ordering::SeqCst));
+    assert!(web_done.abs_diff(batch_done * 3) <= 24, "{web_done} and {batch_done}");
+    assert!(join_all(callers).await.iter().all(Result::is_ok));
+    assert_eq!((peak.load(Ordering::SeqCst), all.in_flight()), (8, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ceiling_keeps_long_streams_from_borrowing_for_ever() {
+    let all = builder(4).partition("calls", 1).partition_up_to("streams", 1, 2).build().unwrap();
+    let (calls, streams) = (all.get("calls").unwrap(), all.get("streams").unwrap());
+    let _two = [streams.try_acquire(&call()).unwrap(), streams.try_acquire(&call()).unwrap()];
+    assert!(streams.try_acquire(&call()).is_err());
+    let one = call();
+    let mut third = Box::pin(streams.acquire(&one));
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(third.as_mut().poll(cx).is_pending());
+    let _calls = [calls.try_acquire(&call()).unwrap(), calls.try_acquire(&call()).unwrap()];
+    all.resize(Fixed::new(9).unwrap());
+    assert!(third.as_mut().poll(cx).is_pending(), "a raised limit does not raise a ceiling");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_in_a_partition_is_bounded() {
+    let all = Partitions::builder().limit(1).queue(1).max_wait(MS * 50).partition("a", 1).partition("b", 1);
+    let all = all.build().unwrap();
+    let (a, b) = (all.get("a").unwrap(), all.get("b").unwrap());
+    let held = a.try_acquire(&call()).unwrap();
+    assert_eq!(b.acquire(&call().within(MS * 10)).await.err().unwrap().by, By::Deadline);
+    assert_eq!(b.acquire(&call()).await.err().unwrap().by, By::WaitTooLong);
+    let (first, second) = (call(), call());
+    let cx = &mut Context::from_waker(Waker::noop());
+    let mut waiting = Box::pin(b.acquire(&first));
+    assert!(waiting.as_mut().poll(cx).is_pending());
+    assert_eq!(b.acquire(&second).await.err().unwrap().by, By::QueueFull);
+    // The first is too late, and the permit stays free for the next.
+    advance(MS * 60).await;
+    drop(held);
+    assert!(matches!(waiting.as_mut().poll(cx), Poll::Ready(Err(refused)) if refused.by == By::WaitTooLong));
+    assert!(b.try_acquire(&call()).is_ok());
+    assert_eq!(all.in_flight(), 0);
+}
