@@ -11,6 +11,7 @@ mod call;
 pub mod gate;
 mod gcra;
 mod instant;
+pub mod lease;
 pub mod limit;
 mod outcome;
 mod quota;

@@ -2,6 +2,7 @@
 
 mod acquire;
 mod builder;
+mod fleet;
 mod histogram;
 mod nested;
 mod partitions;
@@ -20,6 +21,7 @@ use std::{
 use tidegate_core::gate::MOST;
 pub use tidegate_core::{
     gate::Order,
+    lease::{Demand, Node},
     limit::{Adaptive, Aimd, Bounds, Fixed, Gradient, InvalidLimit, Vegas},
 };
 
@@ -27,6 +29,7 @@ pub(crate) use self::nested::Inside;
 use self::{builder::Settings, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner};
 pub use self::{
     builder::{Builder, InvalidLimiter},
+    fleet::{FleetError, FleetLimiter, FleetStore, LocalFleet},
     histogram::{BUCKETS, Histogram},
     nested::Nested,
     partitions::{Builder as PartitionsBuilder, InvalidPartitions, Partition, PartitionPermit, Partitions},
