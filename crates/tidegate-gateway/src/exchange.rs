@@ -185,11 +185,12 @@ impl Exchange {
         mut self,
         cause: &Cause,
         limit: Option<&Arc<str>>,
+        policies: Option<&HeaderValue>,
         standings: impl IntoIterator<Item = Standing<'a>>,
     ) -> Response<ResponseBody> {
         let dialect = if self.is_grpc() { Dialect::Grpc } else { Dialect::Http };
         let id = self.request_id.to_str().unwrap_or_default();
-        let mut response = refusal::render(cause, dialect, id, standings);
+        let mut response = refusal::render(cause, dialect, id, policies, standings);
         response.headers_mut().insert(trace::X_REQUEST_ID, self.request_id.clone());
         let now = clock::now();
         if let Cause::Refused(refused) = cause {

@@ -165,7 +165,7 @@ pub struct Standing<'a> {
 #[derive(Clone, Debug)]
 pub struct Policy {
     name: String,
-    member: HeaderValue,
+    member: String,
 }
 
 impl Policy {
@@ -174,10 +174,7 @@ impl Policy {
         let escaped: String =
             name.chars().filter(|c| (' '..='~').contains(c) && !matches!(c, '"' | '\\')).collect();
         let member = format!("\"{escaped}\";q={quota};w={}", window.as_secs().max(1));
-        Self {
-            member: HeaderValue::try_from(member).expect("a filtered name has only visible characters"),
-            name: escaped,
-        }
+        Self { name: escaped, member }
     }
 
     /// The limit's name.
@@ -186,15 +183,28 @@ impl Policy {
     }
 }
 
-/// Adds the `RateLimit` and `RateLimit-Policy` fields for `standings`.
-pub fn rate_limit_fields<'a>(headers: &mut HeaderMap, standings: impl IntoIterator<Item = Standing<'a>>) {
+/// The `RateLimit-Policy` of several limits, rendered once. None when there are none.
+pub fn policies<'a>(policies: impl IntoIterator<Item = &'a Policy>) -> Option<HeaderValue> {
+    let members: Vec<&str> = policies.into_iter().map(|policy| &*policy.member).collect();
+    let list = HeaderValue::try_from(members.join(", ")).expect("a policy has only visible characters");
+    (!members.is_empty()).then_some(list)
+}
+
+/// Adds the `RateLimit` and `RateLimit-Policy` fields for `standings`, whose policies were rendered before.
+pub fn rate_limit_fields<'a>(
+    headers: &mut HeaderMap,
+    policies: Option<&HeaderValue>,
+    standings: impl IntoIterator<Item = Standing<'a>>,
+) {
+    let Some(policies) = policies else { return };
+    let mut list = String::with_capacity(policies.len() + 32);
     for Standing { policy, remaining, reset_in, .. } in standings {
-        headers.append(RATE_LIMIT_POLICY, policy.member.clone());
-        let mut text = String::with_capacity(policy.name.len() + 32);
-        let _ = write!(text, "\"{}\";r={remaining};t={}", policy.name, ceil_secs(reset_in));
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
-            headers.append(RATE_LIMIT, value);
-        }
+        let comma = if list.is_empty() { "" } else { ", " };
+        let _ = write!(list, "{comma}\"{}\";r={remaining};t={}", policy.name, ceil_secs(reset_in));
+    }
+    if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
+        headers.insert(RATE_LIMIT_POLICY, policies.clone());
+        headers.insert(RATE_LIMIT, list);
     }
 }
 
@@ -203,6 +213,7 @@ pub fn render<'a>(
     cause: &Cause,
     dialect: Dialect,
     request_id: &str,
+    policies: Option<&HeaderValue>,
     standings: impl IntoIterator<Item = Standing<'a>>,
 ) -> Response<ResponseBody> {
     let standings: Vec<Standing<'a>> = standings.into_iter().collect();
@@ -218,7 +229,7 @@ pub fn render<'a>(
         headers
             .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
-    rate_limit_fields(headers, standings);
+    rate_limit_fields(headers, policies, standings);
     response
 }
 
@@ -286,7 +297,8 @@ mod tests {
         let policy = Policy::new("per-client", 1000, Duration::from_secs(1));
         let standing =
             Standing { policy: &policy, remaining: 0, reset_in: Duration::from_millis(1), violated: true };
-        let response = render(&quota(1200), Dialect::Http, "id-1", [standing]);
+        let policies = policies([&policy]);
+        let response = render(&quota(1200), Dialect::Http, "id-1", policies.as_ref(), [standing]);
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["ratelimit"], "\"per-client\";r=0;t=1");
@@ -301,7 +313,7 @@ mod tests {
 
     #[test]
     fn grpc_is_refused_in_trailers_only() {
-        let response = render(&quota(250), Dialect::Grpc, "id-1", []);
+        let response = render(&quota(250), Dialect::Grpc, "id-1", None, []);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "8");
         assert_eq!(response.headers()["grpc-retry-pushback-ms"], "250");

@@ -70,7 +70,8 @@ impl Handler for Stack {
         match pass(&table, request, peer, &mut exchange).await {
             Ok(passed) => self.deliver(passed, exchange),
             Err(Stop { cause, charge, limit }) => {
-                exchange.answer(&cause, limit, charge.iter().flat_map(Charge::told))
+                let policies = charge.as_ref().and_then(Charge::policies);
+                exchange.answer(&cause, limit, policies, charge.iter().flat_map(Charge::told))
             }
         }
     }
@@ -148,7 +149,7 @@ fn enter<'t>(
         headers: request.headers(),
         client: exchange.client,
     };
-    let (charge, refusal) = Charge::take(&route.limits, &facts, &exchange.call);
+    let (charge, refusal) = Charge::take(route, &facts, &exchange.call);
     if let Some(refusal) = refusal {
         let limit = Some(&route.limits[refusal.limit].name);
         return Err(Stop { charge: Some(charge), limit, ..Cause::Refused(refusal.refused).into() });
@@ -178,7 +179,7 @@ impl Stack {
         let headers = response.headers_mut();
         hop::strip(headers);
         forwarded::via(headers, version);
-        refusal::rate_limit_fields(headers, charge.told());
+        refusal::rate_limit_fields(headers, charge.policies(), charge.told());
         headers.insert(trace::X_REQUEST_ID, exchange.request_id.clone());
         if route.hold == Hold::Headers {
             exchange.release_slot();

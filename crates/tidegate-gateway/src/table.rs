@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use tidegate::{
     Breaker, Limiter, RetryBudget, Throttle, breaker, retry_budget,
     throttle::{self, Mode},
@@ -16,7 +17,7 @@ use tidegate_core::{self as core, Quota, limit::Fixed};
 use crate::{
     config::{self, BreakerSetting, Cidr, Config, Hold, Timeout},
     key::{Extractor, Facts},
-    refusal::Policy,
+    refusal::{self, Policy},
     route::{Matcher, Routes},
     telemetry::{BreakerLog, NO_ROUTE, RouteMetrics, Telemetry},
     upload::Allowance,
@@ -39,6 +40,8 @@ pub(crate) struct Table {
 pub(crate) struct Route {
     pub(crate) name: String,
     pub(crate) limits: Vec<Arc<Limit>>,
+    /// What clients are told of the limits that may refuse.
+    pub(crate) policies: Option<HeaderValue>,
     pub(crate) service: Arc<Service>,
     pub(crate) hold: Hold,
     pub(crate) timeout: Option<Duration>,
@@ -139,6 +142,9 @@ impl Table {
             let name = route.name.clone().unwrap_or_else(|| default_name(&route.matches));
             let hold = service.config.in_flight.as_ref().map_or(Hold::Body, |in_flight| in_flight.hold);
             let route = Arc::new(Route {
+                policies: refusal::policies(
+                    limits.iter().filter(|limit| !limit.config.shadow).map(|limit| &limit.policy),
+                ),
                 metrics: telemetry.route(&name, &route.upstream),
                 name,
                 limits,

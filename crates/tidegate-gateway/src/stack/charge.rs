@@ -1,19 +1,18 @@
 //! A call against all limits of its route: the keys, the charge, and what the client is told of it.
 
-use std::sync::Arc;
-
+use http::HeaderValue;
 use tidegate::{
     Throttle, clock,
     throttle::{self, Key, MAX_LIMITS, Receipts, Refusal, Ruling, enter_all},
 };
 use tidegate_core::Call;
 
-use crate::{key::Facts, refusal::Standing, table::Limit};
+use crate::{key::Facts, refusal::Standing, table::Route};
 
 /// What a call took of the limits of its route. It is refunded unless the call was sent, whoever stopped it: a later
 /// gate, the way to the upstream, or a client that went away while it waited.
 pub(super) struct Charge<'t> {
-    limits: &'t [Arc<Limit>],
+    route: &'t Route,
     /// None when the route has no limits. In a box, as it lives as long as the call's future, which is moved about.
     taken: Option<Box<Taken<'t>>>,
 }
@@ -27,8 +26,9 @@ struct Taken<'t> {
 
 impl<'t> Charge<'t> {
     /// Decides all limits at once: all are charged, or none, and then it says which refused.
-    pub(super) fn take(limits: &'t [Arc<Limit>], facts: &Facts<'_>, call: &Call) -> (Self, Option<Refusal>) {
-        let Some(first) = limits.first() else { return (Self { limits, taken: None }, None) };
+    pub(super) fn take(route: &'t Route, facts: &Facts<'_>, call: &Call) -> (Self, Option<Refusal>) {
+        let limits = &route.limits;
+        let Some(first) = limits.first() else { return (Self { route, taken: None }, None) };
         let keyed = std::array::from_fn(|at| match limits.get(at) {
             Some(limit) => (&*limit.throttle, limit.key(facts)),
             None => (&*first.throttle, Key::ALL),
@@ -46,7 +46,7 @@ impl<'t> Charge<'t> {
             }
             Err(refusal) => Some(refusal),
         };
-        (Self { limits, taken: Some(taken) }, refusal)
+        (Self { route, taken: Some(taken) }, refusal)
     }
 
     /// The call was sent: nothing goes back.
@@ -56,10 +56,15 @@ impl<'t> Charge<'t> {
         }
     }
 
+    /// What the client is told of the limits themselves.
+    pub(super) fn policies(&self) -> Option<&'t HeaderValue> {
+        self.route.policies.as_ref()
+    }
+
     /// What the client is told of its standing with each limit; shadows are not told of.
     pub(super) fn told(&self) -> impl Iterator<Item = Standing<'t>> {
         let standings = self.taken.iter().flat_map(|taken| &taken.standings);
-        self.limits.iter().zip(standings).filter(|(limit, _)| !limit.config.shadow).map(
+        self.route.limits.iter().zip(standings).filter(|(limit, _)| !limit.config.shadow).map(
             |(limit, standing)| Standing {
                 policy: &limit.policy,
                 remaining: standing.remaining(),
@@ -74,7 +79,7 @@ impl Drop for Charge<'_> {
     fn drop(&mut self) {
         let Some(taken) = &mut self.taken else { return };
         if let Some(receipts) = taken.receipts.take() {
-            receipts.refund(&taken.keyed[..self.limits.len()], clock::now());
+            receipts.refund(&taken.keyed[..self.route.limits.len()], clock::now());
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) fn outgoing(
     let upgrade = hop::upgrade(headers).cloned();
     hop::strip(headers);
     headers.remove(header::EXPECT);
+    // For the fields added here and below, so that the map grows once.
+    headers.reserve(8);
     told.tell(headers, (!host.is_empty()).then_some(host), parts.version, exchange.trust);
     headers.insert(trace::X_REQUEST_ID, exchange.request_id.clone());
     if !headers.contains_key(header::HOST) && !host.is_empty() {

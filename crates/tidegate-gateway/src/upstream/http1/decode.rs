@@ -152,7 +152,8 @@ fn parse(read: &mut BytesMut) -> Result<Option<Parsed>, Malformed> {
     *response.version_mut() = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut lengths = Lengths::default();
     let headers = response.headers_mut();
-    headers.reserve(count);
+    // With room for what a gateway adds, so that the map is not built twice.
+    headers.reserve(count + 6);
     for field in &fields[..count] {
         let name = HeaderName::from_bytes(&head[field.name.0 as usize..field.name.1 as usize])
             .map_err(|_| Malformed::Head)?;
