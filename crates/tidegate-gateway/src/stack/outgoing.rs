@@ -29,7 +29,8 @@ pub(super) fn outgoing(
     headers.remove(header::EXPECT);
     told.tell(headers, (!host.is_empty()).then_some(host), parts.version, trusted);
     headers.insert(trace::X_REQUEST_ID, exchange.request_id.clone());
-    if !headers.contains_key(header::HOST) && !host.is_empty() {
+    // An absolute target names the host, whatever `Host` says (RFC 9112 §3.2.2): what was routed is what is asked for.
+    if !host.is_empty() {
         headers.insert(header::HOST, host.clone());
     }
     if let Some(protocol) = upgrade {
