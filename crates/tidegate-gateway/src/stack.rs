@@ -29,7 +29,7 @@ use crate::{
     refusal::{self, Cause},
     table::{Route, Table},
     trace,
-    upstream::UpstreamBody,
+    upstream::{Reach, UpstreamBody},
 };
 
 /// Answers every request.
@@ -127,8 +127,9 @@ async fn pass(
     standings[..route.limits.len()].copy_from_slice(verdict.standings());
     let stop =
         |cause, limit| Stop { cause, charged: Some(Charged { route: Arc::clone(route), standings, limit }) };
-    let charge = match verdict.into_grants() {
-        Ok(grants) => Charge::of(grants),
+    let reach = Reach::default();
+    let _charge = match verdict.into_grants() {
+        Ok(grants) => Charge::of(grants, &reach),
         Err(refusal) => return Err(stop(Cause::Refused(refusal.refused), Some(refusal.limit))),
     };
 
@@ -145,17 +146,11 @@ async fn pass(
     let upgrade = hop::upgrade(request.headers()).cloned().map(|to| (to, hyper::upgrade::on(&mut request)));
     let request =
         outgoing(request, &host, route, peer.told(), trusted, upgrade.as_ref().map(|(to, _)| to), exchange);
-    match send(&route.service, request, call, exchange).await {
+    match send(&route.service, request, call, exchange, &reach).await {
         Ok(response) => {
-            charge.keep();
             Ok(Passed { response, route: Arc::clone(route), standings, upgrade: upgrade.map(|(_, on)| on) })
         }
-        Err(cause) => {
-            if !cause.is_unsent() {
-                charge.keep();
-            }
-            Err(stop(cause, None))
-        }
+        Err(cause) => Err(stop(cause, None)),
     }
 }
 

@@ -8,7 +8,7 @@ use tidegate::{
 };
 use tidegate_core::Outcome;
 
-use crate::{key::Facts, refusal::Standing, table::Limit};
+use crate::{key::Facts, refusal::Standing, table::Limit, upstream::Reach};
 
 /// Where a call stands with each limit of its route, in their order.
 pub(super) type Standings = [throttle::Standing; throttle::MAX_LIMITS];
@@ -25,25 +25,26 @@ pub(super) fn keyed<'a>(
     }))
 }
 
-/// What a call took of its limits. It is refunded unless the call was sent, whoever stopped it: a later gate, the
-/// way to the upstream, or a client that went away while it waited.
-pub(super) struct Charge<'a>(Option<Grants<'a>>);
+/// What a call took of its limits. It is refunded unless the call may have reached its upstream, whoever stopped it: a
+/// later gate, the way to the upstream, or a client that went away. A client that leaves a call that is under way
+/// gets nothing back, or calls that are given up early enough would pass any limit.
+pub(super) struct Charge<'a> {
+    grants: Option<Grants<'a>>,
+    reach: &'a Reach,
+}
 
 impl<'a> Charge<'a> {
-    /// Holds what was taken until it is known whether the call was sent.
-    pub(super) fn of(grants: Grants<'a>) -> Self {
-        Self(Some(grants))
-    }
-
-    /// The call was sent: nothing goes back.
-    pub(super) fn keep(mut self) {
-        self.0 = None;
+    /// Holds what was taken until the call is over or on its way back; `reach` knows whether it was sent.
+    pub(super) fn of(grants: Grants<'a>, reach: &'a Reach) -> Self {
+        Self { grants: Some(grants), reach }
     }
 }
 
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
-        if let Some(grants) = self.0.take() {
+        if let Some(grants) = self.grants.take()
+            && !self.reach.is_possible()
+        {
             grants.settle(Outcome::Unsent, clock::now());
         }
     }
