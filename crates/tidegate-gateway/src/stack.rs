@@ -143,7 +143,9 @@ async fn pass(
         }
     }
 
-    let upgrade = hop::upgrade(request.headers()).cloned().map(|to| (to, hyper::upgrade::on(&mut request)));
+    let upgrade = hop::upgrade(request.headers(), request.version())
+        .cloned()
+        .map(|to| (to, hyper::upgrade::on(&mut request)));
     let request =
         outgoing(request, &host, route, peer.told(), trusted, upgrade.as_ref().map(|(to, _)| to), exchange);
     match send(&route.service, request, call, exchange, &reach).await {

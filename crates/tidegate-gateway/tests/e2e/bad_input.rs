@@ -140,6 +140,29 @@ async fn the_host_that_was_routed_is_the_host_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn no_tunnel_to_http_leads_past_the_guards() {
+    let scripted = Scripted::start().await;
+    let gateway = Gateway::start(&to(scripted.addr(), LIMITED)).await;
+    for (upgrade, version) in [("h2c", 1), ("websocket, h2c", 1), ("HTTP/2.0", 1), ("websocket", 0)] {
+        let mut client = Raw::connect(gateway.http()).await;
+        client
+            .send(format!(
+                "GET / HTTP/1.{version}\r\nhost: a\r\nconnection: upgrade, http2-settings\r\nupgrade: {upgrade}\r\n\
+                 http2-settings: AAMAAABkAAQAAP__\r\n\r\n"
+            ))
+            .await;
+        let mut upstream = scripted.accept().await;
+        let head = upstream.head().await;
+        assert!(!head.contains("upgrade") && !head.contains("http2-settings"), "{head}");
+        // Even an upstream that switches unasked opens nothing.
+        upstream.send(format!("HTTP/1.1 101 Switching Protocols\r\nupgrade: {upgrade}\r\n\r\n")).await;
+        let said = client.head().await;
+        assert_eq!(status(&said), 502, "{said}");
+    }
+    gateway.is_at_rest().await;
+}
+
+#[tokio::test]
 async fn a_line_that_ends_in_a_bare_line_feed_is_no_way_around_a_field() {
     let upstream = hello().await;
     let gateway = Gateway::start(&to(upstream.addr(), LIMITED)).await;
