@@ -73,16 +73,6 @@ impl Cause {
         }
     }
 
-    /// Whether the call surely was not sent.
-    pub fn is_unsent(&self) -> bool {
-        match self {
-            Self::BadRequest(_) | Self::NoRoute | Self::Method | Self::Refused(_) | Self::Unreachable(_) => {
-                true
-            }
-            Self::TooLarge | Self::SlowClient | Self::BadGateway(_) | Self::Timeout => false,
-        }
-    }
-
     /// The short name in logs, metrics and problem documents.
     pub fn name(&self) -> &'static str {
         match self {

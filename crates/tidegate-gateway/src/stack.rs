@@ -85,7 +85,7 @@ async fn pass<'t>(
     peer: &Peer,
     exchange: &mut Exchange,
 ) -> Result<Passed<'t>, Stop<'t>> {
-    let Entered { request, route, mut charge, upgrade } = enter(table, request, peer, exchange)?;
+    let Entered { request, route, charge, upgrade } = enter(table, request, peer, exchange)?;
     let mut call = exchange.call;
     if let Some(limiter) = &route.service.limiter {
         let (slot, waited) = with_wait(limiter.acquire(&call)).await;
@@ -98,17 +98,9 @@ async fn pass<'t>(
             call.now = clock::now();
         }
     }
-    match send(&route.service, request, call, exchange).await {
-        Ok(response) => {
-            charge.keep();
-            Ok(Passed { response, route, charge, upgrade })
-        }
-        Err(cause) => {
-            if !cause.is_unsent() {
-                charge.keep();
-            }
-            Err(Stop { charge: Some(charge), ..cause.into() })
-        }
+    match send(&route.service, request, call, exchange, &charge.reach).await {
+        Ok(response) => Ok(Passed { response, route, charge, upgrade }),
+        Err(cause) => Err(Stop { charge: Some(charge), ..cause.into() }),
     }
 }
 
@@ -154,7 +146,9 @@ fn enter<'t>(
         let limit = Some(&route.limits[refusal.limit].name);
         return Err(Stop { charge: Some(charge), limit, ..Cause::Refused(refusal.refused).into() });
     }
-    let upgrade = hop::upgrade(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
+    let upgrade = hop::upgrade(request.headers(), request.version())
+        .is_some()
+        .then(|| hyper::upgrade::on(&mut request));
     let request = Box::new(outgoing(request, &host, route, peer.told(), exchange));
     Ok(Entered { request, route, charge, upgrade })
 }

@@ -1,9 +1,10 @@
 //! Header fields that end at this hop (RFC 9110 §7.6.1).
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Removes the fields that end here: those that RFC 9110 names and those that `Connection` lists.
 ///
@@ -26,6 +27,7 @@ pub fn strip(headers: &mut HeaderMap) {
     for name in [
         KEEP_ALIVE,
         PROXY_CONNECTION,
+        HTTP2_SETTINGS,
         header::PROXY_AUTHENTICATE,
         header::PROXY_AUTHORIZATION,
         header::TRANSFER_ENCODING,
@@ -63,8 +65,14 @@ fn ends_to_end(name: &HeaderName) -> bool {
 }
 
 /// Whether the message asks for an upgrade, and to what.
-pub fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let protocol = headers.get(header::UPGRADE)?;
+///
+/// An upgrade to HTTP (`h2c`) or to TLS is none, which a server may always decide (RFC 9110 §7.8): requests inside such a
+/// tunnel would pass no route and no guard.
+pub fn upgrade(headers: &HeaderMap, version: Version) -> Option<&HeaderValue> {
+    let protocol = headers.get(header::UPGRADE).filter(|_| version == Version::HTTP_11)?;
+    if protocol.as_bytes().split(|b| *b == b',').any(is_http) {
+        return None;
+    }
     headers
         .get_all(header::CONNECTION)
         .iter()
@@ -72,6 +80,12 @@ pub fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
             value.as_bytes().split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
         })
         .then_some(protocol)
+}
+
+/// Whether a protocol, with or without a version, is HTTP or may carry it unseen.
+fn is_http(protocol: &[u8]) -> bool {
+    let name = protocol.split(|b| *b == b'/').next().unwrap_or_default().trim_ascii();
+    [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|http| name.eq_ignore_ascii_case(http))
 }
 
 #[cfg(test)]
@@ -104,6 +118,7 @@ mod tests {
             ("proxy-authorization", "Basic x"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
             ("te", "gzip"),
             ("accept", "*/*"),
         ]);
@@ -127,8 +142,13 @@ mod tests {
     fn an_upgrade_needs_both_of_its_fields() {
         let mut headers = HeaderMap::new();
         headers.insert("upgrade", HeaderValue::from_static("websocket"));
-        assert_eq!(upgrade(&headers), None);
+        assert_eq!(upgrade(&headers, Version::HTTP_11), None);
         headers.insert("connection", HeaderValue::from_static("keep-alive, Upgrade"));
-        assert_eq!(upgrade(&headers).unwrap(), "websocket");
+        assert_eq!(upgrade(&headers, Version::HTTP_11).unwrap(), "websocket");
+        assert_eq!(upgrade(&headers, Version::HTTP_10), None);
+        for http in ["h2c", "websocket, H2C", "HTTP/2.0", "http/1.1", "TLS/1.2", "h2"] {
+            headers.insert("upgrade", HeaderValue::from_static(http));
+            assert_eq!(upgrade(&headers, Version::HTTP_11), None, "{http}");
+        }
     }
 }

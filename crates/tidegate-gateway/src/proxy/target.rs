@@ -1,6 +1,6 @@
 //! What a request is for: one host, and a path that means what it says.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::Ipv6Addr};
 
 use http::{HeaderValue, Request, Uri, Version, header, uri::PathAndQuery};
 
@@ -16,14 +16,31 @@ pub(crate) fn host<B>(request: &Request<B>) -> Result<HeaderValue, Cause> {
     if named.next().is_some() {
         return Err(Cause::BadRequest("the request names more than one host"));
     }
+    let no_host = Cause::BadRequest("the request's host is none; write a name or an address, and a port");
     match (request.uri().authority(), host) {
-        (Some(authority), _) => HeaderValue::from_str(authority.as_str())
-            .map_err(|_| Cause::BadRequest("the request's authority is no host")),
-        (None, Some(host)) if host.to_str().is_ok() => Ok(host.clone()),
-        (None, Some(_)) => Err(Cause::BadRequest("the request's host has characters that no host has")),
+        (Some(authority), _) if is_host(authority.as_str()) => {
+            HeaderValue::from_str(authority.as_str()).map_err(|_| no_host)
+        }
+        (None, Some(host)) if host.to_str().is_ok_and(is_host) => Ok(host.clone()),
+        (Some(_), _) | (None, Some(_)) => Err(no_host),
         (None, None) if request.version() == Version::HTTP_10 => Ok(HeaderValue::from_static("")),
         (None, None) => Err(Cause::BadRequest("the request names no host")),
     }
+}
+
+/// Whether a text is a host with or without a port (RFC 9110 §7.2): no user, and nothing that another reader could
+/// take for the end of the host.
+fn is_host(text: &str) -> bool {
+    let (is_name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((ip, port)) => {
+            (ip.parse::<Ipv6Addr>().is_ok(), port.strip_prefix(':').or(port.is_empty().then_some("")))
+        }
+        None => {
+            let (name, port) = text.split_once(':').unwrap_or((text, ""));
+            (name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&b)), Some(port))
+        }
+    };
+    is_name && port.is_some_and(|port| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Reduces the target to a path without dot segments, which is what routes match and upstreams get.
@@ -133,6 +150,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_maybe_a_port() {
+        for host in ["", "a", "a.b:80", "a_b", "192.0.2.1:1", "[::1]", "[::1]:8080", "a:"] {
+            assert!(is_host(host), "{host}");
+        }
+        for host in [
+            "u@a", "u:p@a", "a b", "a/b", "a?b", "a#b", "a\\b", "a\tb", "a:80:81", "a:x", "a:123456", "[::1",
+            "[x]", "[::1]x", "é", "a\"b", "<a>",
+        ] {
+            assert!(!is_host(host), "{host}");
+        }
+    }
+
     fn request(uri: &str, hosts: &[&'static str]) -> Request<()> {
         let mut request = Request::builder().uri(uri).body(()).unwrap();
         for host in hosts {
@@ -149,6 +179,8 @@ mod tests {
             "b",
             "an absolute target wins (RFC 9112 §3.2.2)"
         );
+        assert!(matches!(host(&request("http://u@b/", &["b"])), Err(Cause::BadRequest(_))));
+        assert!(matches!(host(&request("/", &["u@b"])), Err(Cause::BadRequest(_))));
         assert!(matches!(host(&request("/", &["a", "b"])), Err(Cause::BadRequest(_))));
         assert!(matches!(host(&request("/", &[])), Err(Cause::BadRequest(_))));
         let mut old = request("/", &[]);

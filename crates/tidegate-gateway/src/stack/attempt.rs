@@ -15,7 +15,7 @@ use crate::{
     refusal::Cause,
     table::Service,
     upload::Fault,
-    upstream::{Endpoint, SendErrorKind, Sent, Unsent, UpstreamBody},
+    upstream::{Endpoint, Reach, SendErrorKind, Sent, Unsent, UpstreamBody},
 };
 
 /// Sends a call to the endpoint that is least busy and whose breaker admits. A call that surely was not sent may go
@@ -25,12 +25,13 @@ pub(super) async fn send(
     mut request: Box<Request<RequestBody>>,
     mut call: Call,
     exchange: &mut Exchange,
+    reach: &Reach,
 ) -> Result<Response<UpstreamBody>, Cause> {
     let mut avoid: Option<Arc<Endpoint>> = None;
     service.retry.deposit(call.now);
     loop {
         let endpoint = admitted(service, avoid.as_deref(), &call, exchange)?;
-        let sending = endpoint.send(request, &call);
+        let sending = endpoint.send_noting(request, &call, reach);
         let head_due = service.head_timeout.map(|timeout| call.now + timeout);
         let sent = match [call.deadline, head_due].into_iter().flatten().min() {
             Some(due) => {

@@ -7,14 +7,17 @@ use tidegate::{
 };
 use tidegate_core::Call;
 
-use crate::{key::Facts, refusal::Standing, table::Route};
+use crate::{key::Facts, refusal::Standing, table::Route, upstream::Reach};
 
-/// What a call took of the limits of its route. It is refunded unless the call was sent, whoever stopped it: a later
-/// gate, the way to the upstream, or a client that went away while it waited.
+/// What a call took of the limits of its route. It is refunded unless the call may have reached its upstream, whoever
+/// stopped it: a later gate, the way to the upstream, or a client that went away. A client that leaves a call that is
+/// under way gets nothing back, or calls that are given up early enough would pass any limit.
 pub(super) struct Charge<'t> {
     route: &'t Route,
     /// None when the route has no limits. In a box, as it lives as long as the call's future, which is moved about.
     taken: Option<Box<Taken<'t>>>,
+    /// Whether the call was sent.
+    pub(super) reach: Reach,
 }
 
 struct Taken<'t> {
@@ -28,7 +31,9 @@ impl<'t> Charge<'t> {
     /// Decides all limits at once: all are charged, or none, and then it says which refused.
     pub(super) fn take(route: &'t Route, facts: &Facts<'_>, call: &Call) -> (Self, Option<Refusal>) {
         let limits = &route.limits;
-        let Some(first) = limits.first() else { return (Self { route, taken: None }, None) };
+        let Some(first) = limits.first() else {
+            return (Self { route, taken: None, reach: Reach::default() }, None);
+        };
         let keyed = std::array::from_fn(|at| match limits.get(at) {
             Some(limit) => (&*limit.throttle, limit.key(facts)),
             None => (&*first.throttle, Key::ALL),
@@ -46,14 +51,7 @@ impl<'t> Charge<'t> {
             }
             Err(refusal) => Some(refusal),
         };
-        (Self { route, taken: Some(taken) }, refusal)
-    }
-
-    /// The call was sent: nothing goes back.
-    pub(super) fn keep(&mut self) {
-        if let Some(taken) = &mut self.taken {
-            taken.receipts = None;
-        }
+        (Self { route, taken: Some(taken), reach: Reach::default() }, refusal)
     }
 
     /// What the client is told of the limits themselves.
@@ -78,7 +76,9 @@ impl<'t> Charge<'t> {
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
         let Some(taken) = &mut self.taken else { return };
-        if let Some(receipts) = taken.receipts.take() {
+        if let Some(receipts) = taken.receipts.take()
+            && !self.reach.is_possible()
+        {
             receipts.refund(&taken.keyed[..self.route.limits.len()], clock::now());
         }
     }

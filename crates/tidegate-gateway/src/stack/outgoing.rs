@@ -23,14 +23,15 @@ pub(super) fn outgoing(
 ) -> Request<RequestBody> {
     let (mut parts, body) = request.into_parts();
     let headers = &mut parts.headers;
-    let upgrade = hop::upgrade(headers).cloned();
+    let upgrade = hop::upgrade(headers, parts.version).cloned();
     hop::strip(headers);
     headers.remove(header::EXPECT);
     // For the fields added here and below, so that the map grows once.
     headers.reserve(8);
     told.tell(headers, (!host.is_empty()).then_some(host), parts.version, exchange.trust);
     headers.insert(trace::X_REQUEST_ID, exchange.request_id.clone());
-    if !headers.contains_key(header::HOST) && !host.is_empty() {
+    // An absolute target names the host, whatever `Host` says (RFC 9112 §3.2.2): what was routed is what is asked for.
+    if !host.is_empty() {
         headers.insert(header::HOST, host.clone());
     }
     if let Some(protocol) = upgrade {

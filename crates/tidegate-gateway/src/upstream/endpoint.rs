@@ -13,6 +13,7 @@ use super::{
     http1::{self, Http1Body},
     open::{Link, Reached, Wire},
     pool::{ConnectionStats, InFlight},
+    reach::Reach,
 };
 use crate::body::RequestBody;
 
@@ -73,9 +74,38 @@ impl Endpoint {
         request: impl Into<Box<Request<RequestBody>>>,
         call: &Call,
     ) -> Result<Response<UpstreamBody>, SendError> {
+        self.send_noting(request.into(), call, &Reach::default()).await
+    }
+
+    /// As [`Self::send`], and notes in `reach` whether the call may have reached the endpoint.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::send`]; `reach` says how far the call came.
+    pub async fn send_noting(
+        &self,
+        request: Box<Request<RequestBody>>,
+        call: &Call,
+        reach: &Reach,
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        let sent = self.send_on(request, call, reach).await;
+        if sent.as_ref().is_err_and(SendError::is_unsent) {
+            reach.fail();
+        }
+        sent
+    }
+
+    async fn send_on(
+        &self,
+        request: Box<Request<RequestBody>>,
+        call: &Call,
+        reach: &Reach,
+    ) -> Result<Response<UpstreamBody>, SendError> {
         let in_flight = InFlight::new(&self.link.pool);
         // In a box, as it passes through many hands, and futures are moved too.
-        let mut request = request.into();
+        let mut request = request;
         for _ in 0..MOST_STALE {
             let wire = self.link.wire(request.headers());
             match wire {
@@ -85,6 +115,7 @@ impl Endpoint {
                         Err(error) => return Err(SendError::from(error).giving_back(request)),
                     };
                     self.address.http1(&mut request);
+                    reach.begin();
                     if wire == Wire::Upgrade {
                         let (response, sender) = http1::send_upgrade(connection, request).await?;
                         return Ok(response.map(|incoming| {
@@ -107,6 +138,7 @@ impl Endpoint {
                         Err(error) => return Err(SendError::from(error).giving_back(request)),
                     };
                     self.address.http2(&mut request);
+                    reach.begin();
                     let keep = if call.attempts_left > 0 { Keep::Head } else { Keep::Nothing };
                     match exchange::send(slot, request, keep).await {
                         Ok((head, body)) => return Ok(head.map(|()| UpstreamBody::http2(body, in_flight))),

@@ -42,6 +42,10 @@ async fn what_is_no_request_is_refused_and_never_reaches_the_upstream() {
         "GET /a b HTTP/1.1\r\nhost: a\r\n\r\n",
         "GET / HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: u@a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a/b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a b\r\n\r\n",
+        "GET http://u:p@a/ HTTP/1.1\r\nhost: a\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999\r\n\r\n",
         "GET /../../etc/passwd HTTP/1.1\r\nhost: a\r\n\r\n",
@@ -109,6 +113,51 @@ async fn shapes_of_request_smuggling_reach_the_upstream_as_one_call_or_none() {
             "{name} reached the upstream as {} calls",
             upstream.calls() - before
         );
+    }
+    gateway.is_at_rest().await;
+}
+
+#[tokio::test]
+async fn the_host_that_was_routed_is_the_host_that_is_asked_for() {
+    let scripted = Scripted::start().await;
+    let gateway = Gateway::start(&to(scripted.addr(), LIMITED)).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    let mut upstream = None;
+    for (target, host) in [("http://public.test/a", "admin.test"), ("/a", "public.test")] {
+        client.send(format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+        let upstream = match &mut upstream {
+            Some(upstream) => upstream,
+            none => none.insert(scripted.accept().await),
+        };
+        let head = upstream.head().await;
+        assert!(head.starts_with("GET /a HTTP/1.1\r\nhost: public.test\r\n"), "{head}");
+        assert!(!head.contains("admin.test"), "{head}");
+        upstream.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+        assert!(client.head().await.starts_with("HTTP/1.1 204"));
+    }
+    drop(client);
+    gateway.is_at_rest().await;
+}
+
+#[tokio::test]
+async fn no_tunnel_to_http_leads_past_the_guards() {
+    let scripted = Scripted::start().await;
+    let gateway = Gateway::start(&to(scripted.addr(), LIMITED)).await;
+    for (upgrade, version) in [("h2c", 1), ("websocket, h2c", 1), ("HTTP/2.0", 1), ("websocket", 0)] {
+        let mut client = Raw::connect(gateway.http()).await;
+        client
+            .send(format!(
+                "GET / HTTP/1.{version}\r\nhost: a\r\nconnection: upgrade, http2-settings\r\nupgrade: {upgrade}\r\n\
+                 http2-settings: AAMAAABkAAQAAP__\r\n\r\n"
+            ))
+            .await;
+        let mut upstream = scripted.accept().await;
+        let head = upstream.head().await;
+        assert!(!head.contains("upgrade") && !head.contains("http2-settings"), "{head}");
+        // Even an upstream that switches unasked opens nothing.
+        upstream.send(format!("HTTP/1.1 101 Switching Protocols\r\nupgrade: {upgrade}\r\n\r\n")).await;
+        let said = client.head().await;
+        assert_eq!(status(&said), 502, "{said}");
     }
     gateway.is_at_rest().await;
 }

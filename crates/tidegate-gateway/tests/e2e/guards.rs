@@ -9,7 +9,9 @@ use tokio::sync::Semaphore;
 
 use crate::{
     setup::{guarded, to},
-    support::{client, eventually, gateway::Gateway, ports, scripted::Scripted, upstream::Upstream, within},
+    support::{
+        client, eventually, gateway::Gateway, ports, raw::Raw, scripted::Scripted, upstream::Upstream, within,
+    },
 };
 
 async fn hello() -> Upstream {
@@ -324,5 +326,49 @@ async fn a_call_deadline_reaches_the_queue() {
         assert!(matches!(status.as_u16(), 503 | 504), "{status}");
     }
     go.add_permits(2);
+    gateway.is_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_on_its_way_stays_charged_and_one_that_was_never_sent_does_not() {
+    let go = Arc::new(Semaphore::new(0));
+    let upstream = held(&go).await;
+    let limits = "all: { rate: 5/h, algorithm: fixed-window }";
+    let settings = "in_flight: { limit: 1, queue: 10, max_wait: 10s }";
+    let gateway = Gateway::start(&guarded(upstream.addr(), settings, limits, "limits: [all]")).await;
+    let http = gateway.http();
+    // Two are left by their clients at the upstream, over each version.
+    for (calls, version) in [(1, 1), (2, 2)] {
+        let call = tokio::spawn(async move {
+            if version == 1 {
+                let request = client::request("GET", "/").body(client::empty()).unwrap();
+                drop(client::http1(http).await.send_request(request).await);
+            } else {
+                let request = client::request2("GET", "/").body(client::empty()).unwrap();
+                drop(client::http2(http).await.send_request(request).await);
+            }
+        });
+        eventually("the call at the upstream", async || upstream.calls() == calls).await;
+        call.abort();
+        gateway.is_at_rest().await;
+    }
+    // One is broken off inside its upload.
+    let mut broken = Raw::connect(http).await;
+    broken.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await;
+    eventually("the upload at the upstream", async || upstream.calls() == 3).await;
+    drop(broken);
+    gateway.is_at_rest().await;
+    // One holds the permit, another is left while it waits for it: that one is not charged.
+    let first = tokio::spawn(client::get(http, "/"));
+    eventually("the first call at the upstream", async || upstream.calls() == 4).await;
+    let waiting = tokio::spawn(client::get(http, "/"));
+    gateway.state_is("one waiting", |state| state["upstreams"][0]["in_flight"]["queued"] == 1).await;
+    waiting.abort();
+    gateway.state_is("none waiting", |state| state["upstreams"][0]["in_flight"]["queued"] == 0).await;
+    go.add_permits(5);
+    assert_eq!(first.await.unwrap().status, StatusCode::OK);
+    assert_eq!(client::get(http, "/").await.status, StatusCode::OK);
+    assert_eq!(client::get(http, "/").await.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(upstream.calls(), 5);
     gateway.is_at_rest().await;
 }
