@@ -102,6 +102,7 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Refused`] by `in-flight`, `deadline` or `closed`; the call takes nothing.
+    #[inline]
     pub fn try_acquire(&self, call: &Call) -> Result<Permit, Refused> {
         self.enter_now(Some(call)).map_err(|turned| match turned {
             Turned::Refused(refused) => refused,
@@ -173,7 +174,7 @@ impl Limiter {
     }
 
     /// The part of admission that needs no waiting. Without a call there is no deadline and no start time.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter_now(&self, call: Option<&Call>) -> Result<Permit, Turned> {
         if call.is_some_and(|call| call.deadline.is_some_and(|deadline| deadline <= call.now)) {
             return Err(Turned::Refused(self.refuse(By::Deadline, None)));

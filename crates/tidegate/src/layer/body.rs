@@ -34,6 +34,7 @@ struct Held<P, C> {
 }
 
 impl<P: Permit, C: Classify> Held<P, C> {
+    #[inline]
     fn settle(self, outcome: impl FnOnce(&C) -> Outcome) {
         let outcome = match self.judged {
             Judged::Known(outcome) => outcome,
@@ -45,12 +46,13 @@ impl<P: Permit, C: Classify> Held<P, C> {
 
 impl<B: Body, P: Permit, C: Classify> GuardedBody<B, P, C> {
     /// Ties `permit` to the body of `response`.
+    #[inline(always)]
     pub fn guard(response: Response<B>, permit: P, classify: C) -> Response<Self> {
         Self::guard_with(response, |body| body, permit, classify)
     }
 
     /// The same, for a body that is wrapped on the way: the head moves once.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn guard_with<B2>(
         response: Response<B2>,
         wrap: impl FnOnce(B2) -> B,

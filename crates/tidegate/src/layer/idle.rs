@@ -133,6 +133,7 @@ pin_project! {
 }
 
 impl<B> IdleBody<B> {
+    #[inline(always)]
     pub(crate) const fn free(body: B) -> Self {
         Self { kind: Kind::Free { body } }
     }

@@ -129,7 +129,7 @@ where
 }
 
 impl<C: Classify> OnHead<C> {
-    #[inline]
+    #[inline(always)]
     fn head<R: Body + Send + 'static>(self, response: Response<R>) -> Response<LimitedBody<R, C>> {
         let Self { held, hold, watch, classify, .. } = self;
         if hold == Hold::Headers {
@@ -163,6 +163,7 @@ where
 {
     type Output = Result<Response<LimitedBody<R, C>>, Error<S::Error>>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {

@@ -88,8 +88,8 @@ impl World {
 
     /// Whether it was let in; it is unless the limiter is closed.
     fn wait(&self) -> bool {
-        let entered =
-            self.permits.try_enter() || block_on(Enter { permits: &self.permits, place: None }).is_some();
+        let entered = self.permits.try_enter().is_some()
+            || block_on(Enter { permits: &self.permits, place: None }).is_some();
         if entered {
             self.inside();
         }
