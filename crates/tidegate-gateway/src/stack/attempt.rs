@@ -28,6 +28,10 @@ pub(super) async fn send(
     reach: &Reach,
 ) -> Result<Response<UpstreamBody>, Cause> {
     let mut avoid: Option<Arc<Endpoint>> = None;
+    if service.config.retry.percent == 0 {
+        // Then nothing is kept for a second attempt.
+        call.attempts_left = 0;
+    }
     service.retry.deposit(call.now);
     loop {
         let endpoint = admitted(service, avoid.as_deref(), &call, exchange)?;
