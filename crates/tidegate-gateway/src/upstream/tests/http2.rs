@@ -445,3 +445,19 @@ async fn no_call_is_lost_and_nothing_is_left_after_many_at_once() {
     drop(endpoint);
     until("the connections are closed", || seen.now_open() == 0).await;
 }
+
+#[tokio::test]
+async fn a_server_that_resets_the_preface_of_a_grpc_call_does_not_speak_http2() {
+    let (listener, address) = listen().await;
+    let endpoint = endpoint(address, "");
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.readable().await.unwrap();
+        // Closed with bytes unread: a reset.
+    });
+    let mut request = post("/", "x");
+    request.headers_mut().insert(header::CONTENT_TYPE, "application/grpc".parse().unwrap());
+    let error = fetch(&endpoint, request).await.unwrap_err();
+    assert_eq!(error.kind, SendErrorKind::Unsent(Unsent::Protocol), "{error}");
+    until("all is given back", || is_at_rest(&endpoint)).await;
+}
