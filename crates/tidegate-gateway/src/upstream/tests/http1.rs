@@ -563,6 +563,134 @@ async fn a_safe_call_goes_on_another_connection_when_a_reused_one_ends_without_a
 }
 
 #[tokio::test]
+async fn a_safe_call_is_repeated_once_and_not_once_for_each_idle_connection() {
+    let (listener, address) = listen().await;
+    let endpoint = endpoint(address, "");
+    let (heard, mut hearing) = tokio::sync::mpsc::unbounded_channel();
+    let latch = Latch::closed();
+    let go = latch.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (heard, go) = (heard.clone(), go.clone());
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                assert!(stream.read(&mut head).await.unwrap() > 0);
+                go.opened().await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                // Every later call is taken, and its connection closed on it.
+                if stream.read(&mut head).await.unwrap() > 0 {
+                    heard.send(()).unwrap();
+                }
+            });
+        }
+    });
+    let calls = futures_util::future::join_all((0..8).map(|_| fetch(&endpoint, get("/"))));
+    let (calls, ()) = tokio::join!(calls, async {
+        until("eight connections", || endpoint.connections().open == 8).await;
+        latch.open();
+    });
+    calls.into_iter().for_each(|call| assert_eq!(call.unwrap(), "ok"));
+    assert_eq!(endpoint.connections().idle, 8);
+    let error = fetch(&endpoint, get("/")).await.unwrap_err();
+    assert_eq!(error.kind, SendErrorKind::Sent(Sent::Closed), "{error}");
+    drop(endpoint);
+    hearing.recv().await.unwrap();
+    hearing.recv().await.unwrap();
+    assert!(hearing.try_recv().is_err(), "the call was sent more than twice");
+}
+
+#[tokio::test]
+async fn bytes_after_a_response_are_never_read_as_the_next_one() {
+    const POISON: &str = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison";
+    for (says, reads) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "ok"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: y\r\n\r\n", ""),
+        ("HTTP/1.1 204 No Content\r\n\r\n", ""),
+        ("HTTP/1.1 304 Not Modified\r\ncontent-length: 51\r\n\r\n", ""),
+    ] {
+        for together in [true, false] {
+            let (listener, address) = listen().await;
+            let endpoint = endpoint(address, "");
+            tokio::spawn(async move {
+                let mut first = true;
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut head = [0; 4096];
+                    assert!(stream.read(&mut head).await.unwrap() > 0);
+                    if !std::mem::take(&mut first) {
+                        let fresh = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfresh";
+                        stream.write_all(fresh).await.unwrap();
+                        continue;
+                    }
+                    if together {
+                        stream.write_all(format!("{says}{POISON}").as_bytes()).await.unwrap();
+                    } else {
+                        stream.write_all(says.as_bytes()).await.unwrap();
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        stream.write_all(POISON.as_bytes()).await.unwrap();
+                    }
+                    // Open, as a server does that noticed nothing.
+                    tokio::spawn(
+                        async move { while stream.read(&mut head).await.is_ok_and(|read| read > 0) {} },
+                    );
+                }
+            });
+            assert_eq!(fetch(&endpoint, get("/")).await.unwrap(), reads, "{says}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            // Also in a task that has no budget left to look at sockets.
+            let next = tokio::spawn(async move {
+                while tokio::task::coop::has_budget_remaining() {
+                    tokio::task::coop::consume_budget().await;
+                }
+                fetch(&endpoint, get("/")).await
+            });
+            assert_eq!(next.await.unwrap().unwrap(), "fresh", "{says}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_endless_stream_of_informational_heads_has_an_end() {
+    let (listener, address) = listen().await;
+    let endpoint = endpoint(address, "");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n").await.is_ok() {}
+    });
+    let error = fetch(&endpoint, get("/")).await.unwrap_err();
+    assert_eq!(error.kind, SendErrorKind::Sent(Sent::Protocol), "{error}");
+    until("all is given back", || is_at_rest(&endpoint)).await;
+}
+
+#[tokio::test]
+async fn a_response_cut_at_any_byte_is_an_error_and_leaves_nothing_behind() {
+    let (listener, address) = listen().await;
+    let endpoint = endpoint(address, "");
+    let whole =
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n";
+    tokio::spawn(async move {
+        for cut in 0..=whole.len() {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            stream.write_all(&whole.as_bytes()[..cut]).await.unwrap();
+        }
+    });
+    for cut in 0..=whole.len() {
+        let read = match endpoint.send(post("/", "x"), &call()).await {
+            Ok(response) => response.into_body().collect().await.map(drop).is_ok(),
+            Err(error) => {
+                assert!(error.request.is_none(), "{error}");
+                false
+            }
+        };
+        assert_eq!(read, cut == whole.len(), "{cut}");
+        until("all is given back", || is_at_rest(&endpoint)).await;
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_comes_before_the_upload_is_refused_further_is_read() {
     let (listener, address) = listen().await;
     let endpoint = endpoint(address, "");
