@@ -269,6 +269,41 @@ async fn a_refused_stream_gives_the_request_back_whole() {
 }
 
 #[tokio::test]
+async fn an_http2_message_says_one_length() {
+    let (said, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let (address, _seen) = http2(10, move |request: Request<hyper::body::Incoming>| {
+        let said = said.clone();
+        async move {
+            let lengths: Vec<_> = request.headers().get_all(header::CONTENT_LENGTH).iter().cloned().collect();
+            said.send(lengths).unwrap();
+            answer("")
+        }
+    })
+    .await;
+    let target = endpoint(address, HTTP2);
+    for (mut request, expected) in [(get("/"), &[][..]), (post("/", "abc"), &["3"][..])] {
+        for length in ["3", "4"] {
+            request.headers_mut().append(header::CONTENT_LENGTH, length.parse().unwrap());
+        }
+        fetch(&target, request).await.unwrap();
+        assert_eq!(hears.recv().await.unwrap(), expected);
+    }
+    let address = raw(
+        |_, mut respond| {
+            let response = Response::builder().header("content-length", "2").header("content-length", "3");
+            let mut body = respond.send_response(response.body(()).unwrap(), false).unwrap();
+            body.send_data("ok".into(), true).unwrap();
+        },
+        |_, _| {},
+    )
+    .await;
+    let target = endpoint(address, HTTP2);
+    let error = fetch(&target, get("/")).await.unwrap_err();
+    assert_eq!(error.kind, SendErrorKind::Sent(Sent::Protocol), "{error}");
+    assert_eq!((target.in_flight(), target.connections().streams), (0, 0));
+}
+
+#[tokio::test]
 async fn a_call_without_attempts_left_is_not_copied() {
     let address = raw(|_, mut respond| respond.send_reset(Reason::REFUSED_STREAM), |_, _| {}).await;
     let endpoint = endpoint(address, HTTP2);
