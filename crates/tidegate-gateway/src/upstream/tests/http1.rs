@@ -515,11 +515,14 @@ async fn framing_is_written_from_the_body_and_never_from_the_fields() {
     let stream = tokio::net::TcpStream::connect(front_address).await.unwrap();
     let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::post("http://h2.example/streamed").body(()).unwrap();
+    let request = Request::post("http://h2.example/streamed").header("cookie", "a=1").header("cookie", "b=2");
+    let request = request.body(()).unwrap();
     let (response, mut upload) = client.send_request(request, false).unwrap();
     upload.send_data("x".repeat(5000).into(), false).unwrap();
     let mut trailers = http::HeaderMap::new();
     trailers.insert("x-sum", "9".parse().unwrap());
+    trailers.insert("host", "evil.example".parse().unwrap());
+    trailers.insert("x-forwarded-for", "127.0.0.1".parse().unwrap());
     upload.send_trailers(trailers).unwrap();
     assert_eq!(response.await.unwrap().status(), StatusCode::NO_CONTENT);
     let requests = server.await.unwrap();
@@ -527,7 +530,10 @@ async fn framing_is_written_from_the_body_and_never_from_the_fields() {
     assert_eq!(requests[1], "POST /empty HTTP/1.1\r\nhost: api.example\r\ncontent-length: 0\r\n\r\n");
     assert_eq!(requests[2], "POST /sized HTTP/1.1\r\nhost: api.example\r\ncontent-length: 4\r\n\r\nbody");
     let (head, body) = requests[3].split_once("\r\n\r\n").unwrap();
-    assert_eq!(head, "POST /streamed HTTP/1.1\r\nhost: h2.example\r\ntransfer-encoding: chunked");
+    assert_eq!(
+        head,
+        "POST /streamed HTTP/1.1\r\nhost: h2.example\r\ncookie: a=1; b=2\r\ntransfer-encoding: chunked"
+    );
     assert!(body.matches('x').count() == 5001 && body.ends_with("\r\n0\r\nx-sum: 9\r\n\r\n"), "{body}");
 }
 
@@ -612,17 +618,18 @@ async fn bytes_after_a_response_are_never_read_as_the_next_one() {
         for together in [true, false] {
             let (listener, address) = listen().await;
             let endpoint = endpoint(address, "");
+            let (poisoned, poison) = tokio::sync::oneshot::channel();
             tokio::spawn(async move {
-                let mut first = true;
+                let mut poisoned = Some(poisoned);
                 loop {
                     let (mut stream, _) = listener.accept().await.unwrap();
                     let mut head = [0; 4096];
                     assert!(stream.read(&mut head).await.unwrap() > 0);
-                    if !std::mem::take(&mut first) {
+                    let Some(poisoned) = poisoned.take() else {
                         let fresh = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfresh";
                         stream.write_all(fresh).await.unwrap();
                         continue;
-                    }
+                    };
                     if together {
                         stream.write_all(format!("{says}{POISON}").as_bytes()).await.unwrap();
                     } else {
@@ -630,6 +637,7 @@ async fn bytes_after_a_response_are_never_read_as_the_next_one() {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                         stream.write_all(POISON.as_bytes()).await.unwrap();
                     }
+                    poisoned.send(()).unwrap();
                     // Open, as a server does that noticed nothing.
                     tokio::spawn(
                         async move { while stream.read(&mut head).await.is_ok_and(|read| read > 0) {} },
@@ -637,7 +645,9 @@ async fn bytes_after_a_response_are_never_read_as_the_next_one() {
                 }
             });
             assert_eq!(fetch(&endpoint, get("/")).await.unwrap(), reads, "{says}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            poison.await.unwrap();
+            // The runtime's driver has to have seen it.
+            tokio::time::sleep(Duration::from_millis(5)).await;
             // Also in a task that has no budget left to look at sockets.
             let next = tokio::spawn(async move {
                 while tokio::task::coop::has_budget_remaining() {
