@@ -17,7 +17,7 @@ use tidegate::clock;
 use tidegate_core::Instant;
 use tokio::time::Sleep;
 
-use crate::body::BodyError;
+use crate::{body::BodyError, proxy::hop};
 
 /// What a client may take its time for.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +148,8 @@ impl Body for Upload {
         };
         let too_slow = this.too_slow();
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                frame.trailers_mut().map(hop::strip_trailers);
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 let bytes = this.progress.bytes() + length;
                 this.progress.bytes.store(bytes, Relaxed);

@@ -46,6 +46,49 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes from a trailer section what may only stand in a head (RFC 9110 §6.5.1): framing, routing, credentials, how to
+/// read the content, and what this hop says of the caller. A receiver that merges trailers into the head would believe it.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    if trailers.keys().any(is_of_the_head) {
+        let listed: Vec<HeaderName> = trailers.keys().filter(|name| is_of_the_head(name)).cloned().collect();
+        for name in listed {
+            trailers.remove(name);
+        }
+    }
+}
+
+fn is_of_the_head(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    text.starts_with("x-forwarded-")
+        || text.starts_with("proxy-")
+        || matches!(
+            text,
+            "x-real-ip" | "x-request-id" | "traceparent" | "tracestate" | "keep-alive" | "http2-settings"
+        )
+        || [
+            header::AUTHORIZATION,
+            header::CACHE_CONTROL,
+            header::CONNECTION,
+            header::CONTENT_ENCODING,
+            header::CONTENT_LENGTH,
+            header::CONTENT_RANGE,
+            header::CONTENT_TYPE,
+            header::COOKIE,
+            header::EXPECT,
+            header::FORWARDED,
+            header::HOST,
+            header::MAX_FORWARDS,
+            header::RANGE,
+            header::SET_COOKIE,
+            header::TE,
+            header::TRAILER,
+            header::TRANSFER_ENCODING,
+            header::UPGRADE,
+            header::VIA,
+        ]
+        .contains(name)
+}
+
 /// Fields that a `Connection` header may not take away, as that would change what the message means.
 fn ends_to_end(name: &HeaderName) -> bool {
     [
@@ -136,6 +179,22 @@ mod tests {
         let left =
             stripped(&[("connection", "authorization, host, x-forwarded-for"), ("authorization", "x")]);
         assert_eq!(left, [("authorization".into(), "x".into())]);
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_belongs_in_the_head() {
+        let mut trailers = HeaderMap::new();
+        for name in
+            ["host", "x-forwarded-for", "authorization", "content-length", "connection", "cookie", "via"]
+        {
+            trailers.append(name, HeaderValue::from_static("x"));
+        }
+        for name in ["grpc-status", "x-sum", "x-sum", "server-timing", "etag"] {
+            trailers.append(name, HeaderValue::from_static("x"));
+        }
+        strip_trailers(&mut trailers);
+        assert_eq!(trailers.len(), 5);
+        assert!(trailers.contains_key("grpc-status") && !trailers.contains_key("host"), "{trailers:?}");
     }
 
     #[test]

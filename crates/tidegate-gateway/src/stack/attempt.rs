@@ -103,6 +103,9 @@ fn outcome_at_endpoint(kind: SendErrorKind) -> Outcome {
     match kind {
         // Our own bound was reached, or the endpoint closed in an orderly way: no failure of the endpoint.
         SendErrorKind::Unsent(Unsent::PoolTimeout | Unsent::PoolFull | Unsent::Refused) => Outcome::Unsent,
+        // A client chooses the protocol by what it sends; it must not open the breaker by it.
+        SendErrorKind::Unsent(Unsent::Protocol) => Outcome::Unsent,
+        SendErrorKind::Sent(Sent::RequestBody) => Outcome::Ignore,
         SendErrorKind::Unsent(_) | SendErrorKind::Sent(_) => Outcome::Overload { retry_after: None },
     }
 }

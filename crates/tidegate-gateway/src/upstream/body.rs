@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{exchange::Http2Body, http1::Http1Body, pool::InFlight};
-use crate::body::BodyError;
+use crate::{body::BodyError, proxy::hop};
 
 /// A response body on its way from an endpoint.
 ///
@@ -56,10 +56,13 @@ impl Body for UpstreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Some(call) = &this.call else { return Poll::Ready(None) };
-        let frame = match &mut this.inner {
+        let mut frame = match &mut this.inner {
             Inner::Http1(body) => ready!(body.poll_frame(cx, call.pool())),
             Inner::Http2(body) => ready!(body.poll_frame(cx)),
         };
+        if let Some(Ok(frame)) = &mut frame {
+            frame.trailers_mut().map(hop::strip_trailers);
+        }
         let over = match &frame {
             Some(Ok(_)) => this.is_end_stream(),
             Some(Err(_)) | None => true,

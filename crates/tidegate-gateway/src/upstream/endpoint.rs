@@ -8,7 +8,7 @@ use tidegate_core::Call;
 use super::{
     address::Address,
     body::UpstreamBody,
-    error::{SendError, Unsent},
+    error::{SendError, Sent, Unsent},
     exchange::{self, Keep},
     http1::{self, Http1Body},
     open::{Link, Reached, Wire},
@@ -106,6 +106,7 @@ impl Endpoint {
         let in_flight = InFlight::new(&self.link.pool);
         // In a box, as it passes through many hands, and futures are moved too.
         let mut request = request;
+        let mut repeated = false;
         for _ in 0..MOST_STALE {
             let wire = self.link.wire(request.headers());
             match wire {
@@ -128,6 +129,18 @@ impl Endpoint {
                             return Ok(head.map(|()| UpstreamBody::http1(body, in_flight)));
                         }
                         Err(http1::Failed::Stale(back)) => request = back,
+                        // A repetition is not repeated (RFC 9110 §9.2.2): an upstream that closes because it has too much
+                        // to do must not get more of the same.
+                        Err(http1::Failed::Silent(_)) if repeated => {
+                            return Err(
+                                SendError::sent(Sent::Closed).because("twice in a row, without a word")
+                            );
+                        }
+                        Err(http1::Failed::Silent(back)) => {
+                            repeated = true;
+                            reach.take();
+                            request = back;
+                        }
                         Err(http1::Failed::Told(error)) => return Err(error),
                     }
                 }

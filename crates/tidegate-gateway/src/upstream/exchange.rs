@@ -94,6 +94,11 @@ pub(super) async fn send(
     let error = match answered {
         Ok(response) => {
             let (parts, receive) = response.into_parts();
+            // One length is held against the body; a second one could tell another reader something else.
+            if parts.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+                let error = SendError::sent(Sent::Protocol).because("more than one content-length");
+                return Err(Failed::Told(error));
+            }
             let body = Http2Body::new(&parts.headers, receive, slot, upload);
             return Ok((Response::from_parts(parts, ()), body));
         }
@@ -124,13 +129,15 @@ pub(super) async fn send(
     Err(Failed::Told(SendError::sent(how).because(error)))
 }
 
-/// Says the length of a body that is known and not said yet.
+/// Says the length of a body where it is known, once: what the client said may be several lengths.
 fn declare_length(method: &Method, headers: &mut HeaderMap, body: &RequestBody) {
-    if let Some(length) = body.size_hint().exact()
-        && (length > 0 || [Method::POST, Method::PUT, Method::PATCH].contains(method))
-        && !headers.contains_key(header::CONTENT_LENGTH)
-    {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    match body.size_hint().exact() {
+        Some(length) if length > 0 || [Method::POST, Method::PUT, Method::PATCH].contains(method) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        Some(_) | None => {
+            headers.remove(header::CONTENT_LENGTH);
+        }
     }
 }
 
@@ -323,7 +330,11 @@ impl Http2Body {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 // A peer that has said all may reset what it has not read of the request (RFC 9113 §8.1).
-                Some(Err(error)) if error.is_remote() && error.reason() == Some(Reason::NO_ERROR) => {
+                Some(Err(error))
+                    if error.is_remote()
+                        && error.reason() == Some(Reason::NO_ERROR)
+                        && self.length.is_none_or(|left| left == 0) =>
+                {
                     self.end();
                     return Poll::Ready(None);
                 }

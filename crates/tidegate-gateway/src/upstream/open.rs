@@ -217,8 +217,13 @@ impl Link {
                     self.pool.put(connection);
                     self.pool.tell_http2(|| Grant::Again);
                 }
-                (Protocol::Auto | Protocol::Http1 | Protocol::Http2, _, _) => {
-                    http2::Connection::start(io, slot, opening.home, &self.pool).await?;
+                (protocol @ (Protocol::Auto | Protocol::Http1 | Protocol::Http2), tls, _) => {
+                    let started = http2::Connection::start(io, slot, opening.home, &self.pool).await;
+                    started.map_err(|error| match (protocol, tls) {
+                        // Only the call's content type said that the endpoint speaks HTTP/2, so it fails at nothing.
+                        (Protocol::Auto, None) => ConnectError { why: Unsent::Protocol, ..error },
+                        _ => error,
+                    })?;
                     self.learned.store(HTTP2, Ordering::Relaxed);
                 }
             }

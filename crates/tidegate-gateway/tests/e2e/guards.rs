@@ -10,7 +10,8 @@ use tokio::sync::Semaphore;
 use crate::{
     setup::{guarded, to},
     support::{
-        client, eventually, gateway::Gateway, ports, raw::Raw, scripted::Scripted, upstream::Upstream, within,
+        client, eventually, gateway::Gateway, nginx::Nginx, ports, raw::Raw, scripted::Scripted,
+        upstream::Upstream, within,
     },
 };
 
@@ -370,5 +371,18 @@ async fn a_call_that_is_given_up_on_its_way_stays_charged_and_one_that_was_never
     assert_eq!(client::get(http, "/").await.status, StatusCode::OK);
     assert_eq!(client::get(http, "/").await.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(upstream.calls(), 5);
+    gateway.is_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_client_cannot_open_the_breaker_by_speaking_what_the_upstream_does_not() {
+    let nginx = Nginx::start("location / { return 200 hello; }").await;
+    let gateway = Gateway::start(&to(nginx.addr(), "breaker: { failures: 2 }")).await;
+    for _ in 0..5 {
+        let request = client::request("POST", "/").header("content-type", "application/grpc");
+        let answer = client::send(gateway.http(), request.body(client::whole("x")).unwrap()).await;
+        assert_eq!(answer.header("grpc-status"), "14", "{answer:?}");
+    }
+    assert_eq!(client::get(gateway.http(), "/").await.text(), "hello");
     gateway.is_at_rest().await;
 }

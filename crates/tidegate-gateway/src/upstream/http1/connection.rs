@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    pin::pin,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker, ready},
 };
 
@@ -30,6 +30,8 @@ const MOST_READ: usize = 64 << 10;
 pub(in super::super) struct Connection {
     stream: Stream,
     read: BytesMut,
+    /// Informational heads of this call.
+    interim: u32,
     out: Outbox,
     home: usize,
     use_: Use,
@@ -58,8 +60,10 @@ pub(in super::super) struct Answer {
 /// Why there is no head.
 #[derive(Debug)]
 pub(in super::super) enum Failed {
-    /// A connection that was used before had closed; the call may go on another.
+    /// A connection that was used before had closed; not a byte of the call went out, and it may go on another.
     Stale(Box<Request<RequestBody>>),
+    /// A connection that was used before took a safe call and ended without a word; the call may be repeated once.
+    Silent(Box<Request<RequestBody>>),
     /// What the caller is told.
     Told(SendError),
 }
@@ -73,7 +77,14 @@ enum Broken {
 
 impl Connection {
     pub(in super::super) fn new(stream: Stream, home: usize) -> Boxed {
-        Box::new(Self { stream, read: BytesMut::new(), out: Outbox::default(), home, use_: Use::First })
+        Box::new(Self {
+            stream,
+            read: BytesMut::new(),
+            interim: 0,
+            out: Outbox::default(),
+            home,
+            use_: Use::First,
+        })
     }
 
     /// The shard it belongs to.
@@ -83,7 +94,10 @@ impl Connection {
 
     /// Looks whether the peer has closed it, or speaks unasked.
     pub(in super::super) fn is_reusable(&mut self) -> bool {
-        self.read.is_empty() && self.poll_fill(&mut Context::from_waker(Waker::noop()), 1).is_pending()
+        // Unconstrained: to a task that has used up its budget, a socket with bytes would look silent.
+        let mut looking = tokio::task::unconstrained(std::future::poll_fn(|cx| self.poll_fill(cx, 1)));
+        let silent = Pin::new(&mut looking).poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        silent && self.read.is_empty()
     }
 
     /// The bare stream, for a protocol that takes it over.
@@ -170,6 +184,7 @@ impl Connection {
         mut request: Box<Request<RequestBody>>,
     ) -> Result<Answer, Failed> {
         self.out.begin(&request);
+        self.interim = 0;
         let method = request.method().clone();
         let mut upload = Uploading::Goes;
         let mut heard = false;
@@ -203,7 +218,8 @@ impl Connection {
         let again = if unsent || repeatable { self.out.body_again(body) } else { None };
         let request = again.map(|body| Box::new(Request::from_parts(parts, body)));
         match (request, self.use_) {
-            (Some(request), Use::Again) => Failed::Stale(request),
+            (Some(request), Use::Again) if unsent => Failed::Stale(request),
+            (Some(request), Use::Again) => Failed::Silent(request),
             (request, _) if unsent => {
                 let mut told = SendError::unsent(Unsent::Refused).because(error);
                 told.request = request;
@@ -231,7 +247,7 @@ impl Connection {
             }
         }
         loop {
-            match decode::head(&mut self.read, method) {
+            match decode::head(&mut self.read, method, &mut self.interim) {
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) => {}
                 Err(malformed) => return Poll::Ready(Err(Broken::Malformed(malformed))),

@@ -10,6 +10,8 @@ use http_body::Frame;
 const MOST_HEAD_BYTES: usize = 64 << 10;
 /// Most fields in either.
 const MOST_FIELDS: usize = 128;
+/// Most informational heads before the final one.
+const MOST_INTERIM: u32 = 64;
 /// Most bytes of the line that begins a chunk, extensions included.
 const MOST_CHUNK_LINE: usize = 4 << 10;
 /// Sixteen hexadecimal digits fill 64 bits.
@@ -20,6 +22,7 @@ const MOST_CHUNK_DIGITS: usize = 16;
 pub(in super::super) enum Malformed {
     Head,
     TooLarge,
+    Interim,
     Status,
     Framing,
     Chunk,
@@ -32,6 +35,7 @@ impl fmt::Display for Malformed {
         f.write_str(match self {
             Self::Head => "the response head is not valid HTTP/1.1",
             Self::TooLarge => "the response head or trailer section is larger than 64 KiB or 128 fields",
+            Self::Interim => "more than 64 informational heads came before the response",
             Self::Status => "the endpoint switched protocols without being asked",
             Self::Framing => "the response says in two ways, or in none that is valid, where its body ends",
             Self::Chunk => "a chunk of the response body is malformed",
@@ -84,11 +88,16 @@ pub(in super::super) enum Chunk {
     Trailers,
 }
 
-/// Takes a final response head from what was read; `None` when it is not all there. Informational heads are skipped.
+/// Takes a final response head from what was read; `None` when it is not all there. Informational heads are skipped and
+/// counted in `interim`.
 ///
 /// # Errors
 /// When this is no response to a request with `method`.
-pub(super) fn head(read: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malformed> {
+pub(super) fn head(
+    read: &mut BytesMut,
+    method: &Method,
+    interim: &mut u32,
+) -> Result<Option<Head>, Malformed> {
     loop {
         if read.is_empty() {
             return Ok(None);
@@ -98,7 +107,8 @@ pub(super) fn head(read: &mut BytesMut, method: &Method) -> Result<Option<Head>,
         };
         match parsed.response.status() {
             StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed::Status),
-            status if status.is_informational() => {}
+            status if status.is_informational() && *interim < MOST_INTERIM => *interim += 1,
+            status if status.is_informational() => return Err(Malformed::Interim),
             _ => return framed(parsed, method).map(Some),
         }
     }
@@ -201,6 +211,11 @@ fn framed(parsed: Parsed, method: &Method) -> Result<Head, Malformed> {
     let bare = *method == Method::HEAD
         || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let rest = if bare {
+        // A 204 that announces a body may have one, and its bytes must not begin the next response (RFC 9112 §6.3).
+        let announced = lengths.encoded || lengths.length.is_some_and(|length| length > 0);
+        if response.status() == StatusCode::NO_CONTENT && announced {
+            after = After::Close;
+        }
         Rest::Nothing
     } else if lengths.encoded {
         if response.version() == Version::HTTP_10 {
@@ -233,7 +248,8 @@ enum Coded {
     Otherwise,
 }
 
-/// Whether `chunked` is the last transfer coding, and nowhere else.
+/// Whether the body is chunked, or ends with the connection. Any other coding was not asked for, and without the field,
+/// which ends at this hop, nobody could undo it.
 fn codings(headers: &HeaderMap) -> Result<Coded, Malformed> {
     let mut coded = Coded::Otherwise;
     for value in headers.get_all(header::TRANSFER_ENCODING) {
@@ -241,8 +257,10 @@ fn codings(headers: &HeaderMap) -> Result<Coded, Malformed> {
             if matches!(coded, Coded::Chunked) {
                 return Err(Malformed::Framing);
             }
-            if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") {
-                coded = Coded::Chunked;
+            match coding.trim_ascii() {
+                coding if coding.eq_ignore_ascii_case(b"chunked") => coded = Coded::Chunked,
+                coding if coding.eq_ignore_ascii_case(b"identity") => {}
+                _ => return Err(Malformed::Framing),
             }
         }
     }
@@ -387,7 +405,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Option<Head>, Malformed> {
-        head(&mut BytesMut::from(text), &Method::GET)
+        head(&mut BytesMut::from(text), &Method::GET, &mut 0)
     }
 
     #[test]
@@ -404,13 +422,15 @@ mod tests {
             ("HTTP/1.1 204 No Content\r\n\r\n", Rest::Nothing, After::Reuse),
             ("HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", Rest::Nothing, After::Reuse),
             ("HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n", chunked, After::Reuse),
-            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n", chunked, After::Reuse),
+            ("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", Rest::Nothing, After::Reuse),
+            ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", Rest::Nothing, After::Close),
+            ("HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n", Rest::Nothing, After::Close),
             (
                 "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n",
                 chunked,
                 After::Close,
             ),
-            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", Rest::ToEnd, After::Close),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\n", Rest::ToEnd, After::Close),
             ("HTTP/1.1 200 OK\r\n\r\n", Rest::ToEnd, After::Close),
             (
                 "HTTP/1.1 200 OK\r\nconnection: x, Close\r\ncontent-length: 5\r\n\r\n",
@@ -433,7 +453,7 @@ mod tests {
             assert_eq!((head.rest, head.after), (rest, after), "{text}");
         }
         let mut bytes = BytesMut::from("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
-        let head = head(&mut bytes, &Method::HEAD).unwrap().unwrap();
+        let head = head(&mut bytes, &Method::HEAD, &mut 0).unwrap().unwrap();
         assert_eq!(
             (head.rest, &head.response.headers()["content-length"]),
             (Rest::Nothing, &"5".parse().unwrap())
@@ -451,6 +471,11 @@ mod tests {
             ("HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n", Malformed::Framing),
             ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked\r\n\r\n", Malformed::Framing),
             ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip\r\n\r\n", Malformed::Framing),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", Malformed::Framing),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n", Malformed::Framing),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked;q=1\r\n\r\n", Malformed::Framing),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding:\r\n\r\n", Malformed::Framing),
+            ("HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n", Malformed::Framing),
             ("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", Malformed::Framing),
             ("HTTP/1.1 101 Switching Protocols\r\n\r\n", Malformed::Status),
             ("HTTP/1.1 200 OK\r\na: b\r\n folded\r\n\r\n", Malformed::Head),
@@ -466,6 +491,11 @@ mod tests {
         let long = "x".repeat(MOST_HEAD_BYTES);
         assert_eq!(read(&format!("HTTP/1.1 200 OK\r\na: {long}")).map(|_| ()), Err(Malformed::TooLarge));
         assert!(read("HTTP/1.1 200 OK\r\ncontent-le").unwrap().is_none());
+        let hints = "HTTP/1.1 103 Early Hints\r\n\r\n";
+        let most = MOST_INTERIM as usize;
+        let ok = "HTTP/1.1 204 No Content\r\n\r\n";
+        assert!(read(&format!("{}{ok}", hints.repeat(most))).unwrap().is_some());
+        assert_eq!(read(&format!("{}{ok}", hints.repeat(most + 1))).map(|_| ()), Err(Malformed::Interim));
     }
 
     /// Feeds `text` in pieces of `step` bytes.

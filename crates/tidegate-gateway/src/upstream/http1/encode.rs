@@ -233,9 +233,23 @@ fn fields(out: &mut BytesMut, headers: &HeaderMap) {
         put(b"host", host.as_bytes());
     }
     for (name, value) in headers {
-        if !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING) {
+        if !matches!(
+            *name,
+            header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::COOKIE
+        ) {
             put(name.as_str().as_bytes(), value.as_bytes());
         }
+    }
+    // HTTP/2 cuts cookies into several fields; in HTTP/1 they are one (RFC 9113 §8.2.3).
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if let Some(first) = cookies.next() {
+        out.put_slice(b"cookie: ");
+        out.put_slice(first.as_bytes());
+        for more in cookies {
+            out.put_slice(b"; ");
+            out.put_slice(more.as_bytes());
+        }
+        out.put_slice(b"\r\n");
     }
 }
 

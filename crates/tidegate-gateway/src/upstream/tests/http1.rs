@@ -515,11 +515,14 @@ async fn framing_is_written_from_the_body_and_never_from_the_fields() {
     let stream = tokio::net::TcpStream::connect(front_address).await.unwrap();
     let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::post("http://h2.example/streamed").body(()).unwrap();
+    let request = Request::post("http://h2.example/streamed").header("cookie", "a=1").header("cookie", "b=2");
+    let request = request.body(()).unwrap();
     let (response, mut upload) = client.send_request(request, false).unwrap();
     upload.send_data("x".repeat(5000).into(), false).unwrap();
     let mut trailers = http::HeaderMap::new();
     trailers.insert("x-sum", "9".parse().unwrap());
+    trailers.insert("host", "evil.example".parse().unwrap());
+    trailers.insert("x-forwarded-for", "127.0.0.1".parse().unwrap());
     upload.send_trailers(trailers).unwrap();
     assert_eq!(response.await.unwrap().status(), StatusCode::NO_CONTENT);
     let requests = server.await.unwrap();
@@ -527,7 +530,10 @@ async fn framing_is_written_from_the_body_and_never_from_the_fields() {
     assert_eq!(requests[1], "POST /empty HTTP/1.1\r\nhost: api.example\r\ncontent-length: 0\r\n\r\n");
     assert_eq!(requests[2], "POST /sized HTTP/1.1\r\nhost: api.example\r\ncontent-length: 4\r\n\r\nbody");
     let (head, body) = requests[3].split_once("\r\n\r\n").unwrap();
-    assert_eq!(head, "POST /streamed HTTP/1.1\r\nhost: h2.example\r\ntransfer-encoding: chunked");
+    assert_eq!(
+        head,
+        "POST /streamed HTTP/1.1\r\nhost: h2.example\r\ncookie: a=1; b=2\r\ntransfer-encoding: chunked"
+    );
     assert!(body.matches('x').count() == 5001 && body.ends_with("\r\n0\r\nx-sum: 9\r\n\r\n"), "{body}");
 }
 
@@ -560,6 +566,138 @@ async fn a_safe_call_goes_on_another_connection_when_a_reused_one_ends_without_a
         heads[0].starts_with("GET /2 ") && heads[1].starts_with("POST /3 ") && heads[2].is_empty(),
         "{heads:?}"
     );
+}
+
+#[tokio::test]
+async fn a_safe_call_is_repeated_once_and_not_once_for_each_idle_connection() {
+    let (listener, address) = listen().await;
+    let endpoint = endpoint(address, "");
+    let (heard, mut hearing) = tokio::sync::mpsc::unbounded_channel();
+    let latch = Latch::closed();
+    let go = latch.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (heard, go) = (heard.clone(), go.clone());
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                assert!(stream.read(&mut head).await.unwrap() > 0);
+                go.opened().await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                // Every later call is taken, and its connection closed on it.
+                if stream.read(&mut head).await.unwrap() > 0 {
+                    heard.send(()).unwrap();
+                }
+            });
+        }
+    });
+    let calls = futures_util::future::join_all((0..8).map(|_| fetch(&endpoint, get("/"))));
+    let (calls, ()) = tokio::join!(calls, async {
+        until("eight connections", || endpoint.connections().open == 8).await;
+        latch.open();
+    });
+    calls.into_iter().for_each(|call| assert_eq!(call.unwrap(), "ok"));
+    assert_eq!(endpoint.connections().idle, 8);
+    let error = fetch(&endpoint, get("/")).await.unwrap_err();
+    assert_eq!(error.kind, SendErrorKind::Sent(Sent::Closed), "{error}");
+    drop(endpoint);
+    hearing.recv().await.unwrap();
+    hearing.recv().await.unwrap();
+    assert!(hearing.try_recv().is_err(), "the call was sent more than twice");
+}
+
+#[tokio::test]
+async fn bytes_after_a_response_are_never_read_as_the_next_one() {
+    const POISON: &str = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison";
+    for (says, reads) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "ok"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: y\r\n\r\n", ""),
+        ("HTTP/1.1 204 No Content\r\n\r\n", ""),
+        ("HTTP/1.1 304 Not Modified\r\ncontent-length: 51\r\n\r\n", ""),
+    ] {
+        for together in [true, false] {
+            let (listener, address) = listen().await;
+            let endpoint = endpoint(address, "");
+            let (poisoned, poison) = tokio::sync::oneshot::channel();
+            tokio::spawn(async move {
+                let mut poisoned = Some(poisoned);
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut head = [0; 4096];
+                    assert!(stream.read(&mut head).await.unwrap() > 0);
+                    let Some(poisoned) = poisoned.take() else {
+                        let fresh = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfresh";
+                        stream.write_all(fresh).await.unwrap();
+                        continue;
+                    };
+                    if together {
+                        stream.write_all(format!("{says}{POISON}").as_bytes()).await.unwrap();
+                    } else {
+                        stream.write_all(says.as_bytes()).await.unwrap();
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        stream.write_all(POISON.as_bytes()).await.unwrap();
+                    }
+                    poisoned.send(()).unwrap();
+                    // Open, as a server does that noticed nothing.
+                    tokio::spawn(
+                        async move { while stream.read(&mut head).await.is_ok_and(|read| read > 0) {} },
+                    );
+                }
+            });
+            assert_eq!(fetch(&endpoint, get("/")).await.unwrap(), reads, "{says}");
+            poison.await.unwrap();
+            // The runtime's driver has to have seen it.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            // Also in a task that has no budget left to look at sockets.
+            let next = tokio::spawn(async move {
+                while tokio::task::coop::has_budget_remaining() {
+                    tokio::task::coop::consume_budget().await;
+                }
+                fetch(&endpoint, get("/")).await
+            });
+            assert_eq!(next.await.unwrap().unwrap(), "fresh", "{says}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_endless_stream_of_informational_heads_has_an_end() {
+    let (listener, address) = listen().await;
+    let endpoint = endpoint(address, "");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n").await.is_ok() {}
+    });
+    let error = fetch(&endpoint, get("/")).await.unwrap_err();
+    assert_eq!(error.kind, SendErrorKind::Sent(Sent::Protocol), "{error}");
+    until("all is given back", || is_at_rest(&endpoint)).await;
+}
+
+#[tokio::test]
+async fn a_response_cut_at_any_byte_is_an_error_and_leaves_nothing_behind() {
+    let (listener, address) = listen().await;
+    let endpoint = endpoint(address, "");
+    let whole =
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n";
+    tokio::spawn(async move {
+        for cut in 0..=whole.len() {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            stream.write_all(&whole.as_bytes()[..cut]).await.unwrap();
+        }
+    });
+    for cut in 0..=whole.len() {
+        let read = match endpoint.send(post("/", "x"), &call()).await {
+            Ok(response) => response.into_body().collect().await.map(drop).is_ok(),
+            Err(error) => {
+                assert!(error.request.is_none(), "{error}");
+                false
+            }
+        };
+        assert_eq!(read, cut == whole.len(), "{cut}");
+        until("all is given back", || is_at_rest(&endpoint)).await;
+    }
 }
 
 #[tokio::test]

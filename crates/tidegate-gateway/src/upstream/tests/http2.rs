@@ -269,6 +269,41 @@ async fn a_refused_stream_gives_the_request_back_whole() {
 }
 
 #[tokio::test]
+async fn an_http2_message_says_one_length() {
+    let (said, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let (address, _seen) = http2(10, move |request: Request<hyper::body::Incoming>| {
+        let said = said.clone();
+        async move {
+            let lengths: Vec<_> = request.headers().get_all(header::CONTENT_LENGTH).iter().cloned().collect();
+            said.send(lengths).unwrap();
+            answer("")
+        }
+    })
+    .await;
+    let target = endpoint(address, HTTP2);
+    for (mut request, expected) in [(get("/"), &[][..]), (post("/", "abc"), &["3"][..])] {
+        for length in ["3", "4"] {
+            request.headers_mut().append(header::CONTENT_LENGTH, length.parse().unwrap());
+        }
+        fetch(&target, request).await.unwrap();
+        assert_eq!(hears.recv().await.unwrap(), expected);
+    }
+    let address = raw(
+        |_, mut respond| {
+            let response = Response::builder().header("content-length", "2").header("content-length", "3");
+            let mut body = respond.send_response(response.body(()).unwrap(), false).unwrap();
+            body.send_data("ok".into(), true).unwrap();
+        },
+        |_, _| {},
+    )
+    .await;
+    let target = endpoint(address, HTTP2);
+    let error = fetch(&target, get("/")).await.unwrap_err();
+    assert_eq!(error.kind, SendErrorKind::Sent(Sent::Protocol), "{error}");
+    assert_eq!((target.in_flight(), target.connections().streams), (0, 0));
+}
+
+#[tokio::test]
 async fn a_call_without_attempts_left_is_not_copied() {
     let address = raw(|_, mut respond| respond.send_reset(Reason::REFUSED_STREAM), |_, _| {}).await;
     let endpoint = endpoint(address, HTTP2);
@@ -444,4 +479,20 @@ async fn no_call_is_lost_and_nothing_is_left_after_many_at_once() {
     assert_eq!((endpoint.in_flight(), stats.streams, stats.waiting), (0, 0, 0), "{stats:?}");
     drop(endpoint);
     until("the connections are closed", || seen.now_open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_server_that_resets_the_preface_of_a_grpc_call_does_not_speak_http2() {
+    let (listener, address) = listen().await;
+    let endpoint = endpoint(address, "");
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.readable().await.unwrap();
+        // Closed with bytes unread: a reset.
+    });
+    let mut request = post("/", "x");
+    request.headers_mut().insert(header::CONTENT_TYPE, "application/grpc".parse().unwrap());
+    let error = fetch(&endpoint, request).await.unwrap_err();
+    assert_eq!(error.kind, SendErrorKind::Unsent(Unsent::Protocol), "{error}");
+    until("all is given back", || is_at_rest(&endpoint)).await;
 }
