@@ -48,20 +48,8 @@ impl<B: Body, P: Permit, C: Classify> GuardedBody<B, P, C> {
     /// Ties `permit` to the body of `response`.
     #[inline(always)]
     pub fn guard(response: Response<B>, permit: P, classify: C) -> Response<Self> {
-        Self::guard_with(response, |body| body, permit, classify)
-    }
-
-    /// The same, for a body that is wrapped on the way: the head moves once.
-    #[inline(always)]
-    pub(crate) fn guard_with<B2>(
-        response: Response<B2>,
-        wrap: impl FnOnce(B2) -> B,
-        permit: P,
-        classify: C,
-    ) -> Response<Self> {
         let judged = classify.head(response.status(), response.headers());
         response.map(|body| {
-            let body = wrap(body);
             let held = Held { permit, classify, judged };
             let held = if body.is_end_stream() {
                 held.settle(|classify| classify.end(None));

@@ -46,7 +46,7 @@ impl<E: std::error::Error + 'static> std::error::Error for StreamError<E> {
 }
 
 /// What both directions of a stream tell their watch, and learn from it.
-pub(crate) struct Watch {
+pub struct Watch {
     idle: Duration,
     moved: AtomicU64,
     is_cut: AtomicBool,
@@ -91,7 +91,7 @@ impl Watch {
 type Slot<T> = Arc<Mutex<Option<T>>>;
 
 /// A permit that the watch may drop first.
-pub(crate) struct Watched<P>(Slot<P>);
+pub struct Watched<P>(Slot<P>);
 
 impl<P: Permit> Permit for Watched<P> {
     fn settle(self, outcome: Outcome, now: Instant) {

@@ -1,8 +1,9 @@
 //! The limiter as a `tower` layer over `http` types, for clients and servers, plain HTTP and gRPC alike.
 
+mod directions;
 mod error;
 mod future;
-mod held;
+mod silence;
 
 use std::{
     fmt,
@@ -17,20 +18,21 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::{
+    directions::{BothDirections, Directions, ResponseOnly},
     error::{Error, refused_in},
     future::ResponseFuture,
-    held::{BothDirections, Directions, Held, ResponseOnly},
+    silence::{CutIdle, Endless, Guarded, Silence},
 };
-use super::{GuardedBody, IdleBody};
+use super::GuardedBody;
 use crate::{
     Call,
     classify::{ByStatus, Classify},
     clock, grpc,
-    limiter::{Limiter, Turned},
+    limiter::{Limiter, Permit, Turned},
 };
 
-/// The response body of a limited call.
-pub type LimitedBody<B, C = ByStatus> = GuardedBody<IdleBody<B>, Held, C>;
+/// The response body of a limited call, by default.
+pub type LimitedBody<B, C = ByStatus> = GuardedBody<B, Permit, C>;
 
 /// How long a call holds its permit. In a request's extensions it overrides the layer's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,19 +71,19 @@ pub enum Refusals {
 /// # let _ = layer; Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
-pub struct LimitLayer<C = ByStatus, D = ResponseOnly> {
-    settings: Settings<C, D>,
+pub struct LimitLayer<C = ByStatus, D = ResponseOnly, I = Endless> {
+    settings: Settings<C, D, I>,
 }
 
 #[derive(Clone, Debug)]
-struct Settings<C, D> {
+struct Settings<C, D, I> {
     limiter: Limiter,
     streams: Option<Streams>,
     hold: Hold,
     refusals: Refusals,
-    idle_stream: Option<Duration>,
     classify: C,
     directions: D,
+    silence: I,
 }
 
 impl LimitLayer {
@@ -93,15 +95,15 @@ impl LimitLayer {
                 streams: None,
                 hold: Hold::Body,
                 refusals: Refusals::Error,
-                idle_stream: None,
                 classify: ByStatus,
                 directions: ResponseOnly,
+                silence: Endless,
             },
         }
     }
 }
 
-impl<C, D> LimitLayer<C, D> {
+impl<C, D, I> LimitLayer<C, D, I> {
     /// How long calls hold their permits. Default: [`Hold::Body`].
     #[must_use]
     pub fn hold(mut self, hold: Hold) -> Self {
@@ -132,18 +134,17 @@ impl<C, D> LimitLayer<C, D> {
     ///
     /// Each call then has a task with a timer: for streams, not for short calls. Calls run inside a tokio runtime then.
     #[must_use]
-    pub fn idle_stream(mut self, idle: Duration) -> Self {
-        self.settings.idle_stream = Some(idle);
-        self
+    pub fn idle_stream(self, idle: Duration) -> LimitLayer<C, D, CutIdle> {
+        let Settings { limiter, streams, hold, refusals, classify, directions, .. } = self.settings;
+        let silence = CutIdle(idle);
+        LimitLayer { settings: Settings { limiter, streams, hold, refusals, classify, directions, silence } }
     }
 
     /// How the ends of calls are judged. Default: [`ByStatus`].
     #[must_use]
-    pub fn classify<C2>(self, classify: C2) -> LimitLayer<C2, D> {
-        let Settings { limiter, streams, hold, refusals, idle_stream, directions, .. } = self.settings;
-        LimitLayer {
-            settings: Settings { limiter, streams, hold, refusals, idle_stream, classify, directions },
-        }
+    pub fn classify<C2>(self, classify: C2) -> LimitLayer<C2, D, I> {
+        let Settings { limiter, streams, hold, refusals, directions, silence, .. } = self.settings;
+        LimitLayer { settings: Settings { limiter, streams, hold, refusals, classify, directions, silence } }
     }
 
     /// Holds permits until the request's direction is over too, for calls in which both sides stream.
@@ -151,12 +152,10 @@ impl<C, D> LimitLayer<C, D> {
     /// The service below gets the request's body wrapped; `wrap` makes of it the body which that service takes (with
     /// tonic: `tonic::body::Body::new`). Default: the response alone decides.
     #[must_use]
-    pub fn both_directions<F>(self, wrap: F) -> LimitLayer<C, BothDirections<F>> {
-        let Settings { limiter, streams, hold, refusals, idle_stream, classify, .. } = self.settings;
+    pub fn both_directions<F>(self, wrap: F) -> LimitLayer<C, BothDirections<F>, I> {
+        let Settings { limiter, streams, hold, refusals, classify, silence, .. } = self.settings;
         let directions = BothDirections(wrap);
-        LimitLayer {
-            settings: Settings { limiter, streams, hold, refusals, idle_stream, classify, directions },
-        }
+        LimitLayer { settings: Settings { limiter, streams, hold, refusals, classify, directions, silence } }
     }
 }
 
@@ -173,7 +172,7 @@ impl fmt::Debug for Streams {
     }
 }
 
-impl<C, D> Settings<C, D> {
+impl<C, D, I> Settings<C, D, I> {
     /// The limiter of this request.
     #[inline]
     fn limiter<B>(&self, request: &Request<B>) -> &Limiter {
@@ -184,8 +183,8 @@ impl<C, D> Settings<C, D> {
     }
 }
 
-impl<S, C: Clone, D: Clone> Layer<S> for LimitLayer<C, D> {
-    type Service = Limit<S, C, D>;
+impl<S, C: Clone, D: Clone, I: Clone> Layer<S> for LimitLayer<C, D, I> {
+    type Service = Limit<S, C, D, I>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Limit { inner, settings: self.settings.clone() }
@@ -194,21 +193,22 @@ impl<S, C: Clone, D: Clone> Layer<S> for LimitLayer<C, D> {
 
 /// A service with a limit of calls in flight.
 #[derive(Clone, Debug)]
-pub struct Limit<S, C = ByStatus, D = ResponseOnly> {
+pub struct Limit<S, C = ByStatus, D = ResponseOnly, I = Endless> {
     inner: S,
-    settings: Settings<C, D>,
+    settings: Settings<C, D, I>,
 }
 
-impl<S, B, R, C, D> Service<Request<B>> for Limit<S, C, D>
+impl<S, B, R, C, D, I> Service<Request<B>> for Limit<S, C, D, I>
 where
     D: Directions<B> + Clone,
     S: Service<Request<D::Body>, Response = Response<R>> + Clone,
     R: Body + Send + 'static,
     C: Classify + Clone,
+    I: Silence + Clone,
 {
-    type Response = Response<LimitedBody<R, C>>;
+    type Response = Guarded<I, R, D::Held, C>;
     type Error = Error<S::Error>;
-    type Future = ResponseFuture<S, B, C, D>;
+    type Future = ResponseFuture<S, B, C, D, I>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(Error::Inner)

@@ -3,7 +3,6 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,15 +11,12 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Directions, Error, Held, Hold, LimitedBody, Refusals, Settings, held::Watching};
+use super::{Directions, Error, Guarded, Hold, Refusals, Settings, Silence};
 use crate::{
     By, Call, Outcome, Permit as _, Refused,
     classify::{Classify, Judged},
     grpc,
-    layer::{
-        GuardedBody, IdleBody,
-        idle::{Stream, Watch},
-    },
+    layer::GuardedBody,
     limiter::{Inside, Permit},
 };
 
@@ -28,38 +24,43 @@ type Admission = Pin<Box<dyn Future<Output = Result<Permit, Refused>> + Send>>;
 
 pin_project! {
     /// The response to a limited call. Dropping it gives up the place in line or the permit.
-    pub struct ResponseFuture<S, B, C, D>
+    pub struct ResponseFuture<S, B, C, D, I>
     where
         D: Directions<B>,
         S: Service<Request<D::Body>>,
+        I: Silence,
     {
         #[pin]
-        state: State<S, B, C, D, S::Future>,
+        state: State<S, B, C, D, I, S::Future>,
     }
 }
 
 pin_project! {
     #[project = Projection]
-    enum State<S, B, C, D, F> {
-        Waiting { waiting: Box<Waiting<S, B, C, D>> },
-        Calling { #[pin] future: F, on_head: Option<OnHead<C>> },
+    enum State<S, B, C, D, I, F>
+    where
+        D: Directions<B>,
+        I: Silence,
+    {
+        Waiting { waiting: Box<Waiting<S, B, C, D, I>> },
+        Calling { #[pin] future: F, on_head: Option<OnHead<D::Held, C, I::Watch>> },
         Refused { refused: Refused, refusals: Refusals, is_grpc: Grpc },
         Over,
     }
 }
 
-struct Waiting<S, B, C, D> {
+struct Waiting<S, B, C, D, I> {
     admission: Admission,
     ready: S,
-    settings: Settings<C, D>,
+    settings: Settings<C, D, I>,
     request: Option<Request<B>>,
 }
 
-struct OnHead<C> {
-    held: Held,
+struct OnHead<P, C, W> {
+    permit: P,
     limiter: usize,
     hold: Hold,
-    watch: Option<Arc<Watch>>,
+    watch: W,
     classify: C,
 }
 
@@ -75,28 +76,29 @@ impl Grpc {
     }
 }
 
-impl<S, B, C, D> ResponseFuture<S, B, C, D>
+impl<S, B, C, D, I> ResponseFuture<S, B, C, D, I>
 where
     C: Clone,
     D: Directions<B>,
     S: Service<Request<D::Body>>,
+    I: Silence,
 {
     #[inline(always)]
     pub(super) fn calling(
         service: &mut S,
-        settings: &Settings<C, D>,
+        settings: &Settings<C, D, I>,
         request: Request<B>,
         permit: Permit,
     ) -> Self {
         Self { state: begin(service, settings, request, permit) }
     }
 
-    pub(super) fn refused(settings: &Settings<C, D>, request: &Request<B>, refused: Refused) -> Self {
+    pub(super) fn refused(settings: &Settings<C, D, I>, request: &Request<B>, refused: Refused) -> Self {
         let is_grpc = Grpc::of(request);
         Self { state: State::Refused { refused, refusals: settings.refusals, is_grpc } }
     }
 
-    pub(super) fn waiting(ready: S, settings: Settings<C, D>, request: Request<B>, call: Call) -> Self {
+    pub(super) fn waiting(ready: S, settings: Settings<C, D, I>, request: Request<B>, call: Call) -> Self {
         let limiter = settings.limiter(&request).clone();
         let admission = Box::pin(async move { limiter.wait(&call).await });
         let waiting = Waiting { admission, ready, settings, request: Some(request) };
@@ -106,62 +108,59 @@ where
 
 /// Makes the call. A request is moved as little as can be: it is large, and this is every call's path.
 #[inline(always)]
-fn begin<S, B, C, D>(
+fn begin<S, B, C, D, I>(
     service: &mut S,
-    settings: &Settings<C, D>,
+    settings: &Settings<C, D, I>,
     request: Request<B>,
     permit: Permit,
-) -> State<S, B, C, D, S::Future>
+) -> State<S, B, C, D, I, S::Future>
 where
     C: Clone,
     D: Directions<B>,
     S: Service<Request<D::Body>>,
+    I: Silence,
 {
     let hold = request.extensions().get::<Hold>().copied().unwrap_or(settings.hold);
-    let watch = settings.idle_stream.map(Watch::new);
+    let watch = settings.silence.watch();
     let limiter = settings.limiter(&request).id();
-    let (held, half) = settings.directions.hold(permit);
+    let (permit, half) = settings.directions.hold(permit);
     let _inside = Inside::of(limiter);
     State::Calling {
-        future: service.call(settings.directions.wrap(request, half, Watching(watch.clone()))),
-        on_head: Some(OnHead { held, limiter, hold, watch, classify: settings.classify.clone() }),
+        future: service.call(settings.directions.wrap(request, half, I::watching(&watch))),
+        on_head: Some(OnHead { permit, limiter, hold, watch, classify: settings.classify.clone() }),
     }
 }
 
-impl<C: Classify> OnHead<C> {
+impl<P: crate::Permit + 'static, C: Classify, W> OnHead<P, C, W> {
     #[inline(always)]
-    fn head<R: Body + Send + 'static>(self, response: Response<R>) -> Response<LimitedBody<R, C>> {
-        let Self { held, hold, watch, classify, .. } = self;
-        if hold == Hold::Headers {
-            let outcome = match classify.head(response.status(), response.headers()) {
-                Judged::Known(outcome) => outcome,
-                // Its trailers are none of the permit's business any more.
-                Judged::AtEnd => Outcome::Success,
-            };
-            held.settle_now(outcome);
-            return GuardedBody::free(response.map(IdleBody::free));
-        }
-        match watch {
-            None => GuardedBody::guard_with(response, IdleBody::free, held, classify),
-            Some(watch) => {
-                watch.moved();
-                let (head, body) = response.into_parts();
-                let (stream, held) = Stream::watch(watch, body, Box::new(held));
-                let response = Response::from_parts(head, IdleBody::watched(stream));
-                GuardedBody::guard(response, Held::watched(held), classify)
+    fn head<I: Silence<Watch = W>, R: Body + Send + 'static>(
+        self,
+        response: Response<R>,
+    ) -> Guarded<I, R, P, C> {
+        match self.hold {
+            Hold::Body => I::guard(self.watch, response, self.permit, self.classify),
+            Hold::Headers => {
+                let outcome = match self.classify.head(response.status(), response.headers()) {
+                    Judged::Known(outcome) => outcome,
+                    // Its trailers are none of the permit's business any more.
+                    Judged::AtEnd => Outcome::Success,
+                };
+                self.permit.settle_now(outcome);
+                I::free(response)
             }
         }
     }
 }
 
-impl<S, B, R, C, D> Future for ResponseFuture<S, B, C, D>
+impl<S, B, R, C, D, I> Future for ResponseFuture<S, B, C, D, I>
 where
     D: Directions<B>,
     S: Service<Request<D::Body>, Response = Response<R>>,
     R: Body + Send + 'static,
     C: Classify + Clone,
+    I: Silence,
 {
-    type Output = Result<Response<LimitedBody<R, C>>, Error<S::Error>>;
+    type Output = Result<Guarded<I, R, D::Held, C>, Error<S::Error>>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -174,10 +173,10 @@ where
                     drop(inside);
                     let on_head = on_head.take().expect("a future is not polled after its end");
                     return Poll::Ready(match result {
-                        Ok(response) => Ok(on_head.head(response)),
+                        Ok(response) => Ok(on_head.head::<I, R>(response)),
                         Err(error) => {
                             let outcome = on_head.classify.failed();
-                            on_head.held.settle_now(outcome);
+                            on_head.permit.settle_now(outcome);
                             Err(Error::Inner(error))
                         }
                     });

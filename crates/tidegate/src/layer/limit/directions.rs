@@ -1,0 +1,81 @@
+//! Which directions of a limited call hold its permit.
+
+use std::sync::Arc;
+
+use http::Request;
+use http_body::Body;
+
+use crate::{
+    layer::{RequestBody, RequestHalf, ResponseHalf, halves, idle::Watch},
+    limiter::Permit,
+};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Which directions of a call hold its permit.
+pub trait Directions<B>: sealed::Sealed {
+    /// The body of the request to the service below.
+    type Body;
+
+    /// What the response holds.
+    type Held: crate::Permit + 'static;
+
+    /// What the request holds.
+    #[doc(hidden)]
+    type Half;
+
+    #[doc(hidden)]
+    fn hold(&self, permit: Permit) -> (Self::Held, Self::Half);
+
+    #[doc(hidden)]
+    fn wrap(&self, request: Request<B>, half: Self::Half, watch: Watching) -> Request<Self::Body>;
+}
+
+/// The watch of a stream that is cut when nothing moves, if it has one.
+#[doc(hidden)]
+pub struct Watching(pub(super) Option<Arc<Watch>>);
+
+/// The response holds the permit. The request passes as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ResponseOnly;
+
+impl sealed::Sealed for ResponseOnly {}
+
+impl<B> Directions<B> for ResponseOnly {
+    type Body = B;
+    type Held = Permit;
+    type Half = ();
+
+    #[inline(always)]
+    fn hold(&self, permit: Permit) -> (Permit, ()) {
+        (permit, ())
+    }
+
+    #[inline(always)]
+    fn wrap(&self, request: Request<B>, (): (), _watch: Watching) -> Request<B> {
+        request
+    }
+}
+
+/// Request and response hold the permit, until both are over. The request's body is wrapped by the function.
+#[derive(Clone, Copy, Debug)]
+pub struct BothDirections<F>(pub(super) F);
+
+impl<F> sealed::Sealed for BothDirections<F> {}
+
+impl<B: Body, B2, F: Fn(RequestBody<B, Permit>) -> B2> Directions<B> for BothDirections<F> {
+    type Body = B2;
+    type Held = ResponseHalf<Permit>;
+    type Half = RequestHalf<Permit>;
+
+    fn hold(&self, permit: Permit) -> (ResponseHalf<Permit>, RequestHalf<Permit>) {
+        let (half, response) = halves(permit);
+        (response, half)
+    }
+
+    fn wrap(&self, request: Request<B>, half: RequestHalf<Permit>, watch: Watching) -> Request<B2> {
+        request.map(|body| (self.0)(RequestBody::new(body, half).watched(watch.0)))
+    }
+}
