@@ -49,13 +49,13 @@ pub struct Serve {
     #[arg(long, value_name = "RATE", requires = "upstream")]
     pub rate: Option<Rate>,
     /// With --upstream: calls in flight to the service.
-    #[arg(long, value_name = "N", requires = "upstream")]
+    #[arg(long, value_name = "N", requires = "upstream", value_parser = in_flight)]
     pub in_flight: Option<NonZeroU32>,
     /// The address for traffic. Default: 127.0.0.1:8080.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub listen: Option<SocketAddr>,
     /// The address for /live /ready /metrics /state /config. Default: 127.0.0.1:9900.
-    #[arg(long, value_name = "ADDR", conflicts_with = "config")]
+    #[arg(long, value_name = "ADDR", value_parser = address, conflicts_with = "config")]
     pub admin: Option<SocketAddr>,
 }
 
@@ -63,6 +63,19 @@ impl Default for Command {
     fn default() -> Self {
         Self::Serve(Serve::default())
     }
+}
+
+fn in_flight(text: &str) -> Result<NonZeroU32, &'static str> {
+    text.parse().map_err(|_| "write how many calls may be in flight, 1 or more, like 50")
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(8080);
+        format!(
+            "write an IP address and a port, like 127.0.0.1:{port}, or 0.0.0.0:{port} for every interface"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -74,6 +87,20 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_value_is_answered_with_a_right_one() {
+        for (line, remedy) in [
+            ("tidegate serve --listen 8081", "like 127.0.0.1:8081, or 0.0.0.0:8081"),
+            ("tidegate serve --listen localhost:8081", "like 127.0.0.1:8081"),
+            ("tidegate serve --admin nonsense", "like 127.0.0.1:8080"),
+            ("tidegate serve --upstream http://a --in-flight 0", "1 or more, like 50"),
+            ("tidegate serve --upstream http://a --in-flight many", "1 or more, like 50"),
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
+            assert!(error.contains(remedy), "{line}: {error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The gateway's own answers, rendered in one place: HTTP with problem details, gRPC with trailers only.
 
-use std::{fmt::Write, time::Duration};
+use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -13,6 +13,9 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// When to come back after a 503 if nothing better is known. Default: 1 s.
+const COME_BACK: Duration = Duration::from_secs(1);
 
 /// Why the gateway answers for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,11 +133,13 @@ impl Cause {
         }
     }
 
+    /// When the client may come back: every 503 says so, whatever is known.
     fn retry_after(&self) -> Option<Duration> {
-        match self {
+        let known = match self {
             Self::Refused(refused) => refused.retry_after,
             _ => None,
-        }
+        };
+        known.or_else(|| (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(COME_BACK))
     }
 }
 
@@ -145,7 +150,7 @@ pub struct Standing<'a> {
     pub policy: &'a Policy,
     /// Units left now.
     pub remaining: u32,
-    /// Until more are available, at the latest.
+    /// Until the whole limit is there again.
     pub reset_in: Duration,
     /// Whether this limit refused the call.
     pub violated: bool,
@@ -206,7 +211,14 @@ pub fn render<'a>(
     policies: Option<&HeaderValue>,
     standings: impl IntoIterator<Item = Standing<'a>>,
 ) -> Response<ResponseBody> {
-    let standings: Vec<Standing<'a>> = standings.into_iter().collect();
+    let mut standings: Vec<Standing<'a>> = standings.into_iter().collect();
+    // Where a response has both, they should tell the same time (draft-ietf-httpapi-ratelimit-headers-10).
+    if let Some(after) = cause.retry_after() {
+        standings
+            .iter_mut()
+            .filter(|standing| standing.violated)
+            .for_each(|standing| standing.reset_in = after);
+    }
     let mut response = match dialect {
         Dialect::Http => problem(cause, request_id, &standings),
         Dialect::Grpc => trailers_only(cause),
@@ -291,7 +303,7 @@ mod tests {
         let response = render(&quota(1200), Dialect::Http, "id-1", policies.as_ref(), [standing]);
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");
-        assert_eq!(response.headers()["ratelimit"], "\"per-client\";r=0;t=1");
+        assert_eq!(response.headers()["ratelimit"], "\"per-client\";r=0;t=2", "the time of Retry-After");
         assert_eq!(response.headers()["ratelimit-policy"], "\"per-client\";q=1000;w=1");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         let body: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
@@ -299,6 +311,42 @@ mod tests {
         assert_eq!(body["retry_after_ms"], 1200);
         assert_eq!(body["request_id"], "id-1");
         assert_eq!(body["reason"], "quota");
+    }
+
+    #[test]
+    fn several_limits_are_one_list_in_each_field() {
+        let (a, b) = (
+            Policy::new("per-client", 100, Duration::from_secs(1)),
+            Policy::new("backend", 5000, Duration::from_secs(60)),
+        );
+        let standing = |policy, remaining| Standing {
+            policy,
+            remaining,
+            reset_in: Duration::from_secs(1),
+            violated: false,
+        };
+        let mut headers = HeaderMap::new();
+        rate_limit_fields(&mut headers, None, []);
+        assert!(headers.is_empty());
+        let policies = policies([&a, &b]);
+        rate_limit_fields(&mut headers, policies.as_ref(), [standing(&a, 99), standing(&b, 0)]);
+        let lines = |name| headers.get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(lines("ratelimit"), ["\"per-client\";r=99;t=1, \"backend\";r=0;t=1"]);
+        assert_eq!(lines("ratelimit-policy"), ["\"per-client\";q=100;w=1, \"backend\";q=5000;w=60"]);
+    }
+
+    #[test]
+    fn every_503_says_when_to_come_back() {
+        for cause in [Cause::Unreachable("x"), Cause::Refused(Refused::new(By::QueueFull))] {
+            let http = render(&cause, Dialect::Http, "id-1", None, []);
+            assert_eq!(http.headers()["retry-after"], "1", "{cause:?}");
+            let grpc = render(&cause, Dialect::Grpc, "id-1", None, []);
+            assert_eq!(grpc.headers()["grpc-retry-pushback-ms"], "1000", "{cause:?}");
+        }
+        for cause in [Cause::Timeout, Cause::BadGateway("x"), Cause::Refused(Refused::new(By::Quota))] {
+            let answer = render(&cause, Dialect::Http, "id-1", None, []);
+            assert!(!answer.headers().contains_key("retry-after"), "{cause:?}");
+        }
     }
 
     #[test]

@@ -116,6 +116,16 @@ impl Watch {
         self.dirty = true;
     }
 
+    /// What is in the files now, for [`Watch::refused`].
+    pub fn glance(&self) -> Fingerprint {
+        Fingerprint::of(&self.files)
+    }
+
+    /// The files were loaded after they were `glance`d at, and refused: the same content is not told again.
+    pub fn refused(&mut self, glance: Fingerprint) {
+        self.seen = glance.or(&self.seen);
+    }
+
     /// Waits until the content of a file differs from what was loaded or last told. A configuration without files never
     /// changes.
     ///
@@ -234,6 +244,20 @@ mod tests {
 
     async fn changes(watch: &mut Watch) {
         timeout(SOON, watch.changed()).await.expect("the change is noticed");
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_told_again_only_if_it_changes() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("tidegate.yaml");
+        fs::write(&file, text("one")).unwrap();
+        let mut watch = watch(&file);
+        fs::write(&file, "wrong").unwrap();
+        let glance = watch.glance();
+        watch.refused(glance);
+        assert!(!watch.look().await, "it was told already");
+        fs::write(&file, "as wrong").unwrap();
+        assert!(watch.look().await);
     }
 
     #[tokio::test]
