@@ -1,6 +1,6 @@
 //! The gateway's own answers, rendered in one place: HTTP with problem details, gRPC with trailers only.
 
-use std::{io::Write, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
