@@ -134,11 +134,14 @@ fn storm(subject: &Guarded) -> usize {
         reason = "peers read the real clock, and this is their open period"
     )]
     thread::sleep(OPEN_FOR * 2);
+    // A peer spawns a task when its state changes.
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a thread starts");
     let (together, admitted, decided) =
         (Barrier::new(CALLERS), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     thread::scope(|scope| {
         for _ in 0..CALLERS {
             scope.spawn(|| {
+                let _runtime = runtime.enter();
                 let mine = Arc::new(AtomicUsize::new(0));
                 let work = {
                     let (admitted, decided, mine) =
