@@ -224,6 +224,13 @@ impl Exchange {
             return;
         }
         let Close { outcome, status, grpc_status, bytes, now, reason, limit } = close;
+        // Nobody learns anything of an upstream that still waits for the client's own body. A gRPC call may answer while
+        // it reads, so there silence is the upstream's as well.
+        let owed = self.head.is_none() && self.upload.as_ref().is_some_and(|upload| upload.waits());
+        let outcome = match outcome {
+            Outcome::Abandoned if owed && !self.is_grpc() => Outcome::Unsent,
+            outcome => outcome,
+        };
         let Held { slot, probe } = std::mem::take(&mut self.held);
         if let Some(probe) = probe {
             probe.settle(outcome, now);

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -46,12 +46,18 @@ pub enum Fault {
 pub struct Progress {
     bytes: AtomicU64,
     fault: AtomicU8,
+    waits: AtomicBool,
 }
 
 impl Progress {
     /// Bytes that went up.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+
+    /// Whether the rest of the body is waited for, and the client owes it.
+    pub fn waits(&self) -> bool {
+        self.waits.load(Relaxed)
     }
 
     /// What the client did wrong, if it did.
@@ -140,7 +146,9 @@ impl Body for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        this.progress.waits.store(polled.is_pending(), Relaxed);
+        let Poll::Ready(frame) = polled else {
             if this.silent_too_long(cx) {
                 return this.fail(Fault::TooSlow, "the client sent nothing of the request body for too long");
             }

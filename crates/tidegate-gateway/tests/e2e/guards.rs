@@ -386,3 +386,30 @@ async fn a_client_cannot_open_the_breaker_by_speaking_what_the_upstream_does_not
     assert_eq!(client::get(gateway.http(), "/").await.text(), "hello");
     gateway.is_at_rest().await;
 }
+
+#[tokio::test]
+async fn clients_that_keep_their_own_uploads_waiting_do_not_open_the_breaker() {
+    let upstream = Upstream::start(|request| async move {
+        let _read = request.into_body().collect().await;
+        Response::new(client::whole("hello"))
+    })
+    .await;
+    let settings = "breaker: { failures: 2 }\nin_flight: { limit: 9 }\nhead_timeout: 300ms";
+    let gateway = Gateway::start(&to(upstream.addr(), settings)).await;
+    // The latency is known, and it is short.
+    for _ in 0..20 {
+        assert_eq!(client::get(gateway.http(), "/").await.text(), "hello");
+    }
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        let mut raw = Raw::connect(gateway.http()).await;
+        raw.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await;
+        slow.push(raw);
+    }
+    eventually("the uploads at the upstream", async || upstream.calls() == 25).await;
+    for mut raw in slow {
+        assert!(raw.head().await.starts_with("HTTP/1.1 504 "));
+    }
+    gateway.is_at_rest().await;
+    assert_eq!(client::get(gateway.http(), "/").await.text(), "hello");
+}
