@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU32,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, Ordering::Relaxed},
@@ -305,7 +306,8 @@ fn limit_state(limit: &Limit) -> LimitState {
     LimitState {
         name: limit.name.to_string(),
         rate: limit.config.rate.to_string(),
-        burst: limit.config.burst.map(|burst| burst.get().into()),
+        burst: (limit.config.algorithm == config::Algorithm::TokenBucket)
+            .then(|| limit.config.burst.map_or(limit.config.rate.count(), NonZeroU32::get).into()),
         algorithm: match limit.config.algorithm {
             config::Algorithm::TokenBucket => "token-bucket",
             config::Algorithm::FixedWindow => "fixed-window",
