@@ -12,7 +12,7 @@
 //! | [`RetryBudget`] | retries, as a share of all calls | |
 //!
 //! Each of them is a [`Gate`], so that code can be written for any guard; [`Unsent`](Outcome::Unsent) calls give back
-//! what they took. Clones share one guard. Nothing spawns a task, and a call that is admitted at once allocates nothing.
+//! what they took. Clones share one guard. No guard spawns a task, and admitting a call at once allocates nothing.
 //!
 //! What a guard knows of a call stands in [`Call`]: the time, which is read once, a deadline, a priority and a cost.
 //!
