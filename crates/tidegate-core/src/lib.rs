@@ -1,7 +1,33 @@
 //! The decisions of Tidegate.
 //!
 //! Nothing here reads a clock, does IO, spawns, logs or rolls dice: `now` is an argument and an answer is an
-//! enum, so that every decision can be tested in a table, proved with properties and run on virtual time.
+//! enum, so that every decision can be tested in a table, proved with properties and run on virtual time. The crate
+//! `tidegate` puts clocks, locks and wakers around them; use that one to guard calls, and this one to drive the
+//! decisions yourself, in a simulation or another runtime.
+//!
+//! | to decide | look at |
+//! |---|---|
+//! | whether a call may go by a quota of calls per time | [`Quota`], and the counters [`Gcra`], [`Fixed`], [`Sliding`] |
+//! | whether it goes, waits or is shed, by the calls in flight | [`gate`] |
+//! | how large the limit on calls in flight should be | [`limit`]: fixed, AIMD, Vegas, gradient |
+//! | whether a dependency is failing, and when to try it again | [`breaker`] |
+//! | whether a retry is affordable | [`budget`] |
+//!
+//! All of them speak of a [`Call`], the [`Outcome`] it came to, and why it was [`Refused`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate_core::{Counter as _, Decision, Gcra, Instant, Quota};
+//!
+//! let quota = Quota::of("2/s".parse()?).build()?;
+//! let now = Instant::from_nanos(1_000_000_000);
+//! let mut counter = Gcra::default();
+//! assert!(matches!(counter.take(&quota, 1, now), Decision::Admit(_)));
+//! assert!(matches!(counter.take(&quota, 1, now), Decision::Admit(_)));
+//! let Decision::Deny { retry_at } = counter.take(&quota, 1, now) else { panic!("a third one is too many") };
+//! assert_eq!(retry_at.since(now), Duration::from_millis(500));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -20,7 +20,10 @@ use http::{
 };
 use serde::Deserialize;
 
-pub use self::{host::Audience, server::Admin};
+pub use self::{
+    host::Audience,
+    server::{Admin, AdminStats},
+};
 use crate::{
     state::State,
     telemetry::{Format, Telemetry},

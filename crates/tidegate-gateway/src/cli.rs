@@ -13,13 +13,25 @@ use crate::config::EndpointArg;
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 after an orderly end, 1 when it could not run or was aborted, 2 for a wrong command \
+    after_help = "Environment: TIDEGATE_CONFIG is --config; TIDEGATE_LOG is the filter of the log, like debug or \
+                        info,tidegate_gateway=debug, in place of log.level.\n\n\
+                        Exit codes: 0 after an orderly end, 1 when it could not run or was aborted, 2 for a wrong command \
                         line or configuration."
 )]
 pub struct Cli {
     /// What to do. Default: serve the built-in example.
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+impl Cli {
+    /// What to do: without a command, what `tidegate serve` does, its environment included.
+    pub fn command_or_serve(self) -> Command {
+        self.command.unwrap_or_else(|| {
+            let serve = Self::try_parse_from(["tidegate", "serve"]).unwrap_or_else(|error| error.exit());
+            serve.command.unwrap_or_else(|| Command::Serve(Serve::default()))
+        })
+    }
 }
 
 /// What to do.
@@ -57,12 +69,6 @@ pub struct Serve {
     /// The address for /live /ready /metrics /state /config. Default: 127.0.0.1:9900.
     #[arg(long, value_name = "ADDR", value_parser = address, conflicts_with = "config")]
     pub admin: Option<SocketAddr>,
-}
-
-impl Default for Command {
-    fn default() -> Self {
-        Self::Serve(Serve::default())
-    }
 }
 
 fn in_flight(text: &str) -> Result<NonZeroU32, &'static str> {

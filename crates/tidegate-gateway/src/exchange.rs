@@ -260,7 +260,12 @@ impl Exchange {
             method: kept.method.as_str(),
             target: kept.uri.path_and_query().map_or("/", |target| target.as_str()),
             version: kept.version,
-            host: kept.host.as_ref().map(HeaderValue::as_bytes),
+            // HTTP/2 names it in the target, which also counts where both name one.
+            host: kept
+                .uri
+                .authority()
+                .map(|authority| authority.as_str().as_bytes())
+                .or(kept.host.as_ref().map(HeaderValue::as_bytes)),
             referer: kept.referer.as_ref().map(HeaderValue::as_bytes),
             user_agent: kept.user_agent.as_ref().map(HeaderValue::as_bytes),
             route: self.metrics.route(),

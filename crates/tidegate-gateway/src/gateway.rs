@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU32,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, Ordering::Relaxed},
@@ -15,7 +16,7 @@ use tidegate::clock;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    admin::AdminSource,
+    admin::{AdminSource, AdminStats},
     config::{self, Config},
     exchange::Scribe,
     listener::{Limits, ListenerStats, LiveLimits, LiveTls},
@@ -58,6 +59,7 @@ struct Listening {
     http: SocketAddr,
     stats: Arc<ListenerStats>,
     admin: SocketAddr,
+    admin_stats: Arc<AdminStats>,
 }
 
 /// Where in its life the gateway is.
@@ -126,8 +128,14 @@ impl Gateway {
     }
 
     /// Notes what is bound, and takes calls from now on.
-    pub(crate) fn serving(&self, http: SocketAddr, stats: Arc<ListenerStats>, admin: SocketAddr) {
-        *self.listening.lock() = Some(Listening { http, stats, admin });
+    pub(crate) fn serving(
+        &self,
+        http: SocketAddr,
+        stats: Arc<ListenerStats>,
+        admin: SocketAddr,
+        admin_stats: Arc<AdminStats>,
+    ) {
+        *self.listening.lock() = Some(Listening { http, stats, admin, admin_stats });
         self.stage.store(Stage::Serving as u8, Relaxed);
     }
 
@@ -275,6 +283,9 @@ impl Gateway {
             name: "admin".into(),
             address: listening.admin.to_string(),
             accepting: true,
+            connections: listening.admin_stats.open(),
+            max_connections: listening.admin_stats.most(),
+            accepted: listening.admin_stats.accepted(),
             ..ListenerState::default()
         };
         vec![http, admin]
@@ -295,7 +306,8 @@ fn limit_state(limit: &Limit) -> LimitState {
     LimitState {
         name: limit.name.to_string(),
         rate: limit.config.rate.to_string(),
-        burst: limit.config.burst.map(|burst| burst.get().into()),
+        burst: (limit.config.algorithm == config::Algorithm::TokenBucket)
+            .then(|| limit.config.burst.map_or(limit.config.rate.count(), NonZeroU32::get).into()),
         algorithm: match limit.config.algorithm {
             config::Algorithm::TokenBucket => "token-bucket",
             config::Algorithm::FixedWindow => "fixed-window",

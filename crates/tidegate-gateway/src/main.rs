@@ -13,7 +13,7 @@ use tidegate_gateway::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match Cli::parse().command.unwrap_or_default() {
+    match Cli::parse().command_or_serve() {
         Command::Serve(flags) => serve(&flags),
         Command::Check { file } => {
             let (report, code) = config::check_report(&file);

@@ -92,7 +92,7 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     let admin = loaded.config.listen.admin;
     let admin = Admin::bind(admin).await.map_err(|error| NoAdmin { address: admin, error })?;
     let listener = Listener::bind(loaded.config.listen.http)?;
-    gateway.serving(listener.addr(), listener.stats(), admin.address());
+    gateway.serving(listener.addr(), listener.stats(), admin.address(), admin.stats());
     let pages_end = CancellationToken::new();
     let pages = Arc::clone(&gateway) as Arc<dyn AdminSource>;
     let pages = tokio::spawn(admin.serve(pages, telemetry, pages_end.clone().cancelled_owned()));
@@ -108,6 +108,7 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     let code = tokio::select! {
         drained = listener.run(Arc::clone(&gateway.stack), &workers, settings) => {
             end_tunnels(&gateway, drained?).await;
+            tracing::info!("stopped");
             ExitCode::SUCCESS
         }
         () = signals.abort.cancelled() => {
@@ -158,13 +159,17 @@ async fn steer(
 }
 
 fn reload(gateway: &Gateway, origin: &Origin, watch: &mut Watch) {
+    let glance = watch.glance();
     let result = match origin.load() {
         Ok(loaded) => {
             eprint!("{}", loaded.warnings.render(Style::of_terminal()));
             watch.follow(&loaded);
             gateway.reload(loaded.config).map_err(|error| error.to_string())
         }
-        Err(problems) => Err(problems.render(Style::Plain)),
+        Err(problems) => {
+            watch.refused(glance);
+            Err(problems.render(Style::Plain).trim_end().to_owned())
+        }
     };
     match result {
         Ok(()) => tracing::info!(from = origin.name(), "reloaded"),

@@ -46,6 +46,17 @@ fn a_missing_file_is_exit_code_2_for_check_and_for_serve() {
 }
 
 #[test]
+fn without_a_command_the_environment_still_names_the_file() {
+    let output = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .env("TIDEGATE_CONFIG", "no/such.yaml")
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("no/such.yaml"), "{said}");
+}
+
+#[test]
 fn the_schema_is_json() {
     let output = tidegate(&["schema"]);
     assert_eq!(output.status.code(), Some(0));

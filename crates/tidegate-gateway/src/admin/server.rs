@@ -1,6 +1,16 @@
 //! The listener behind the pages: few connections, each bounded in time and bytes.
 
-use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -37,6 +47,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
+    stats: Arc<AdminStats>,
+}
+
+/// What became of its connections.
+#[derive(Debug, Default)]
+pub struct AdminStats {
+    accepted: AtomicU64,
+    open: AtomicUsize,
+}
+
+impl AdminStats {
+    /// Connections taken since the start.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Relaxed)
+    }
+
+    /// Connections now.
+    pub fn open(&self) -> u64 {
+        self.open.load(Relaxed) as u64
+    }
+
+    /// Most connections at once.
+    pub const fn most(&self) -> u64 {
+        MOST_CONNECTIONS as u64
+    }
 }
 
 impl Admin {
@@ -50,12 +85,17 @@ impl Admin {
         if Audience::of(address) == Audience::Network {
             tracing::warn!(%address, "the admin pages are open to the network; they have no login");
         }
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, stats: Arc::default() })
     }
 
     /// The address it is bound to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What becomes of its connections.
+    pub fn stats(&self) -> Arc<AdminStats> {
+        Arc::clone(&self.stats)
     }
 
     /// Serves the pages until `stop` is done, then lets the requests under way end, for five seconds at most.
@@ -82,6 +122,7 @@ impl Admin {
                 () = &mut stop => break,
                 (accepted, place) = accepted => match accepted {
                     Ok((stream, _)) => {
+                        self.stats.accepted.fetch_add(1, Relaxed);
                         let (pages, stopping) = (pages.clone(), stopping.clone());
                         connections.spawn(async move {
                             connection(stream, pages, stopping.cancelled()).await;
@@ -95,6 +136,7 @@ impl Admin {
                 },
                 Some(_ended) = connections.join_next() => {}
             }
+            self.stats.open.store(connections.len(), Relaxed);
         }
         drop(self.listener);
         stopping.cancel();

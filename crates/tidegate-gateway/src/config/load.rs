@@ -120,19 +120,23 @@ fn check(text: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Config>
 
 fn read(path: &Path) -> Result<Vec<u8>, Wrong> {
     let cannot = |why: String, remedy: &str| Wrong::new(format!("can not be read: {why}"), remedy);
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            cannot(error.to_string(), "let the user that runs tidegate read it, and enter its directory")
+        }
+        _ => cannot(error.to_string(), ""),
+    };
     let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => cannot("there is no such file".into(), "give the path of a YAML file"),
-        _ => cannot(error.to_string(), ""),
+        _ => failed(error),
     })?;
     if meta.is_dir() {
         return Err(cannot("it is a directory".into(), "give the path of a YAML file"));
     }
     let mut bytes = Vec::new();
     // A pipe does not tell its length before.
-    let file = std::fs::File::open(path).map_err(|error| cannot(error.to_string(), ""))?;
-    file.take(tree::MOST_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| cannot(error.to_string(), ""))?;
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(tree::MOST_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > tree::MOST_BYTES {
         return Err(cannot("it is too large".into(), "a configuration has at most 1 MiB"));
     }

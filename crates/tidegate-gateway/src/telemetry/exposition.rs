@@ -52,9 +52,19 @@ impl Snapshot {
 
         page.info("tidegate_config", "The running configuration", &[("hash", config.hash.as_str())])?;
         let loaded = [(NONE, config.loaded_at_seconds)];
-        page.gauge("tidegate_config_loaded_timestamp", "When it was loaded", SECONDS, loaded)?;
+        page.gauge(
+            "tidegate_config_loaded_timestamp",
+            "When the running configuration was loaded",
+            SECONDS,
+            loaded,
+        )?;
         let last = if config.last_reload_error.is_none() { 1.0 } else { 0.0 };
-        page.gauge("tidegate_config_last_reload_successful", "Whether it took effect", None, [(NONE, last)])?;
+        page.gauge(
+            "tidegate_config_last_reload_successful",
+            "Whether the last reload took effect",
+            None,
+            [(NONE, last)],
+        )?;
         page.counter(
             "tidegate_config_reloads",
             "Reloads by their result",
@@ -73,24 +83,29 @@ impl Snapshot {
         )?;
         page.gauge(
             "tidegate_listener_connections_max",
-            "Most at once",
+            "Most client connections at once",
             None,
             floats(rows(|l| l.max_connections)),
         )?;
-        page.counter("tidegate_listener_accepted", "Connections taken", None, rows(|l| l.accepted))?;
+        page.counter("tidegate_listener_accepted", "Client connections taken", None, rows(|l| l.accepted))?;
         page.counter(
             "tidegate_listener_refused",
-            "Connections closed at the door",
+            "Client connections closed at the door, being too many",
             None,
             rows(|l| l.refused),
         )?;
 
         let lines = telemetry.access_log_lines;
-        page.counter("tidegate_access_log_lines", "Lines handed to the writer", None, [(NONE, lines)])?;
+        page.counter(
+            "tidegate_access_log_lines",
+            "Access log lines handed to the writer",
+            None,
+            [(NONE, lines)],
+        )?;
         let dropped = telemetry.access_log_dropped;
         page.counter(
             "tidegate_access_log_dropped",
-            "Lines dropped, the reader being slow",
+            "Access log lines dropped, the reader being slow",
             None,
             [(NONE, dropped)],
         )?;
@@ -147,9 +162,9 @@ impl Snapshot {
             labels.clone().map(|(pair, totals)| (pair, &totals.head)),
         )?;
         let requests = labels.clone().map(|(pair, totals)| (pair, totals.request_bytes));
-        page.counter("tidegate_request", "Request bodies passed on", BYTES, requests)?;
+        page.counter("tidegate_request", "Bytes of request bodies passed on", BYTES, requests)?;
         let responses = labels.map(|(pair, totals)| (pair, totals.response_bytes));
-        page.counter("tidegate_response", "Response bodies passed on", BYTES, responses)
+        page.counter("tidegate_response", "Bytes of response bodies passed on", BYTES, responses)
     }
 
     fn limits(&self, page: &mut Page) -> fmt::Result {
@@ -175,9 +190,9 @@ impl Snapshot {
             shared,
         )?;
         let keys = limits.iter().map(|limit| ([("limit", limit.name.as_str())], limit.keys as f64));
-        page.gauge("tidegate_limit_keys", "Keys remembered", None, keys)?;
+        page.gauge("tidegate_limit_keys", "Keys of a limit remembered", None, keys)?;
         let most = limits.iter().map(|limit| ([("limit", limit.name.as_str())], limit.max_keys as f64));
-        page.gauge("tidegate_limit_keys_max", "Most keys remembered", None, most)
+        page.gauge("tidegate_limit_keys_max", "Most keys of a limit remembered", None, most)
     }
 
     fn upstreams(&self, page: &mut Page) -> fmt::Result {
@@ -226,12 +241,20 @@ impl Snapshot {
         };
         let gauges: [Named<EndpointState>; 7] = [
             ("tidegate_endpoint_in_flight", "Calls at an endpoint", |e| e.in_flight),
-            ("tidegate_endpoint_connections", "Connections to it", |e| e.connections.open),
-            ("tidegate_endpoint_connections_idle", "Those without a call", |e| e.connections.idle),
-            ("tidegate_endpoint_connections_http2", "Those that speak HTTP/2", |e| e.connections.http2),
-            ("tidegate_endpoint_streams", "Calls on those", |e| e.connections.streams),
-            ("tidegate_endpoint_connections_max", "Most connections to it", |e| e.connections.max),
-            ("tidegate_endpoint_waiting", "Calls waiting for a connection", |e| e.connections.waiting),
+            ("tidegate_endpoint_connections", "Connections to an endpoint", |e| e.connections.open),
+            ("tidegate_endpoint_connections_idle", "Connections to an endpoint without a call", |e| {
+                e.connections.idle
+            }),
+            ("tidegate_endpoint_connections_http2", "Connections to an endpoint that speak HTTP/2", |e| {
+                e.connections.http2
+            }),
+            ("tidegate_endpoint_streams", "Calls on HTTP/2 connections to an endpoint", |e| {
+                e.connections.streams
+            }),
+            ("tidegate_endpoint_connections_max", "Most connections to an endpoint", |e| e.connections.max),
+            ("tidegate_endpoint_waiting", "Calls waiting for a connection to an endpoint", |e| {
+                e.connections.waiting
+            }),
         ];
         for (name, help, of) in gauges {
             page.gauge(name, help, None, all().map(|(labels, endpoint)| (labels, of(endpoint) as f64)))?;

@@ -3,8 +3,9 @@
 use tidegate_core::Instant;
 
 use super::html::{Html, bytes, count, span};
-use crate::state::{
-    BreakerPhase, EndpointState, InFlightState, LimitState, RouteState, State, UpstreamState,
+use crate::{
+    state::{BreakerPhase, EndpointState, InFlightState, LimitState, RouteState, State, UpstreamState},
+    telemetry::NO_ROUTE,
 };
 
 pub(super) fn all(html: &mut Html, state: &State, now: Instant) {
@@ -145,10 +146,8 @@ fn endpoint(html: &mut Html, endpoint: &EndpointState) {
                 html.raw(", failures ").text(count(breaker.failures));
             }
             if breaker.opened > 0 {
-                html.raw(", opened ")
-                    .text(count(breaker.opened))
-                    .raw(" times, refused ")
-                    .text(count(breaker.refused));
+                html.raw(", opened × ").text(count(breaker.opened));
+                html.raw(", refused ").text(count(breaker.refused));
             }
             html.raw("</span>")
         }
@@ -186,7 +185,8 @@ fn limits(html: &mut Html, limits: &[LimitState]) {
         number(html, limit.admitted);
         html.raw("<td class=\"n\">").text(count(limit.refused));
         if limit.shadow_refused > 0 {
-            html.raw(" <span class=\"dim\">would have ").text(count(limit.shadow_refused)).raw("</span>");
+            html.raw("<span class=\"dim\">, would have refused ");
+            html.text(count(limit.shadow_refused)).raw("</span>");
         }
         html.raw("</td>");
         html.raw("</tr>");
@@ -203,7 +203,8 @@ fn routes(html: &mut Html, routes: &[RouteState]) {
         html,
         &["route", "upstream", "limits", "#calls", "answers", "refused", "#p50", "#p99", "#in", "#out"],
     );
-    for route in routes {
+    // Calls that no route matched have a row only if there are some.
+    for route in routes.iter().filter(|route| route.calls > 0 || route.name != NO_ROUTE) {
         html.raw("<tr><td>").text(&route.name).raw("</td><td>").text(&route.upstream).raw("</td><td>");
         html.text(route.limits.join(", ")).raw("</td>");
         number(html, route.calls);
@@ -288,11 +289,25 @@ fn number(html: &mut Html, number: u64) {
     html.raw("<td class=\"n\">").text(count(number)).raw("</td>");
 }
 
+/// What there was of each; what there was nothing of is left out.
 fn breakdown(counts: &std::collections::BTreeMap<String, u64>) -> String {
-    match counts.is_empty() {
-        true => "none".into(),
-        false => {
-            counts.iter().map(|(name, n)| format!("{name} × {}", count(*n))).collect::<Vec<_>>().join(", ")
-        }
+    let some: Vec<_> = counts
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(name, n)| format!("{name} × {}", count(*n)))
+        .collect();
+    if some.is_empty() { "none".into() } else { some.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_was_none_of_is_not_listed() {
+        let counts = |all: &[(&str, u64)]| breakdown(&all.iter().map(|(n, c)| ((*n).into(), *c)).collect());
+        assert_eq!(counts(&[]), "none");
+        assert_eq!(counts(&[("closed", 0), ("deadline", 0)]), "none");
+        assert_eq!(counts(&[("closed", 0), ("quota", 2), ("x", 1000)]), "quota × 2, x × 1\u{2009}000");
     }
 }
