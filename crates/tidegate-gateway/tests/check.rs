@@ -57,6 +57,19 @@ fn without_a_command_the_environment_still_names_the_file() {
 }
 
 #[test]
+fn what_check_calls_valid_also_starts_as_far_as_the_log_goes() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("tidegate.yaml");
+    let text =
+        "upstreams: { a: { endpoints: [http://h:1] } }\nroutes: [{ upstream: a }]\nlog: { level: loud }\n";
+    std::fs::write(&file, text).unwrap();
+    let output = tidegate(&["check", file.to_str().unwrap()]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("`loud` is not a log filter"), "{said}");
+}
+
+#[test]
 fn the_schema_is_json() {
     let output = tidegate(&["schema"]);
     assert_eq!(output.status.code(), Some(0));

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     config::Cidr,
     key::Extractor,
+    logging::check_filter,
     route::{InvalidMatch, Matcher},
 };
 
@@ -211,14 +212,12 @@ fn method(text: &str) -> Result<(), Wrong> {
 }
 
 fn log_level(text: &str) -> Result<(), Wrong> {
-    let parsed = tracing_subscriber::EnvFilter::builder().parse(text);
-    match parsed {
-        Ok(_) if !text.trim().is_empty() => Ok(()),
-        _ => Err(Wrong::new(
+    check_filter(text).map_err(|_| {
+        Wrong::new(
             format!("{} is not a log filter", quoted(text)),
             "write error, warn, info, debug or trace, or a list like info,tidegate=debug",
-        )),
-    }
+        )
+    })
 }
 
 fn server_name(text: &str) -> Result<(), Wrong> {
