@@ -65,7 +65,7 @@ impl Checker<'_> {
                 Some(of) => {
                     let of = Wanted::of(self.schema, of);
                     let items = items.iter().enumerate();
-                    let items = items.filter_map(|(n, item)| self.value(&of, item, &setting.item(n, item)));
+                    let items = items.filter_map(|(n, item)| self.named(&of, item, &setting.item(n, item)));
                     Some(items.collect())
                 }
                 None => self.unfit(wanted, node, "a list", setting),
@@ -75,7 +75,7 @@ impl Checker<'_> {
                 (None, Some(values)) => {
                     let values = Wanted::of(self.schema, values);
                     let entries = entries.iter().filter_map(|entry| {
-                        let value = self.named(&values, entry, &setting.below(entry))?;
+                        let value = self.named(&values, &entry.value, &setting.below(entry))?;
                         Some((entry.key.clone(), value))
                     });
                     Some(Json::Object(entries.collect()))
@@ -85,14 +85,14 @@ impl Checker<'_> {
         }
     }
 
-    /// The value of a name that the user chose: it can not be left out.
-    fn named(&mut self, wanted: &Wanted<'_>, entry: &Entry, setting: &Setting) -> Option<Json> {
-        if entry.value.is_null() && wanted.section().is_some() {
+    /// An item of a list, or the value of a name that the user chose: it can not be left out.
+    fn named(&mut self, wanted: &Wanted<'_>, node: &Node, setting: &Setting) -> Option<Json> {
+        if node.is_null() && wanted.section().is_some() {
             // So that its required keys are reported as missing.
             let section = wanted.section()?;
             return Some(self.section(section, &[], setting));
         }
-        self.value(wanted, &entry.value, setting)
+        self.value(wanted, node, setting)
     }
 
     /// A key without a value: an empty section or list is as good as none; anything else was forgotten.

@@ -261,3 +261,11 @@ fn worst_shapes_take_bounded_time() {
         println!("{name}: {} KiB, {:?}, said {length} bytes", text.len() >> 10, start.elapsed());
     }
 }
+
+#[test]
+fn an_item_without_content_is_no_route() {
+    for none in ["routes:\n  - \n", "routes: [~]\n", "routes: [{}]\n"] {
+        let problems = load_text(&format!("{UPSTREAM}{none}")).expect_err(none).to_string();
+        assert!(problems.contains("upstream") && problems.contains("is missing"), "{none:?}: {problems}");
+    }
+}
