@@ -38,5 +38,5 @@ bench-guards: ## The cost of each guard beside its peers
 bench-gateway: test-tools ## The gateway beside nginx, HAProxy and Envoy; BENCH_FLAGS=--quick for a glance
 	scripts/bench-gateway $(BENCH_FLAGS)
 
-fuzz: ## Fuzz each target for FUZZ_SECONDS (30) seconds; needs cargo-fuzz and a nightly toolchain
+fuzz: ## Fuzz each target for FUZZ_SECONDS (30) seconds, or replay its seeds without cargo-fuzz and a nightly toolchain
 	scripts/fuzz $(FUZZ_SECONDS)

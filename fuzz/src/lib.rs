@@ -1,5 +1,7 @@
 //! What fuzz targets share: a `main` that replays seeds where there is no fuzzer.
 
+use std::time::{Duration, Instant};
+
 /// Makes a fuzz target of a function: libFuzzer's entry point under cargo-fuzz, else a `main` that replays.
 #[macro_export]
 macro_rules! target {
@@ -14,19 +16,24 @@ macro_rules! target {
     };
 }
 
-/// Runs `target` on the files named on the command line, or else on each seed and on mutations of the seeds, as many as the
-/// number on the command line says (100 000).
+/// Runs `target` on the files named on the command line, or else on each seed and on mutations of the seeds: as many as the
+/// number on the command line says (100 000), or for as many seconds as `-max_total_time=` says.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub fn replay(seeds: &str, target: fn(&[u8])) -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let runs = match arguments.as_slice() {
-        [] => Ok(100_000),
-        [one] => one.parse::<u64>(),
-        _ => "".parse(),
+    let told = match arguments.as_slice() {
+        [] => Some((100_000, None)),
+        [one] => match one.strip_prefix("-max_total_time=") {
+            Some(seconds) => {
+                seconds.parse().ok().map(|seconds| (u64::MAX, Some(Duration::from_secs(seconds))))
+            }
+            None => one.parse().ok().map(|runs| (runs, None)),
+        },
+        _ => None,
     };
-    let Ok(runs) = runs else {
+    let Some((most, time)) = told else {
         for file in arguments {
             target(&std::fs::read(file)?);
         }
@@ -38,7 +45,9 @@ pub fn replay(seeds: &str, target: fn(&[u8])) -> std::io::Result<()> {
     let seeds: Vec<Vec<u8>> = files.into_iter().map(std::fs::read).collect::<Result<_, _>>()?;
     seeds.iter().for_each(|seed| target(seed));
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..runs {
+    let (began, mut runs) = (Instant::now(), 0);
+    while runs < most && time.is_none_or(|time| began.elapsed() < time) {
+        runs += 1;
         let mut input = seeds[dice.below(seeds.len())].clone();
         for _ in 0..=dice.below(4) {
             mutate(&mut input, &seeds, &mut dice);

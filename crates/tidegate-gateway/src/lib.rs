@@ -10,6 +10,8 @@ pub mod config;
 pub mod example;
 pub mod exchange;
 pub mod flow;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod key;
 pub mod listener;

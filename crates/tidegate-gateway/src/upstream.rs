@@ -24,6 +24,7 @@ mod tls;
 pub use body::UpstreamBody;
 pub use endpoint::Endpoint;
 pub use error::{SendError, SendErrorKind, Sent, Unsent, UpstreamError};
+pub use http1::Decoding;
 pub use pick::Upstream;
 pub use pool::ConnectionStats;
 pub use reach::Reach;

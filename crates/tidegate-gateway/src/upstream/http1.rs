@@ -7,9 +7,11 @@
 mod body;
 mod connection;
 mod decode;
+mod decoding;
 mod encode;
 mod upgrade;
 
 pub(super) use body::Http1Body;
 pub(super) use connection::{Boxed, Connection, Failed};
+pub use decoding::Decoding;
 pub(super) use upgrade::send as send_upgrade;

@@ -382,6 +382,9 @@ fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed> {
     let (size, trailers) = match httparse::parse_headers(read, &mut fields) {
         Ok(httparse::Status::Partial) if read.len() > MOST_HEAD_BYTES => return Err(Malformed::TooLarge),
         Ok(httparse::Status::Partial) => return Ok(None),
+        Ok(httparse::Status::Complete((size, _))) if size > MOST_HEAD_BYTES => {
+            return Err(Malformed::TooLarge);
+        }
         Ok(httparse::Status::Complete((size, fields))) => {
             let mut trailers = HeaderMap::with_capacity(fields.len());
             for field in fields {
@@ -553,5 +556,9 @@ mod tests {
             assert_eq!(chunks(text, text.len()), Err(Malformed::Chunk), "{text:?}");
         }
         assert_eq!(chunks("0\r\nbad field: x\r\n\r\n", 7), Err(Malformed::Trailers));
+        let large = format!("0\r\nx: {}\r\n\r\n", "x".repeat(MOST_HEAD_BYTES));
+        for step in [large.len(), 8000] {
+            assert_eq!(chunks(&large, step), Err(Malformed::TooLarge), "in pieces of {step}");
+        }
     }
 }
