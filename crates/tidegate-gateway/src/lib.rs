@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 #[doc(hidden)]
-
 pub mod access_log;
 pub mod admin;
 pub mod body;
