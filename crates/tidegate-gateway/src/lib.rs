@@ -2,8 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-#[doc(hidden)]
-
 pub mod access_log;
 pub mod admin;
 pub mod body;
@@ -12,6 +10,7 @@ pub mod config;
 pub mod example;
 pub mod exchange;
 pub mod flow;
+#[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;
 pub mod key;
