@@ -36,6 +36,26 @@ fn a_wrong_file_says_every_error_plainly_with_exit_code_2() {
 }
 
 #[test]
+fn more_limits_on_a_route_than_are_decided_at_once_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("tidegate.yaml");
+    for (limits, code) in [(8, 0), (9, 2)] {
+        let names: Vec<String> = (0..limits).map(|n| format!("l{n}")).collect();
+        let rates: Vec<String> = names.iter().map(|name| format!("{name}: {{ rate: 1/s }}")).collect();
+        let text = format!(
+            "upstreams: {{ u: {{ endpoints: [http://127.0.0.1:9] }} }}\nlimits: {{ {} }}\nroutes: [{{ upstream: u, limits: [{}] }}]\n",
+            rates.join(", "),
+            names.join(", "),
+        );
+        std::fs::write(&file, text).unwrap();
+        let output = tidegate(&["check", file.to_str().unwrap()]);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert_eq!(said.contains("9 limits on one route, and at most 8"), code == 2, "{said}");
+    }
+}
+
+#[test]
 fn a_missing_file_is_exit_code_2_for_check_and_for_serve() {
     for args in [&["check", "no/such.yaml"][..], &["serve", "--config", "no/such.yaml"]] {
         let output = tidegate(args);

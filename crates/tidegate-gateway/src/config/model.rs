@@ -334,7 +334,7 @@ pub struct Route {
     /// What a call must look like. Default: every call.
     #[serde(default, rename = "match")]
     pub matches: Match,
-    /// The names of limits; all must admit, or none is charged. Default: none.
+    /// The names of limits, at most 8; all must admit, or none is charged. Default: none.
     #[serde(default)]
     pub limits: Vec<String>,
     /// The name of the upstream.

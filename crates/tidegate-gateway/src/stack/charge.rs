@@ -39,14 +39,12 @@ impl<'t> Charge<'t> {
             None => (&*first.throttle, Key::ALL),
         });
         let mut taken = Box::new(Taken { keyed, standings: Default::default(), receipts: None });
-        let verdict = enter_all(&taken.keyed[..limits.len()], call);
-        let mut standings = [throttle::Standing::default(); MAX_LIMITS];
+        let Taken { keyed, standings, receipts } = &mut *taken;
+        let verdict = enter_all(&keyed[..limits.len()], call);
         standings[..limits.len()].copy_from_slice(verdict.standings());
-        let granted = verdict.into_grants().map(|grants| grants.into_receipts());
-        taken.standings = standings;
-        let refusal = match granted {
-            Ok(receipts) => {
-                taken.receipts = Some(receipts);
+        let refusal = match verdict.into_grants() {
+            Ok(grants) => {
+                *receipts = Some(grants.into_receipts());
                 None
             }
             Err(refusal) => Some(refusal),

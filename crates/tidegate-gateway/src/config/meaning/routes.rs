@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use tidegate::throttle::MAX_LIMITS;
+
 use super::{super::suggest, Node, Problem, Value, entries, not_zero, quoted};
 use crate::{config::Match, route::Matcher};
 
@@ -77,6 +79,16 @@ fn references<'a>(
             let problem = unknown(&known.upstreams, "upstream", name, problems.len());
             problems.push(problem.at(&node.span).of(format!("routes[{n}].upstream")));
         }
+    }
+    if let Some(limits) = route.get("limits").filter(|limits| limits.items().len() > MAX_LIMITS) {
+        let problem = Problem::error(
+            format!(
+                "{} limits on one route, and at most {MAX_LIMITS} are decided at once",
+                limits.items().len()
+            ),
+            "remove some, or split the route",
+        );
+        problems.push(problem.at(&limits.span).of(format!("routes[{n}].limits")));
     }
     let mut seen = BTreeSet::new();
     for node in route.get("limits").map_or(&[][..], Node::items) {
