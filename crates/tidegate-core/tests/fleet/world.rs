@@ -30,8 +30,14 @@ pub(crate) enum Kind {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
-    Call { node: u8, cost: u32 },
-    Rush { node: u8, calls: u32 },
+    Call {
+        node: u8,
+        cost: u32,
+    },
+    Rush {
+        node: u8,
+        calls: u32,
+    },
     Deliver(u8),
     Repeat(u8),
     Drop(u8),
@@ -40,12 +46,27 @@ pub(crate) enum Op {
     HandBack(u8),
     Exhausted(u8),
     Refund(u8),
-    Owe { node: u8, beyond: u32 },
+    Owe {
+        node: u8,
+        beyond: u32,
+    },
     Die(u8),
     Snapshot,
     Lose,
     SetBack,
     Reassert(u8),
+    /// A node comes to hold much, and spends nothing yet.
+    Hoard {
+        node: u8,
+        units: u32,
+    },
+    /// All nodes call until nothing is left, over a network at its best.
+    Saturate,
+    /// Time passes to just before or after the end of a window, a slice, or a life of credit.
+    ToEdge {
+        of: u8,
+        by: i32,
+    },
     Limit(u32),
 }
 
@@ -100,8 +121,8 @@ struct Lost {
 }
 
 fn rule(kind: Kind, limit: u32) -> Rule {
-    let rate = Rate::new(limit, PERIOD).unwrap();
-    let quota = |algorithm| Quota::of(rate).algorithm(algorithm).build().unwrap();
+    let rate = Rate::new(limit, PERIOD).expect("a second is a period");
+    let quota = |algorithm| Quota::of(rate).algorithm(algorithm).build().expect("valid");
     match kind {
         Kind::Aligned => Rule::of(quota(Algorithm::FixedWindow)).build(),
         Kind::LongAligned => Rule::of(quota(Algorithm::FixedWindow)).life(Duration::from_millis(100)).build(),
@@ -109,7 +130,7 @@ fn rule(kind: Kind, limit: u32) -> Rule {
         Kind::Sliding => Rule::of(quota(Algorithm::SlidingWindow)).life(Duration::from_millis(50)).build(),
         Kind::Bucket => Rule::of(quota(Algorithm::TokenBucket)).build(),
     }
-    .unwrap()
+    .expect("the rules of this test are valid")
 }
 
 impl World {
@@ -186,6 +207,39 @@ impl World {
                 }
                 self.now = then;
             }
+            Op::Hoard { node, units } => {
+                let now = self.clock(usize::from(node));
+                let spend = self.members[usize::from(node)].account.spend(1, &self.terms, now);
+                match spend {
+                    Spend::Wait(Some(draft)) => {
+                        self.send(usize::from(node), Some(draft.for_all(units)));
+                        self.flow();
+                    }
+                    Spend::AllowAndAsk(draft) => {
+                        self.allow(usize::from(node), 1);
+                        self.send(usize::from(node), Some(draft));
+                    }
+                    Spend::Allow => self.allow(usize::from(node), 1),
+                    Spend::Wait(None) | Spend::Deny { .. } | Spend::Impossible => {}
+                }
+            }
+            Op::Saturate => {
+                for round in 0..3 * self.members.len() {
+                    (0..20).for_each(|_| self.call(round % self.members.len(), 1));
+                    self.flow();
+                }
+            }
+            Op::ToEdge { of, by } => {
+                let life = self.rule.life();
+                let edge = match of % 4 {
+                    0 => self.now - self.now % 1_000_000 + 1_000_000,
+                    1 => self.now - self.now % life + life,
+                    2 => self.now + life,
+                    _ => self.now + 1_000_000,
+                };
+                let then = edge.saturating_add_signed(i64::from(by)).max(self.now);
+                self.step(Op::Pass(u32::try_from(then - self.now).expect("an edge is near")));
+            }
             Op::Reassert(node) => self.reassert(usize::from(node)),
             Op::GiveUp(node) => self.give_up(usize::from(node)),
             Op::HandBack(node) => {
@@ -224,6 +278,15 @@ impl World {
                 self.limits.push((self.now, limit));
                 self.members.iter_mut().for_each(|member| member.account.replenished());
             }
+        }
+    }
+
+    /// Everything under way arrives in order, in a tenth of a millisecond each.
+    fn flow(&mut self) {
+        while !self.network.is_empty() {
+            let message = self.network.remove(0);
+            self.step(Op::Pass(100));
+            self.deliver(message);
         }
     }
 
@@ -372,7 +435,7 @@ impl World {
                 self.limits.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, limit)| *limit);
             u64::from(within.max().unwrap_or(0).max(before))
         };
-        let period = u64::try_from(PERIOD.as_micros()).unwrap();
+        let period = 1_000_000;
         match self.kind {
             Kind::Aligned | Kind::LongAligned => {
                 let starts = self.spent.iter().map(|spent| spent.at - spent.at % period);
