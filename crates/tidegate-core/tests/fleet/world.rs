@@ -1,6 +1,6 @@
 //! A fleet, its ledger and the network between them, on one true clock: the store's.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use proptest::test_runner::TestCaseError;
 use tidegate_core::{
@@ -60,6 +60,10 @@ pub(crate) enum Op {
         node: u8,
         units: u32,
     },
+    /// A node spends all it holds.
+    SpendAll(u8),
+    /// A node hands back, and the network keeps a copy.
+    HandBackTwice(u8),
     /// All nodes call until nothing is left, over a network at its best.
     Saturate,
     /// Time passes to just before or after the end of a window, a slice, or a life of credit.
@@ -84,8 +88,8 @@ struct Member {
     account: Account,
     /// The question under way, and when it was sent by the node's clock.
     asked: Option<(Ask, Instant)>,
-    /// What the latest call paid and of which window.
-    latest: Option<(u32, Micros, usize)>,
+    /// What the latest calls paid, of which window, and where that is noted.
+    latest: VecDeque<(u32, Micros, usize)>,
     /// Waits for the answer.
     waiting: u32,
 }
@@ -169,7 +173,7 @@ impl World {
             drift,
             account: Account::default(),
             asked: None,
-            latest: None,
+            latest: VecDeque::new(),
             waiting: 0,
         }
     }
@@ -223,6 +227,17 @@ impl World {
                     Spend::Wait(None) | Spend::Deny { .. } | Spend::Impossible => {}
                 }
             }
+            Op::SpendAll(node) => {
+                let now = self.clock(usize::from(node));
+                let hand = self.members[usize::from(node)].account.in_hand(now);
+                (0..hand).for_each(|_| self.call(usize::from(node), 1));
+            }
+            Op::HandBackTwice(node) => {
+                self.step(Op::HandBack(node));
+                if let Some((ask, _)) = self.members[usize::from(node)].asked {
+                    self.deliver(Message::Question(ask));
+                }
+            }
             Op::Saturate => {
                 for round in 0..3 * self.members.len() {
                     (0..20).for_each(|_| self.call(round % self.members.len(), 1));
@@ -231,10 +246,12 @@ impl World {
             }
             Op::ToEdge { of, by } => {
                 let life = self.rule.life();
-                let edge = match of % 4 {
+                let edge = match of % 6 {
                     0 => self.now - self.now % 1_000_000 + 1_000_000,
                     1 => self.now - self.now % life + life,
                     2 => self.now + life,
+                    3 => self.now + life * 9 / 10,
+                    4 => self.now - self.now % life + 1_000_000,
                     _ => self.now + 1_000_000,
                 };
                 let then = edge.saturating_add_signed(i64::from(by)).max(self.now);
@@ -255,7 +272,7 @@ impl World {
             Op::Refund(node) => {
                 let now = self.clock(usize::from(node));
                 let member = &mut self.members[usize::from(node)];
-                if let Some((cost, window, at)) = member.latest.take() {
+                if let Some((cost, window, at)) = member.latest.pop_front() {
                     member.account.refund(cost, window, now);
                     self.spent[at].cost = 0;
                 }
@@ -316,7 +333,11 @@ impl World {
 
     fn allow(&mut self, node: usize, cost: u32) {
         let window = self.members[node].account.window();
-        self.members[node].latest = Some((cost, window, self.spent.len()));
+        let latest = &mut self.members[node].latest;
+        latest.push_back((cost, window, self.spent.len()));
+        if latest.len() > 30 {
+            latest.pop_front();
+        }
         self.spent.push(Spent { at: self.now, cost });
     }
 
