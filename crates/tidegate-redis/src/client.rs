@@ -29,6 +29,8 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     routes: Routes,
+    /// How to reach a server of the store, whichever.
+    dial: Dial,
     settings: Arc<Settings>,
     under_way: AtomicUsize,
 }
@@ -86,7 +88,14 @@ impl Client {
                 Routes::Cluster(Cluster::start(dial(seed, 0), nodes.clone())?)
             }
         };
-        Ok(Self(Arc::new(Inner { routes, settings, under_way: AtomicUsize::new(0) })))
+        let anybody = Server { host: String::new(), port: 0 };
+        let dial = match &url.topology {
+            Topology::Standalone { database, .. } | Topology::Sentinel { database, .. } => {
+                dial(&anybody, *database)
+            }
+            Topology::Cluster { .. } => dial(&anybody, 0),
+        };
+        Ok(Self(Arc::new(Inner { routes, dial, settings, under_way: AtomicUsize::new(0) })))
     }
 
     /// Waits until the store was reached and checked, every master of a cluster included, or was found wanting.
@@ -98,14 +107,10 @@ impl Client {
     /// # Cancel safety
     /// It changes nothing.
     pub async fn ready(&self) -> Result<(), StoreError> {
-        let links = match &self.0.routes {
-            Routes::One(link) => vec![link.clone()],
-            Routes::Cluster(cluster) => {
-                cluster.known().await?;
-                cluster.links().into_iter().map(|(_, link)| link).collect()
-            }
-        };
-        for link in links {
+        if let Routes::Cluster(cluster) = &self.0.routes {
+            cluster.known().await?;
+        }
+        for link in self.links() {
             if let State::Down(error) = link.known().await {
                 return Err(error);
             }
@@ -144,6 +149,19 @@ impl Client {
             Routes::One(_) => None,
             Routes::Cluster(cluster) => Some(cluster),
         }
+    }
+
+    /// The links that there are now.
+    pub(crate) fn links(&self) -> Vec<Link> {
+        match &self.0.routes {
+            Routes::One(link) => vec![link.clone()],
+            Routes::Cluster(cluster) => cluster.links().into_iter().map(|(_, link)| link).collect(),
+        }
+    }
+
+    /// How to reach a server of the store once more.
+    pub(crate) fn dial(&self, server: &Server) -> Dial {
+        Dial { server: server.clone(), ..self.0.dial.clone() }
     }
 
     /// Does an operation at who serves the slot.

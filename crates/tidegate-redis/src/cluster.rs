@@ -132,6 +132,12 @@ impl Cluster {
             learned.await;
         }
     }
+
+    /// Whether a server serves a slot, as far as is known.
+    pub(crate) fn serves(&self, server: &Server, slot: u16) -> bool {
+        let map = self.0.shared.map.read();
+        map.ranges.iter().any(|(first, last, known)| known == server && (*first..=*last).contains(&slot))
+    }
 }
 
 impl Map {

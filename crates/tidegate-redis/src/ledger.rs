@@ -1,13 +1,18 @@
 //! The ledger of credit in Redis: one script an ask, atomic on one server, equal to `tidegate_core::ledger::Book`.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use redis::{Cmd, Value};
-use tidegate::fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, Subject};
-use tidegate_core::ledger::{Ask, Law, Mark, Micros, Reply, Rule, Standing};
+use tidegate::{
+    fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, Subject},
+    throttle::Key,
+};
+use tidegate_core::ledger::{Ask, Law, Mark, Micros, Reply, Rule, Seen, Standing};
 use tokio::sync::broadcast;
 
-use crate::{Client, Namespace, StoreError, client::Work, link::Up, script::Script};
+use crate::{
+    Client, Namespace, StoreError, client::Work, hints::channel, link::Up, script::Script, watch::Watched,
+};
 
 #[cfg(test)]
 mod equality;
@@ -17,6 +22,7 @@ macro_rules! script {
     ($law:literal) => {
         LazyLock::new(|| {
             Script::new(concat!(
+                include_str!("ledger/epoch.lua"),
                 include_str!("ledger/head.lua"),
                 include_str!($law),
                 include_str!("ledger/book.lua")
@@ -29,9 +35,6 @@ static WINDOWS: LazyLock<Script> = script!("ledger/windows.lua");
 static SLICES: LazyLock<Script> = script!("ledger/slices.lua");
 static BUCKET: LazyLock<Script> = script!("ledger/bucket.lua");
 
-/// Hints that a slow listener may be behind.
-const HINTS: usize = 1024;
-
 /// A ledger of credit in a store, shared by all who use its namespace.
 ///
 /// One script an ask reads the server's clock, books what it is told and grants what it can. Beside the accounts of
@@ -39,21 +42,23 @@ const HINTS: usize = 1024;
 /// or none there, means that grants may have been lost, and a new epoch begins: see
 /// [`Epoch`](tidegate_core::ledger::Epoch). Every key has a time to live.
 #[derive(Clone)]
-pub struct RedisLedger {
-    client: Client,
-    namespace: Namespace,
-    hints: broadcast::Sender<Hint>,
-}
+pub struct RedisLedger(Arc<Watched>);
 
 impl RedisLedger {
-    /// Makes the ledger of a namespace.
+    /// Makes the ledger of a namespace. Needs a tokio runtime, on which it watches which ledger it is and listens for
+    /// hints, as long as a clone lives.
     pub fn new(client: Client, namespace: Namespace) -> Self {
-        Self { client, namespace, hints: broadcast::Sender::new(HINTS) }
+        Self(Watched::new(client, namespace).start())
     }
 
     /// The store it is in.
-    pub const fn client(&self) -> &Client {
-        &self.client
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// The prefix of its keys.
+    pub fn namespace(&self) -> &Namespace {
+        &self.0.namespace
     }
 
     async fn call(
@@ -90,10 +95,10 @@ impl RedisLedger {
             Law::Bucket { count, period, burst, refill } => [count, period, burst, refill],
         };
         let bits = subject.key.bits();
-        let bucket = bits.to_le_bytes()[0];
-        let epoch = self.namespace.epoch(bucket);
-        let account = self.namespace.key(bucket, &format!("{law}:{}:{bits:032x}", subject.limit));
-        let (client, cluster) = (&self.client, self.client.cluster().is_some());
+        let bucket = bucket_of(subject.key);
+        let Watched { client, namespace, .. } = &*self.0;
+        let epoch = self.0.marker(bucket);
+        let account = namespace.key(bucket, &format!("{law}:{}:{bits:032x}", subject.limit));
         let keys = [epoch.as_bytes(), account.as_bytes()];
         let arguments = |command: &mut Cmd, up: &Up| {
             command.arg(verb).arg(seen_as.run_id.unwrap_or(&up.checked.run_id));
@@ -106,12 +111,12 @@ impl RedisLedger {
             for number in shared.into_iter().chain(numbers) {
                 command.arg(number);
             }
-            let (publish, channel) = channel(&self.namespace, bucket, up, cluster);
+            let (publish, channel) = channel(namespace, bucket, up, client);
             command.arg(publish).arg(channel).arg(format!("{bits:032x} {}", subject.limit));
             own(command);
         };
         let work = Work::Script { script, keys: &keys, arguments: &arguments };
-        Ok(Answer(client.run(self.namespace.slot(bucket), &work).await?))
+        Ok(Answer(client.run(namespace.slot(bucket), &work).await?))
     }
 
     async fn grant(
@@ -186,7 +191,12 @@ impl RedisLedger {
 
 impl Ledger for RedisLedger {
     async fn ask(&self, subject: Subject<'_>, rule: &Rule, ask: &Ask) -> Result<Reply, LedgerError> {
-        Ok(self.grant(subject, rule, ask, &Seeing::REAL).await?)
+        let bucket = bucket_of(subject.key);
+        self.0.asked(subject.limit, subject.key);
+        let seen = Seen { epoch: self.0.own(bucket, ask.seen.epoch), mark: ask.seen.mark };
+        let mut reply = self.grant(subject, rule, &Ask { seen, ..*ask }, &Seeing::REAL).await?;
+        reply.epoch = self.0.note(bucket, reply.epoch);
+        Ok(reply)
     }
 
     async fn inspect(&self, subject: Subject<'_>, rule: &Rule) -> Result<Standing, LedgerError> {
@@ -203,7 +213,7 @@ impl Ledger for RedisLedger {
     }
 
     fn hints(&self) -> broadcast::Receiver<Hint> {
-        self.hints.subscribe()
+        self.0.hints.subscribe()
     }
 }
 
@@ -217,14 +227,9 @@ impl Seeing<'_> {
     const REAL: Self = Self { clock: None, run_id: None };
 }
 
-/// Where hints of a bucket are published, and with which command: in a cluster only to those who serve it, where the
-/// server knows how.
-fn channel(namespace: &Namespace, bucket: u8, up: &Up, cluster: bool) -> (&'static str, String) {
-    if cluster && up.checked.version >= (7, 0) {
-        ("SPUBLISH", namespace.key(bucket, "hints"))
-    } else {
-        ("PUBLISH", format!("{}:hints", namespace.as_str()))
-    }
+/// The bucket of a key.
+fn bucket_of(key: Key) -> u8 {
+    key.bits().to_le_bytes()[0]
 }
 
 /// What a script answered.

@@ -9,7 +9,9 @@
 mod check;
 mod client;
 mod cluster;
+mod epochs;
 mod error;
+mod hints;
 mod keys;
 mod ledger;
 mod link;
@@ -18,6 +20,7 @@ mod sentinel;
 mod settings;
 mod slot;
 mod store_url;
+mod watch;
 mod wire;
 
 pub use client::{Client, Health};

@@ -103,6 +103,11 @@ impl Link {
         self.0.shared.state.subscribe()
     }
 
+    /// Whether both are the same link.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Waits until something is known.
     pub(crate) async fn known(&self) -> State {
         let mut state = self.follow();

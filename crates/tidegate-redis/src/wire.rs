@@ -140,6 +140,11 @@ impl Wire {
         good(connection.send_packed_command(command).await)
     }
 
+    /// Sends a command and does not look at the answer, but for an error.
+    pub(crate) async fn tell(&self, command: &Cmd, within: Duration) -> Result<(), Failed> {
+        timeout(within, self.send(command)).await.map_err(|_| Failed::Late(within))?.map(drop)
+    }
+
     /// Sends a command after `ASKING`, as one.
     pub(crate) async fn send_asking(&self, command: &Cmd) -> Result<Value, Failed> {
         let mut both = redis::pipe();

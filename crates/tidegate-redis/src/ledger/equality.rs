@@ -206,7 +206,9 @@ impl Bench {
     }
 
     async fn state(&self, ledger: &RedisLedger, subject: Subject<'_>, rule: &Rule) -> State {
-        let shown = Script::new(Box::leak(format!("{}{SHOW}", include_str!("head.lua")).into_boxed_str()));
+        let shown = Script::new(Box::leak(
+            format!("{}{}{SHOW}", include_str!("epoch.lua"), include_str!("head.lua")).into_boxed_str(),
+        ));
         let answer =
             ledger.call_with(&shown, "show", subject, rule, &Seeing { clock: Some(0), run_id: None }, |_| {});
         let Value::Array(parts) = answer.await.unwrap().0 else { panic!("not a list") };
@@ -235,7 +237,7 @@ impl Bench {
 
     async fn agree(&self, rule: &Rule, events: &[Event], name: u64) {
         let namespace = Namespace::new(&format!("t{name}")).unwrap();
-        let ledger = RedisLedger::new(self.client.clone(), namespace);
+        let ledger = RedisLedger(Arc::new(Watched::new(self.client.clone(), namespace)));
         let subject = Subject { limit: "per client", key: Key::of(b"alice") };
         let (mut model, mut server) = (Model::default(), 0_u64);
         // Not on any boundary, and far enough from 0 to go back.

@@ -7,8 +7,6 @@
 local FAR = 366 * 86400000000
 local MOST_DEBT = 1125899906842624
 local MOST_NODES = 1024
-local EPOCH_KEPT = 172800000
-local EPOCH_TOUCHED = 3600000000
 
 local function quotient(a, b) return math.floor(a / b) end
 
@@ -28,14 +26,6 @@ local rule = {
   prohibit = tonumber(ARGV[8]), divisor = tonumber(ARGV[9]),
 }
 local number = { tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]) }
-
-local clock = ARGV[3]
-if clock == '' then
-  local time = redis.call('TIME')
-  clock = time[1] * 1000000 + time[2]
-else
-  clock = tonumber(clock)
-end
 
 -- at, of, level, debt, barred, generation, present, before, slices, seats; until when it was told that nothing is left
 local book
