@@ -156,15 +156,18 @@ impl Limiter {
     }
 
     /// Takes over other settings while calls go on: permits, places in line and counts stay. An adaptive limit begins
-    /// anew where its law begins. What a nested call gets and whether holds are measured stay as they were built.
+    /// anew where its law begins; settings without a limit leave the limit, and the law that moves it, alone. What a nested call gets and whether holds are measured stay as they were built.
     ///
     /// # Errors
     /// [`InvalidLimiter`] as of any settings; nothing is changed then.
     pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidLimiter> {
-        let Parts { limit, law, queue, settings } = settings.into_parts()?;
+        let Parts { limit, queue, settings } = settings.into_parts()?;
         self.shared.permits.reorder(queue, settings.order);
-        self.shared.watch.set(settings, law.is_some());
-        self.shared.tuner.replace(law, || self.shared.permits.resize(limit));
+        let adaptive = limit.as_ref().map_or(self.shared.tuner.is_on(), |(_, law)| law.is_some());
+        self.shared.watch.set(settings, adaptive);
+        if let Some((limit, law)) = limit {
+            self.shared.tuner.replace(law, || self.shared.permits.resize(limit));
+        }
         Ok(())
     }
 

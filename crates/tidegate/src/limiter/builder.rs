@@ -121,7 +121,8 @@ impl Builder {
     /// # Errors
     /// [`InvalidLimiter`], with the value and the remedy.
     pub fn build(self) -> Result<Limiter, InvalidLimiter> {
-        let Parts { limit, law, queue, settings } = self.into_parts()?;
+        let Parts { limit, queue, settings } = self.into_parts()?;
+        let (limit, law) = limit.ok_or(InvalidLimiter::NoLimit)?;
         let watch = Watch::new(settings, law.is_some());
         let shared = Shared {
             permits: Permits::new(limit, queue, settings.order),
@@ -137,14 +138,10 @@ impl Builder {
     /// Checks the settings without making anything of them.
     ///
     /// # Errors
-    /// [`InvalidLimiter`], as [`build`](Self::build) and [`Limiter::reconfigure`] would say.
+    /// [`InvalidLimiter`], as [`Limiter::reconfigure`] would say; [`build`](Self::build) needs a limit as well.
     pub fn check(&self) -> Result<(), InvalidLimiter> {
-        match &self.limit {
-            None => return Err(InvalidLimiter::NoLimit),
-            Some(Limit::Fixed(limit)) => {
-                (*limit)?;
-            }
-            Some(Limit::Adaptive(_)) => {}
+        if let Some(Limit::Fixed(limit)) = &self.limit {
+            (*limit)?;
         }
         if self.queue > MOST { Err(InvalidLimiter::Queue(self.queue)) } else { Ok(()) }
     }
@@ -152,19 +149,19 @@ impl Builder {
     pub(super) fn into_parts(self) -> Result<Parts, InvalidLimiter> {
         self.check()?;
         let Self { limit, queue, settings } = self;
-        let (limit, law) = match limit.ok_or(InvalidLimiter::NoLimit)? {
-            Limit::Fixed(limit) => (limit?.count(), None),
-            Limit::Adaptive(adaptive) => (adaptive.limit(), Some(adaptive)),
+        let limit = match limit {
+            Some(Limit::Fixed(limit)) => Some((limit?.count(), None)),
+            Some(Limit::Adaptive(law)) => Some((law.limit(), Some(law))),
+            None => None,
         };
-        Ok(Parts { limit, law, queue, settings })
+        Ok(Parts { limit, queue, settings })
     }
 }
 
 /// Settings that were checked.
 pub(super) struct Parts {
-    pub(super) limit: u32,
-    /// What moves the limit; none when it is fixed.
-    pub(super) law: Option<Adaptive>,
+    /// The limit and what moves it, if anything does; none when it was not given.
+    pub(super) limit: Option<(u32, Option<Adaptive>)>,
     pub(super) queue: u32,
     pub(super) settings: Settings,
 }

@@ -175,7 +175,7 @@ impl FleetLimiter {
     /// # Errors
     /// [`InvalidLimiter`] as of any settings; nothing is changed then.
     pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidLimiter> {
-        let Parts { queue, settings, .. } = settings.limit(1).into_parts()?;
+        let Parts { queue, settings, .. } = settings.into_parts()?;
         self.limiter.shared.permits.reorder(queue, settings.order);
         self.limiter.shared.watch.set(settings, false);
         Ok(())
