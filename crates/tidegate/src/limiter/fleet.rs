@@ -187,6 +187,12 @@ impl FleetLimiter {
     }
 }
 
+impl fmt::Debug for FleetLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetLimiter").field("limiter", &self.limiter).finish_non_exhaustive()
+    }
+}
+
 /// Keeps the lease.
 struct Driver<S> {
     store: S,

@@ -337,3 +337,15 @@ impl<K: ?Sized + Sync> Gate<K> for Partition {
         self.acquire(call).await
     }
 }
+
+impl std::fmt::Debug for Partitions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partitions").field("names", &self.shared.names).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partition").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
