@@ -527,6 +527,54 @@ mod tests {
         sweeping.abort();
     }
 
+    /// What the other direction does, and whether the lease is lost.
+    struct Other(Told, Arc<Mutex<(bool, bool)>>);
+
+    impl Ending for Other {
+        fn end(self, end: End<'_>, bytes: u64, now: Option<Instant>) {
+            self.0.end(end, bytes, now);
+        }
+
+        fn moved(&mut self) -> bool {
+            self.1.lock().0
+        }
+
+        fn is_revoked(&self, _: Instant) -> bool {
+            self.1.lock().1
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flow_is_not_silent_while_the_other_direction_moves() {
+        let sweeping = tokio::spawn(sweeper());
+        tokio::task::yield_now().await;
+        let (told, other) = (Told::default(), Arc::new(Mutex::new((true, false))));
+        let ending = Other(told.clone(), Arc::clone(&other));
+        let flow = Flow::new(Scripted::new(&[], Then::Hang), ending, patience(None, Some(500)));
+        for _ in 0..20 {
+            advance(SWEEP).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(told.0.lock().is_empty(), "two seconds of silence one way");
+        other.lock().0 = false;
+        assert!(flow.collect().await.is_err());
+        assert_eq!(*told.0.lock(), ["Silent, 0 bytes"]);
+        sweeping.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flow_whose_lease_is_lost_is_cut() {
+        let sweeping = tokio::spawn(sweeper());
+        tokio::task::yield_now().await;
+        let (told, other) = (Told::default(), Arc::new(Mutex::new((false, true))));
+        let ending = Other(told.clone(), other);
+        let patience = Patience { revocable: true, ..patience(None, None) };
+        let flow = Flow::new(Scripted::new(&["ab"], Then::Hang), ending, patience);
+        assert!(flow.collect().await.is_err());
+        assert_eq!(*told.0.lock(), ["Revoked, 2 bytes"]);
+        sweeping.abort();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn places_are_given_back() {
         let sweeping = tokio::spawn(sweeper());
