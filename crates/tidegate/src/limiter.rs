@@ -21,7 +21,7 @@ use std::{
 use tidegate_core::gate::MOST;
 pub use tidegate_core::{
     gate::Order,
-    lease::{Demand, Node},
+    lease::{Answer, Demand, Node},
     limit::{Adaptive, Aimd, Bounds, Fixed, Gradient, InvalidLimit, Vegas},
 };
 
@@ -104,11 +104,17 @@ impl Limiter {
     /// [`Refused`] by `in-flight`, `deadline` or `closed`; the call takes nothing.
     #[inline]
     pub fn try_acquire(&self, call: &Call) -> Result<Permit, Refused> {
-        self.enter_now(Some(call)).map_err(|turned| match turned {
+        self.enter_now(Some(call)).map_err(|turned| self.turned_away(turned))
+    }
+
+    #[cold]
+    fn turned_away(&self, turned: Turned) -> Refused {
+        self.shared.wants_more();
+        match turned {
             Turned::Refused(refused) => refused,
             Turned::Busy if self.shared.permits.load().is_closed() => self.refuse(By::Closed, None),
             Turned::Busy => self.refuse(By::InFlight, self.shared.permits.expected_wait(crate::sync::now())),
-        })
+        }
     }
 
     /// Runs `future` under a permit, and counts its end, whatever it returns, as a success.
@@ -198,6 +204,15 @@ impl Limiter {
 
     fn is_inside(&self) -> bool {
         nested::is_inside(self.id())
+    }
+}
+
+impl Shared {
+    /// A limit that is leased from a fleet may grow when callers find no permit.
+    fn wants_more(&self) {
+        if let Some(wishes) = &self.settings.wanting {
+            wishes.more();
+        }
     }
 }
 

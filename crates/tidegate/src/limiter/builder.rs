@@ -7,7 +7,9 @@ use tidegate_core::{
     limit::{Adaptive, Fixed, InvalidLimit},
 };
 
-use super::{Limiter, Nested, Shared, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner};
+use super::{
+    Limiter, Nested, Shared, fleet::Wishes, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner,
+};
 
 /// The settings of a limiter, checked when it is [built](Builder::build).
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(super) struct Settings {
     pub(super) nested: Nested,
     pub(super) measure_hold: bool,
     pub(super) held_long: Option<Duration>,
+    /// Who is told that callers find no permit.
+    pub(super) wanting: Option<Arc<Wishes>>,
 }
 
 impl Settings {
@@ -51,6 +55,7 @@ impl Default for Builder {
                 nested: Nested::Refuse,
                 measure_hold: false,
                 held_long: None,
+                wanting: None,
             },
         }
     }
@@ -118,6 +123,11 @@ impl Builder {
     /// passes a short lock twice.
     pub fn watch_held_longer_than(mut self, age: Duration) -> Self {
         self.settings.held_long = Some(age);
+        self
+    }
+
+    pub(super) fn wanting(mut self, wishes: Arc<Wishes>) -> Self {
+        self.settings.wanting = Some(wishes);
         self
     }
 
