@@ -22,7 +22,7 @@ use std::{
 use tidegate_core::gate::MOST;
 pub use tidegate_core::{
     gate::Order,
-    lease::{Demand, Node},
+    lease::{Answer, Demand, Node},
     limit::{Adaptive, Aimd, Bounds, Fixed, Gradient, InvalidLimit, Vegas},
 };
 
@@ -63,6 +63,8 @@ pub struct Limiter {
 pub(crate) struct Shared {
     permits: Permits,
     nested: Nested,
+    /// Who is told that callers find no permit.
+    wanting: Option<Arc<fleet::Wishes>>,
     watch: Watch,
     stats: Stats,
     ages: Ages,
@@ -106,11 +108,17 @@ impl Limiter {
     /// [`Refused`] by `in-flight`, `deadline` or `closed`; the call takes nothing.
     #[inline]
     pub fn try_acquire(&self, call: &Call) -> Result<Permit, Refused> {
-        self.enter_now(Some(call)).map_err(|turned| match turned {
+        self.enter_now(Some(call)).map_err(|turned| self.turned_away(turned))
+    }
+
+    #[cold]
+    fn turned_away(&self, turned: Turned) -> Refused {
+        self.shared.wants_more();
+        match turned {
             Turned::Refused(refused) => refused,
             Turned::Busy if self.shared.permits.load().is_closed() => self.refuse(By::Closed, None),
             Turned::Busy => self.refuse(By::InFlight, self.shared.permits.expected_wait(crate::sync::now())),
-        })
+        }
     }
 
     /// Runs `future` under a permit, and counts its end, whatever it returns, as a success.
@@ -216,6 +224,15 @@ impl Limiter {
 
     fn is_inside(&self) -> bool {
         nested::is_inside(self.id())
+    }
+}
+
+impl Shared {
+    /// A limit that is leased from a fleet may grow when callers find no permit.
+    fn wants_more(&self) {
+        if let Some(wishes) = &self.wanting {
+            wishes.more();
+        }
     }
 }
 

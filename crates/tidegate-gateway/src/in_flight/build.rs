@@ -17,7 +17,7 @@ use tidegate::{
 
 use super::{
     Calls, Fleet, Parted, Pools,
-    fleet::{FleetPermits, LEASE, this_process},
+    fleet::{FleetPermits, LEASE, new_member},
 };
 use crate::{
     config::{self, Ceiling, InFlight, Law, RouteInFlight},
@@ -121,7 +121,7 @@ fn calls(
             }
             _ => {
                 let permits = FleetPermits::new(fleet.get());
-                let limiter = FleetLimiter::join(permits.clone(), this_process(), LEASE, settings(config))?;
+                let limiter = FleetLimiter::join(permits.clone(), new_member(), LEASE, settings(config))?;
                 Fleet { limiter, permits }
             }
         }));

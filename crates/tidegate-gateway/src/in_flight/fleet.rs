@@ -1,22 +1,21 @@
-//! Where the permits of a fleet are kept, and this process's name among those who share them.
+//! Where the permits of a fleet are kept, and the names of those who share them.
 
 use std::{
     convert::Infallible,
     hash::{BuildHasher, RandomState},
-    sync::LazyLock,
     time::Duration,
 };
 
-use tidegate::limiter::{Demand, FleetStore, LocalFleet, Node};
+use tidegate::limiter::{Answer, Demand, FleetStore, LocalFleet, Node};
 
 /// How long permits are leased for: a dead process's permits return after so much. A third of it lies between two
 /// renewals, a fiftieth at least between two questions. Default: 3 s.
 pub(super) const LEASE: Duration = Duration::from_secs(3);
 
-/// This process, told from all others that share a store by a number of 64 random bits.
-pub(super) fn this_process() -> Node {
-    static NODE: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
-    Node(*NODE)
+/// A new member of a fleet, told from all others by 64 random bits: one that joins again must not be taken for the one
+/// that left, whose requests may still be on their way.
+pub(super) fn new_member() -> Node {
+    Node(RandomState::new().hash_one(std::process::id()))
 }
 
 /// The permits that a fleet shares.
@@ -42,15 +41,15 @@ impl FleetPermits {
 impl FleetStore for FleetPermits {
     type Error = Infallible;
 
-    async fn lease(&self, node: Node, demand: Demand, life: Duration) -> Result<u32, Self::Error> {
+    async fn lease(&self, node: Node, demand: Demand, life: Duration) -> Result<Answer, Self::Error> {
         match self {
             Self::Local(local) => local.lease(node, demand, life).await,
         }
     }
 
-    async fn give_back(&self, node: Node) -> Result<(), Self::Error> {
+    async fn give_back(&self, node: Node, seq: u64) -> Result<(), Self::Error> {
         match self {
-            Self::Local(local) => local.give_back(node).await,
+            Self::Local(local) => local.give_back(node, seq).await,
         }
     }
 }

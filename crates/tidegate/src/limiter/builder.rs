@@ -8,7 +8,8 @@ use tidegate_core::{
 };
 
 use super::{
-    Limiter, Nested, Shared, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner, watch::Watch,
+    Limiter, Nested, Shared, fleet::Wishes, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner,
+    watch::Watch,
 };
 
 /// The settings of a limiter, checked when it is [built](Builder::build).
@@ -18,6 +19,8 @@ pub struct Builder {
     limit: Option<Limit>,
     queue: u32,
     settings: Settings,
+    /// Who is told that callers find no permit.
+    wanting: Option<Arc<Wishes>>,
 }
 
 #[derive(Debug)]
@@ -47,6 +50,7 @@ impl Default for Builder {
                 measure_hold: false,
                 held_long: None,
             },
+            wanting: None,
         }
     }
 }
@@ -116,11 +120,17 @@ impl Builder {
         self
     }
 
+    pub(super) fn wanting(mut self, wishes: Arc<Wishes>) -> Self {
+        self.wanting = Some(wishes);
+        self
+    }
+
     /// Makes the limiter.
     ///
     /// # Errors
     /// [`InvalidLimiter`], with the value and the remedy.
     pub fn build(self) -> Result<Limiter, InvalidLimiter> {
+        let wanting = self.wanting.clone();
         let Parts { limit, queue, settings } = self.into_parts()?;
         let (limit, law) = limit.ok_or(InvalidLimiter::NoLimit)?;
         let watch = Watch::new(settings, law.is_some());
@@ -130,6 +140,7 @@ impl Builder {
             ages: Ages::default(),
             tuner: Tuner::new(law),
             nested: settings.nested,
+            wanting,
             watch,
         };
         Ok(Limiter { shared: Arc::new(shared) })
@@ -148,7 +159,7 @@ impl Builder {
 
     pub(super) fn into_parts(self) -> Result<Parts, InvalidLimiter> {
         self.check()?;
-        let Self { limit, queue, settings } = self;
+        let Self { limit, queue, settings, .. } = self;
         let limit = match limit {
             Some(Limit::Fixed(limit)) => Some((limit?.count(), None)),
             Some(Limit::Adaptive(law)) => Some((law.limit(), Some(law))),
