@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    num::NonZeroU32,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, Ordering::Relaxed},
@@ -17,8 +16,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     admin::{AdminSource, AdminStats},
-    config::{self, Config},
+    config::{self, Config, Counting},
     exchange::Scribe,
+    limit::Limit,
     listener::{Limits, ListenerStats, LiveLimits, LiveTls},
     logging::Logging,
     stack::Stack,
@@ -26,7 +26,7 @@ use crate::{
         BreakerState, ConfigState, ConnectionsState, EndpointState, InFlightState, LimitState, ListenerState,
         RouteState, State, UpstreamState,
     },
-    table::{BuildError, Limit, Route, Service, Table},
+    table::{BuildError, Route, Service, Table},
     telemetry::Telemetry,
     upstream::Endpoint,
 };
@@ -305,15 +305,12 @@ fn limit_state(limit: &Limit) -> LimitState {
     let stats = limit.throttle.stats();
     LimitState {
         name: limit.name.to_string(),
-        rate: limit.config.rate.to_string(),
-        burst: (limit.config.algorithm == config::Algorithm::TokenBucket)
-            .then(|| limit.config.burst.map_or(limit.config.rate.count(), NonZeroU32::get).into()),
-        algorithm: match limit.config.algorithm {
-            config::Algorithm::TokenBucket => "token-bucket",
-            config::Algorithm::FixedWindow => "fixed-window",
-            config::Algorithm::SlidingWindow => "sliding-window",
-        }
-        .into(),
+        rate: limit.config.amount(),
+        burst: match limit.config.counting() {
+            Some(counting @ Counting::TokenBucket { .. }) => Some(counting.most().into()),
+            _ => None,
+        },
+        algorithm: limit.config.counting().map_or("", |counting| counting.name()).into(),
         key: limit.config.key.clone(),
         shadow: limit.config.shadow,
         keys: stats.keys as u64,

@@ -12,7 +12,9 @@ use super::{
     meaning,
     model::Config,
     problem::{Problem, Problems, Severity},
-    schema, structure, tree,
+    schema,
+    secret::SecretSetting,
+    structure, tree,
     watch::Fingerprint,
 };
 
@@ -160,6 +162,12 @@ fn resolve(config: &mut Config, base: &Path) {
 fn paths(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
     let listener = config.listen.tls.iter_mut().flat_map(|tls| [&mut tls.cert, &mut tls.key]);
     let upstreams = config.upstreams.values_mut().filter_map(|upstream| upstream.tls.as_mut());
-    listener
-        .chain(upstreams.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten()))
+    let upstreams =
+        upstreams.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten());
+    let roots = config.store.tls.iter_mut().flat_map(|tls| &mut tls.roots);
+    let password = config.store.password.iter_mut().filter_map(|password| match password {
+        SecretSetting::File(path) => Some(path),
+        SecretSetting::Env(_) => None,
+    });
+    listener.chain(upstreams).chain(roots).chain(password)
 }
