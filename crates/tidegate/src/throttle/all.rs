@@ -63,11 +63,11 @@ pub struct Verdict<'a> {
 /// Where a call stands with one limit, after the decision: what the `RateLimit` header fields say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    limit: u32,
-    remaining: u32,
-    reset_in: u64,
-    window: u64,
-    ruling: Ruling,
+    pub(super) limit: u32,
+    pub(super) remaining: u32,
+    pub(super) reset_in: u64,
+    pub(super) window: u64,
+    pub(super) ruling: Ruling,
 }
 
 /// What one limit said to a call.
