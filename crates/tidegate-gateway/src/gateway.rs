@@ -1,7 +1,7 @@
 //! A gateway put together: what it runs, what it tells of itself, and how a new configuration takes over.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, Ordering::Relaxed},
@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use tidegate::clock;
 use tokio_util::task::TaskTracker;
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     admin::{AdminSource, AdminStats},
     config::{self, Config, Counting},
+    counter::{Change, CounterChange, CounterError, CounterState, KeyParts},
     exchange::Scribe,
     limit::Limit,
     listener::{Limits, ListenerStats, LiveLimits, LiveTls},
@@ -231,15 +233,13 @@ impl AdminSource for Gateway {
         let config = self.running.lock().state.clone();
         let mut services: Vec<_> = table.services.values().collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut limits: Vec<_> = table.limits.values().collect();
-        limits.sort_by(|a, b| a.name.cmp(&b.name));
         let mut state = State {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             config,
             listeners: self.listeners(),
             routes: table.all.iter().map(|route| route_state(route)).collect(),
-            limits: limits.into_iter().map(|limit| limit_state(limit)).collect(),
+            limits: self.limits(),
             upstreams: services.into_iter().map(|service| service_state(service)).collect(),
             ..State::default()
         };
@@ -252,9 +252,40 @@ impl AdminSource for Gateway {
     fn config(&self) -> String {
         config::redacted_yaml(&self.running.lock().config)
     }
+
+    fn limits(&self) -> Vec<LimitState> {
+        let table = self.stack.table.load();
+        let mut limits: Vec<_> = table.limits.values().collect();
+        limits.sort_by(|a, b| a.name.cmp(&b.name));
+        limits.into_iter().map(|limit| limit_state(limit)).collect()
+    }
+
+    fn counter(&self, limit: String, key: KeyParts) -> BoxFuture<'_, Result<CounterState, CounterError>> {
+        async move { self.limit(limit)?.counter(key).await }.boxed()
+    }
+
+    fn change(
+        &self,
+        limit: String,
+        key: KeyParts,
+        change: Change,
+        by: IpAddr,
+    ) -> BoxFuture<'_, Result<CounterChange, CounterError>> {
+        async move { self.limit(limit)?.change(key, change, by).await }.boxed()
+    }
 }
 
 impl Gateway {
+    fn limit(&self, name: String) -> Result<Arc<Limit>, CounterError> {
+        let table = self.stack.table.load();
+        table.limits.get(&name).cloned().ok_or_else(|| {
+            let mut known: Vec<_> = table.limits.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+            CounterError::NoLimit { name, known }
+        })
+    }
+
     fn listeners(&self) -> Vec<ListenerState> {
         let Some(listening) = &*self.listening.lock() else { return Vec::new() };
         let stats = &listening.stats;

@@ -160,18 +160,32 @@ impl Extractor {
                 sink(Some(facts.host.to_ascii_lowercase().as_bytes()));
             }
             Self::Host => sink(Some(facts.host.as_bytes())),
-            // Of a different length for each family, so that no IPv4 network is an IPv6 one.
-            Self::ClientIp(Networks { v4, v6 }) => match facts.client.to_canonical() {
-                IpAddr::V4(ip) => {
-                    let network = ip.to_bits() & u32::MAX.unbounded_shl(32 - u32::from(*v4));
-                    sink(Some(&network.to_be_bytes()));
-                }
-                IpAddr::V6(ip) => {
-                    let network = ip.to_bits() & u128::MAX.unbounded_shl(128 - u32::from(*v6));
-                    sink(Some(&network.to_be_bytes()));
-                }
-            },
+            Self::ClientIp(networks) => networks.feed(facts.client, sink),
         }
+    }
+
+    /// Feeds what an operator wrote for this part, as a call that has it would feed it.
+    ///
+    /// # Errors
+    /// What to write instead, when no call can have this.
+    pub fn feed_value(&self, value: &str, mut sink: impl FnMut(Option<&[u8]>)) -> Result<(), &'static str> {
+        match self {
+            Self::Header(_)
+            | Self::Query(_)
+            | Self::Cookie(_)
+            | Self::Path
+            | Self::Segment(_)
+            | Self::Method => {
+                sink(Some(value.as_bytes()));
+            }
+            Self::Host => sink(Some(value.to_ascii_lowercase().as_bytes())),
+            Self::ClientIp(networks) => {
+                let address = value.split_once('/').map_or(value, |(address, _)| address);
+                let address = address.parse().map_err(|_| "an address, like 192.0.2.1 or 2001:db8::1")?;
+                networks.feed(address, sink);
+            }
+        }
+        Ok(())
     }
 
     /// The header field that this part is read from, which a call may have only once.
@@ -185,6 +199,22 @@ impl Extractor {
             | Self::Method
             | Self::Host
             | Self::ClientIp(_) => None,
+        }
+    }
+}
+
+impl Networks {
+    /// Feeds the network of an address: of a different length for each family, so that no IPv4 network is an IPv6 one.
+    fn feed(self, address: IpAddr, mut sink: impl FnMut(Option<&[u8]>)) {
+        match address.to_canonical() {
+            IpAddr::V4(ip) => {
+                let network = ip.to_bits() & u32::MAX.unbounded_shl(32 - u32::from(self.v4));
+                sink(Some(&network.to_be_bytes()));
+            }
+            IpAddr::V6(ip) => {
+                let network = ip.to_bits() & u128::MAX.unbounded_shl(128 - u32::from(self.v6));
+                sink(Some(&network.to_be_bytes()));
+            }
         }
     }
 }
@@ -217,7 +247,7 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// A form-encoded text as bytes: two spellings of one value are one key.
-fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.iter().any(|b| matches!(b, b'%' | b'+')) {
         return Cow::Borrowed(text);
     }
@@ -315,6 +345,32 @@ mod tests {
         assert_eq!(key("2001:db8::1"), key("2001:db8::2"));
         assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+    }
+
+    #[test]
+    fn what_an_operator_writes_is_the_key_of_the_calls_that_have_it() {
+        let headers = [("x-api-key", "k1"), ("cookie", "sid=abc")];
+        for (extractor, value) in [
+            ("header:x-api-key", "k1"),
+            ("query:user", "Joe D"),
+            ("cookie:sid", "abc"),
+            ("path", "/orders/42"),
+            ("path:2", "42"),
+            ("method", "GET"),
+            ("host", "API.example.com"),
+            ("client-ip", "192.0.2.7"),
+            ("client-ip/24", "192.0.2.0/24"),
+            ("client-ip", "::ffff:192.0.2.7"),
+        ] {
+            let mut fed = Vec::new();
+            let parsed: Extractor = extractor.parse().unwrap();
+            let feed =
+                |part: Option<&[u8]>| fed.push(part.map(|part| String::from_utf8_lossy(part).into_owned()));
+            parsed.feed_value(value, feed).unwrap();
+            assert_eq!(fed, parts(extractor, &headers, "192.0.2.7"), "{extractor}");
+        }
+        let client: Extractor = "client-ip".parse().unwrap();
+        assert!(client.feed_value("localhost", |_| ()).is_err());
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! A limit as the request path uses it: what it counts per, what a call costs in it, and the guard that decides.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use tidegate::{
-    Throttle,
+    Throttle, clock,
     throttle::{self, Mode},
 };
 use tidegate_core::{self as core, Quota};
 
 use crate::{
     config::{self, Cost, Counting, WindowStart},
+    counter::{self, CounterChange, CounterError, CounterState, KeyParts, masked},
     key::{Extractor, Facts},
     refusal::Policy,
     table::{BuildError, Change},
@@ -38,6 +39,84 @@ impl Limit {
             });
         }
         hasher.finish()
+    }
+
+    /// The key that an operator means.
+    fn key_of(&self, parts: &KeyParts) -> Result<throttle::Key, CounterError> {
+        if parts.len() != self.key.len() {
+            let names: Vec<String> = self.key.iter().map(ToString::to_string).collect();
+            let (wanted, given) = (names.len(), parts.len());
+            let parts = if names.is_empty() { "one counter for all".into() } else { names.join(" ") };
+            return Err(CounterError::Parts { wanted, parts, given });
+        }
+        let mut hasher = throttle::KeyHasher::new();
+        for (extractor, part) in self.key.iter().zip(parts) {
+            let Some(value) = part else {
+                hasher.absent();
+                continue;
+            };
+            let feed = |part: Option<&[u8]>| {
+                if let Some(bytes) = part {
+                    hasher.part(bytes);
+                }
+            };
+            extractor.feed_value(value, feed).map_err(|remedy| CounterError::Value {
+                value: value.clone(),
+                part: extractor.clone(),
+                remedy,
+            })?;
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Where a counter stands.
+    pub(crate) async fn counter(&self, parts: KeyParts) -> Result<CounterState, CounterError> {
+        let key = self.key_of(&parts)?;
+        Ok(self.told(parts, &self.throttle.standing(&key, clock::now())))
+    }
+
+    /// Changes a counter, and says so in the log.
+    pub(crate) async fn change(
+        &self,
+        parts: KeyParts,
+        change: counter::Change,
+        by: IpAddr,
+    ) -> Result<CounterChange, CounterError> {
+        let key = self.key_of(&parts)?;
+        let now = clock::now();
+        let changed = match change {
+            counter::Change::Add(units) => self.throttle.adjust(&key, units, now),
+            counter::Change::Reset => self.throttle.reset(&key, now),
+        };
+        let changed = changed.map_err(|shared| CounterError::Shared(shared.to_string()))?;
+        let changed = CounterChange {
+            before: self.told(parts.clone(), &changed.before),
+            after: self.told(parts, &changed.after),
+        };
+        tracing::info!(
+            target: "tidegate::audit",
+            %by,
+            limit = &*self.name,
+            counter = ?key,
+            key = masked(&self.key, &changed.before.key),
+            ?change,
+            before = changed.before.remaining,
+            after = changed.after.remaining,
+            "an operator changed a counter"
+        );
+        Ok(changed)
+    }
+
+    fn told(&self, key: KeyParts, standing: &throttle::Standing) -> CounterState {
+        CounterState {
+            limit: self.name.to_string(),
+            key,
+            remaining: standing.remaining().into(),
+            most: standing.limit().into(),
+            reset_in_seconds: standing.reset_in().as_secs_f64(),
+            in_hand: None,
+            nodes: None,
+        }
     }
 
     /// Builds the limit `name`, taking over the counters of the `running` one where it still counts the same.
