@@ -38,6 +38,7 @@ pub mod gate;
 mod gcra;
 mod instant;
 pub mod lease;
+pub mod ledger;
 pub mod limit;
 mod outcome;
 mod quota;

@@ -11,6 +11,7 @@ mod permits;
 mod stats;
 mod tuner;
 mod waiters;
+mod watch;
 
 use std::{
     future::{Future, poll_fn},
@@ -26,7 +27,7 @@ pub use tidegate_core::{
 };
 
 pub(crate) use self::nested::Inside;
-use self::{builder::Settings, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner};
+use self::{builder::Parts, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner, watch::Watch};
 pub use self::{
     builder::{Builder, InvalidLimiter},
     fleet::{FleetError, FleetLimiter, FleetStore, LocalFleet},
@@ -61,10 +62,11 @@ pub struct Limiter {
 
 pub(crate) struct Shared {
     permits: Permits,
-    settings: Settings,
+    nested: Nested,
+    watch: Watch,
     stats: Stats,
-    ages: Option<Ages>,
-    tuner: Option<Tuner>,
+    ages: Ages,
+    tuner: Tuner,
 }
 
 impl Limiter {
@@ -153,6 +155,19 @@ impl Limiter {
         self.shared.permits.resize(limit.count());
     }
 
+    /// Takes over other settings while calls go on: permits, places in line and counts stay. An adaptive limit begins
+    /// anew where its law begins. What a nested call gets and whether holds are measured stay as they were built.
+    ///
+    /// # Errors
+    /// [`InvalidLimiter`] as of any settings; nothing is changed then.
+    pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidLimiter> {
+        let Parts { limit, law, queue, settings } = settings.into_parts()?;
+        self.shared.permits.reorder(queue, settings.order);
+        self.shared.watch.set(settings, law.is_some());
+        self.shared.tuner.replace(law, || self.shared.permits.resize(limit));
+        Ok(())
+    }
+
     /// Admits nobody any more: those who wait are refused by `closed`, those in flight finish.
     ///
     /// The future ends when the last permit is back. The limiter is closed even if the future is dropped.
@@ -179,7 +194,7 @@ impl Limiter {
         if call.is_some_and(|call| call.deadline.is_some_and(|deadline| deadline <= call.now)) {
             return Err(Turned::Refused(self.refuse(By::Deadline, None)));
         }
-        if self.shared.settings.nested == Nested::CountOnce && self.is_inside() {
+        if self.shared.nested == Nested::CountOnce && self.is_inside() {
             return Ok(Permit::counted_already());
         }
         let Some(load) = self.shared.permits.try_enter() else { return Err(Turned::Busy) };

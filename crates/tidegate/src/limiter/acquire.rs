@@ -49,7 +49,7 @@ impl Limiter {
             return Err(self.refuse(By::Nested, None));
         }
         let since = clock::now();
-        let patience = since + self.shared.settings.max_wait;
+        let patience = since + self.shared.watch.max_wait();
         let (until, by) = match call.deadline {
             Some(deadline) if deadline <= since => return Err(self.refuse(By::Deadline, None)),
             Some(deadline) if deadline < patience => (deadline, By::Deadline),

@@ -7,7 +7,9 @@ use tidegate_core::{
     limit::{Adaptive, Fixed, InvalidLimit},
 };
 
-use super::{Limiter, Nested, Shared, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner};
+use super::{
+    Limiter, Nested, Shared, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner, watch::Watch,
+};
 
 /// The settings of a limiter, checked when it is [built](Builder::build).
 #[derive(Debug)]
@@ -24,20 +26,13 @@ enum Limit {
     Adaptive(Adaptive),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) max_wait: Duration,
     pub(super) order: Order,
     pub(super) nested: Nested,
     pub(super) measure_hold: bool,
     pub(super) held_long: Option<Duration>,
-}
-
-impl Settings {
-    /// Whether somebody needs to know when each call began.
-    pub(super) const fn times_all(&self) -> bool {
-        self.measure_hold || self.held_long.is_some()
-    }
 }
 
 impl Default for Builder {
@@ -126,22 +121,52 @@ impl Builder {
     /// # Errors
     /// [`InvalidLimiter`], with the value and the remedy.
     pub fn build(self) -> Result<Limiter, InvalidLimiter> {
-        let (limit, tuner) = match self.limit.ok_or(InvalidLimiter::NoLimit)? {
-            Limit::Fixed(limit) => (limit?.count(), None),
-            Limit::Adaptive(adaptive) => (adaptive.limit(), Some(Tuner::new(adaptive))),
-        };
-        if self.queue > MOST {
-            return Err(InvalidLimiter::Queue(self.queue));
-        }
+        let Parts { limit, law, queue, settings } = self.into_parts()?;
+        let watch = Watch::new(settings, law.is_some());
         let shared = Shared {
-            permits: Permits::new(limit, self.queue, self.settings.order),
-            stats: Stats::new(self.settings.measure_hold),
-            ages: self.settings.held_long.map(|_| Ages::default()),
-            tuner,
-            settings: self.settings,
+            permits: Permits::new(limit, queue, settings.order),
+            stats: Stats::new(settings.measure_hold),
+            ages: Ages::default(),
+            tuner: Tuner::new(law),
+            nested: settings.nested,
+            watch,
         };
         Ok(Limiter { shared: Arc::new(shared) })
     }
+
+    /// Checks the settings without making anything of them.
+    ///
+    /// # Errors
+    /// [`InvalidLimiter`], as [`build`](Self::build) and [`Limiter::reconfigure`] would say.
+    pub fn check(&self) -> Result<(), InvalidLimiter> {
+        match &self.limit {
+            None => return Err(InvalidLimiter::NoLimit),
+            Some(Limit::Fixed(limit)) => {
+                (*limit)?;
+            }
+            Some(Limit::Adaptive(_)) => {}
+        }
+        if self.queue > MOST { Err(InvalidLimiter::Queue(self.queue)) } else { Ok(()) }
+    }
+
+    pub(super) fn into_parts(self) -> Result<Parts, InvalidLimiter> {
+        self.check()?;
+        let Self { limit, queue, settings } = self;
+        let (limit, law) = match limit.ok_or(InvalidLimiter::NoLimit)? {
+            Limit::Fixed(limit) => (limit?.count(), None),
+            Limit::Adaptive(adaptive) => (adaptive.limit(), Some(adaptive)),
+        };
+        Ok(Parts { limit, law, queue, settings })
+    }
+}
+
+/// Settings that were checked.
+pub(super) struct Parts {
+    pub(super) limit: u32,
+    /// What moves the limit; none when it is fixed.
+    pub(super) law: Option<Adaptive>,
+    pub(super) queue: u32,
+    pub(super) settings: Settings,
 }
 
 /// What is wrong with the settings of a limiter.

@@ -17,7 +17,7 @@ use tokio::{
     time::{sleep_until, timeout, timeout_at},
 };
 
-use super::{Builder, InvalidLimiter, Limiter, Permit};
+use super::{Builder, InvalidLimiter, Limiter, Permit, builder::Parts};
 use crate::{Call, Instant, Outcome, Refused, clock};
 
 /// Keeps the permits of a limit that a fleet shares.
@@ -47,6 +47,11 @@ impl LocalFleet {
     /// Makes a store of `limit` permits.
     pub fn new(limit: u32) -> Self {
         Self(Arc::new(Mutex::new(Leases::new(limit))))
+    }
+
+    /// Changes the limit. A lower one is reached as leases are renewed.
+    pub fn resize(&self, limit: u32) {
+        self.0.lock().resize(limit);
     }
 
     /// Permits leased now.
@@ -163,6 +168,17 @@ impl FleetLimiter {
             }
             sleep_until(clock::timer_at(ends)).await;
         }
+    }
+
+    /// Takes over another queue, wait and order while calls go on; the limit stays the fleet's business.
+    ///
+    /// # Errors
+    /// [`InvalidLimiter`] as of any settings; nothing is changed then.
+    pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidLimiter> {
+        let Parts { queue, settings, .. } = settings.limit(1).into_parts()?;
+        self.limiter.shared.permits.reorder(queue, settings.order);
+        self.limiter.shared.watch.set(settings, false);
+        Ok(())
     }
 
     /// The limiter below: its counts are this instance's.
