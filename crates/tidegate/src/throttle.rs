@@ -21,7 +21,7 @@ pub use tidegate_core::{Algorithm, InvalidQuota, Quota, QuotaBuilder};
 use tidegate_core::{By, Call, Counter, Decision, Fixed, Gcra, Instant, Refused, Sliding};
 
 pub use self::{
-    all::{Grants, MAX_LIMITS, Receipts, Refusal, Ruling, Standing, Verdict, enter_all},
+    all::{Grants, MAX_LIMITS, Receipts, Refusal, Ruling, Standing, Verdict, enter_all, enter_all_at},
     key::{Key, KeyHasher, Seed},
     operate::{Changed, SharedCounter},
     permit::Permit,
