@@ -28,8 +28,8 @@ mod watch;
 pub use cidr::{Cidr, InvalidCidr};
 pub use effective::redacted_yaml;
 pub use limit::{
-    Algorithm, CalendarPeriod, CalendarQuota, Cost, Counting, EstimatedCost, Limit, OnStoreFailure,
-    WindowStart,
+    Algorithm, CalendarPeriod, CalendarQuota, Cost, Counting, EstimatedCost, InvalidLimit, Limit,
+    OnStoreFailure, WindowStart,
 };
 pub use load::{Loaded, Source, load};
 pub use model::{

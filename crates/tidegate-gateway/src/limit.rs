@@ -6,10 +6,10 @@ use tidegate::{
     Throttle, clock,
     throttle::{self, Mode},
 };
-use tidegate_core::{self as core, Quota};
 
 use crate::{
-    config::{self, Cost, Counting, WindowStart},
+    config::{self, Counting, WindowStart},
+    cost::{CostSource, number_in},
     counter::{self, CounterChange, CounterError, CounterState, KeyParts, masked},
     key::{Extractor, Facts},
     refusal::Policy,
@@ -39,6 +39,21 @@ impl Limit {
             });
         }
         hasher.finish()
+    }
+
+    /// What a call reserves.
+    pub(crate) fn cost(&self, facts: &Facts<'_>) -> u32 {
+        let estimate = self.config.cost.estimate().get();
+        match self.config.cost.source() {
+            Some(CostSource::RequestHeader(name)) => {
+                // A client that says 0 still makes a call.
+                number_in(facts.headers, name).map_or(estimate, |units| units.max(1))
+            }
+            None
+            | Some(CostSource::RequestBytes | CostSource::ResponseBytes | CostSource::ResponseHeader(_)) => {
+                estimate
+            }
+        }
     }
 
     /// The key that an operator means.
@@ -137,23 +152,17 @@ impl Limit {
         let counting = config
             .counting()
             .ok_or_else(|| BuildError::value(place(), "there is neither a rate nor a quota"))?;
-        if config.prohibit.is_some() || config.cost != Cost::default() {
-            return Err(BuildError::value(place(), "a cost and a prohibition are not there yet"));
+        let told_later = !matches!(config.cost.source(), None | Some(CostSource::RequestHeader(_)));
+        if config.prohibit.is_some() || told_later {
+            return Err(BuildError::value(place(), "this cost or a prohibition is not there yet"));
         }
-        let builder = match counting {
-            Counting::TokenBucket { rate, burst } => match burst {
-                Some(burst) => Quota::of(rate).burst(burst.get()),
-                None => Quota::of(rate),
-            },
-            Counting::FixedWindow { rate, start: WindowStart::Clock } => {
-                Quota::of(rate).algorithm(core::Algorithm::FixedWindow)
-            }
-            Counting::SlidingWindow { rate } => Quota::of(rate).algorithm(core::Algorithm::SlidingWindow),
-            Counting::FixedWindow { start: WindowStart::FirstCall, .. } | Counting::Calendar(_) => {
-                return Err(BuildError::value(place(), "this window is not there yet"));
-            }
-        };
-        let quota = builder.build().map_err(|why| BuildError::value(place(), why))?;
+        if matches!(
+            counting,
+            Counting::FixedWindow { start: WindowStart::FirstCall, .. } | Counting::Calendar(_)
+        ) {
+            return Err(BuildError::value(place(), "this window is not there yet"));
+        }
+        let quota = config.quota_of_rate().map_err(|why| BuildError::value(place(), why))?;
         let mode = if config.shadow { Mode::Shadow } else { Mode::Enforce };
         let taken_over = running.filter(|old| {
             old.key == key

@@ -1,10 +1,13 @@
 //! What a configuration says of limits on calls per time, typed.
 
-use std::{fmt, num::NonZeroU32, str::FromStr};
+use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use tidegate_core::Rate;
+use tidegate_core::{
+    self as core, InvalidQuota, Quota, Rate,
+    ledger::{Calendar, InvalidRule, Opening, Rule},
+};
 
 use super::{
     defaults::{default_estimate, default_keys},
@@ -49,10 +52,12 @@ pub struct Limit {
     /// Decide and count, but never refuse. Default: false.
     #[serde(default)]
     pub shadow: bool,
-    /// What happens once the store cannot be asked and the credit in hand is spent. Default: `share`.
+    /// What happens once the store cannot be asked and the credit in hand is spent. Default: `deny`, which leaves nothing
+    /// of the limit idle while the store is there.
     #[serde(default)]
     pub on_store_failure: OnStoreFailure,
-    /// Longest life of credit taken from a shared store. Default: chosen by the period, at most 1s.
+    /// Longest life of credit taken from a shared store, 10ms to 1h. Default: 5s, of a sliding-window a hundredth of its
+    /// period, of a token-bucket a tenth of the time it takes to fill.
     #[serde(default)]
     pub lease: Option<HumanDuration>,
     /// Most keys remembered; what does not fit shares counters and may be refused early, never late. Default: 1000000.
@@ -89,9 +94,10 @@ pub enum WindowStart {
 #[serde(rename_all = "lowercase")]
 pub enum OnStoreFailure {
     /// Calls are refused.
-    Deny,
-    /// Calls spend a slice that was set aside before for this case: some are served, and never one too many.
     #[default]
+    Deny,
+    /// Calls spend a slice that was set aside before for this case and lives as long as `lease`: some are served, and never
+    /// one too many. So much of the limit lies idle on each gateway while the store is there.
     Share,
     /// Calls are admitted without bound.
     Open,
@@ -215,6 +221,20 @@ impl Cost {
     }
 }
 
+/// Why a limit can not be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidLimit {
+    /// There is no rate.
+    #[error("there is no rate; write one, like 100/s")]
+    NoAmount,
+    /// As a counter.
+    #[error(transparent)]
+    Quota(#[from] InvalidQuota),
+    /// As an account in a ledger.
+    #[error(transparent)]
+    Rule(#[from] InvalidRule),
+}
+
 /// How a limit counts, with what only that way of counting has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counting {
@@ -271,6 +291,51 @@ impl Limit {
             Algorithm::FixedWindow => Counting::FixedWindow { rate, start: self.window.unwrap_or_default() },
             Algorithm::SlidingWindow => Counting::SlidingWindow { rate },
         })
+    }
+
+    /// The rule that a ledger keeps.
+    ///
+    /// # Errors
+    /// What no ledger can keep, like a burst that takes years to regenerate.
+    pub fn rule(&self) -> Result<Rule, InvalidLimit> {
+        let builder = match self.counting().ok_or(InvalidLimit::NoAmount)? {
+            Counting::FixedWindow { start: WindowStart::FirstCall, .. } => {
+                Rule::of(self.quota_of_rate()?).opening(Opening::FirstCall)
+            }
+            Counting::TokenBucket { .. } | Counting::FixedWindow { .. } | Counting::SlidingWindow { .. } => {
+                Rule::of(self.quota_of_rate()?)
+            }
+            Counting::Calendar(CalendarQuota { count, period }) => {
+                let calendar = match period {
+                    CalendarPeriod::Minute => Calendar::Minute,
+                    CalendarPeriod::Hour => Calendar::Hour,
+                    CalendarPeriod::Day => Calendar::Day,
+                    CalendarPeriod::Month => Calendar::Month,
+                };
+                Rule::each(calendar, count)
+            }
+        };
+        let builder = match self.lease {
+            Some(lease) => builder.life(*lease),
+            None => builder,
+        };
+        let prohibit = self.prohibit.map_or(Duration::ZERO, |prohibit| *prohibit);
+        Ok(builder.prohibit(prohibit).build()?)
+    }
+
+    /// The quota of a rate, as a counter in this process keeps it.
+    ///
+    /// # Errors
+    /// What no counter can keep, or that there is no rate.
+    pub fn quota_of_rate(&self) -> Result<Quota, InvalidLimit> {
+        let builder = match self.counting().ok_or(InvalidLimit::NoAmount)? {
+            Counting::TokenBucket { rate, burst: None } => Quota::of(rate),
+            Counting::TokenBucket { rate, burst: Some(burst) } => Quota::of(rate).burst(burst.get()),
+            Counting::FixedWindow { rate, .. } => Quota::of(rate).algorithm(core::Algorithm::FixedWindow),
+            Counting::SlidingWindow { rate } => Quota::of(rate).algorithm(core::Algorithm::SlidingWindow),
+            Counting::Calendar(_) => return Err(InvalidLimit::NoAmount),
+        };
+        Ok(builder.build()?)
     }
 
     /// The rate or the quota as it is written.

@@ -2,10 +2,13 @@
 
 use std::collections::HashSet;
 
-use tidegate_core::Rate;
+use tidegate_core::{
+    Rate,
+    ledger::{MAX_LIFE, MIN_LIFE},
+};
 
 use super::{
-    super::{limit::CalendarQuota, store::MEMORY},
+    super::{limit::CalendarQuota, store::MEMORY, units::HumanDuration},
     Node, Problem, entries, not_zero, parsed, quoted,
     tree::Entry,
 };
@@ -39,6 +42,17 @@ impl Limit<'_> {
         self.keys();
         for key in ["prohibit", "lease"] {
             not_zero(self.node, key, "write a time that is not zero", &self.setting, self.problems);
+        }
+        let lease = parsed::<HumanDuration>(self.node, "lease").map(|lease| *lease);
+        if let Some(at) = self.node.get("lease")
+            && lease.is_some_and(|lease| !lease.is_zero() && !(MIN_LIFE..=MAX_LIFE).contains(&lease))
+        {
+            let problem = Problem::error(
+                "credit can not live for so long or so short",
+                "write 10ms to 1h; most limits are served well by the default",
+            );
+            let problem = problem.at(&at.span);
+            self.report(problem, "lease");
         }
         if memory && let Some(lease) = self.given("lease") {
             let problem =
