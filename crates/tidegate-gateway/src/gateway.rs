@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
-use tidegate::clock;
+use tidegate::{clock, redacted_url};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     stack::Stack,
     state::{
         BreakerState, ConfigState, ConnectionsState, EndpointState, InFlightState, LimitState, ListenerState,
-        RouteState, State, UpstreamState,
+        RouteState, State, StoreState, UpstreamState,
     },
     table::{BuildError, Route, Service, Table},
     telemetry::Telemetry,
@@ -239,6 +239,7 @@ impl AdminSource for Gateway {
             config,
             listeners: self.listeners(),
             routes: table.all.iter().map(|route| route_state(route)).collect(),
+            store: self.store(),
             limits: self.limits(),
             upstreams: services.into_iter().map(|service| service_state(service)).collect(),
             ..State::default()
@@ -284,6 +285,13 @@ impl Gateway {
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
             CounterError::NoLimit { name, known }
         })
+    }
+
+    fn store(&self) -> StoreState {
+        let running = self.running.lock();
+        let (url, namespace) =
+            (redacted_url(&running.config.store.url).into_owned(), running.config.namespace.clone());
+        StoreState { url, namespace, ..StoreState::default() }
     }
 
     fn listeners(&self) -> Vec<ListenerState> {
@@ -350,6 +358,7 @@ fn limit_state(limit: &Limit) -> LimitState {
         refused: stats.refused,
         shadow_refused: stats.shadow_refused,
         shared: stats.shared,
+        ..LimitState::default()
     }
 }
 
