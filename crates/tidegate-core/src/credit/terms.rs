@@ -70,6 +70,16 @@ impl Terms {
         self.round_trip
     }
 
+    /// Whether more than an eighth of a life is left of credit that may be spent `until`.
+    pub(super) const fn is_fresh(&self, until: Instant, now: Instant) -> bool {
+        now.as_nanos() + self.life / 8 < until.as_nanos()
+    }
+
+    /// Whether credit lives as long as credit ever does: no window cuts it short, so it can be had anew before it dies.
+    pub(super) const fn is_whole(&self, life: Micros) -> bool {
+        life.saturating_mul(1000) >= self.life
+    }
+
     /// Until when credit may be spent that was asked for at `sent_at` and lives for `life` by the store's clock.
     pub(super) fn until(&self, sent_at: Instant, life: Micros) -> Instant {
         let life = u128::from(life) * 1_000_000_000 / (1_000_000 + u128::from(self.drift));

@@ -174,6 +174,15 @@ impl Rule {
         }
     }
 
+    /// How long a node is remembered at least after it asked, in microseconds: as long as it may give something back.
+    /// The census of an account counts in generations of this length.
+    pub const fn memory(&self) -> Micros {
+        match self.law {
+            Law::Sliding { .. } => self.window(),
+            Law::Aligned { .. } | Law::FirstCall { .. } | Law::Month | Law::Bucket { .. } => self.life,
+        }
+    }
+
     /// How the store counts.
     pub const fn law(&self) -> Law {
         self.law
