@@ -208,11 +208,11 @@ impl Account {
     }
 
     /// Another node was told that nothing is left: asks for no refills, and hands back what its own demand will not
-    /// use before it dies.
-    pub fn exhausted(&mut self, now: Instant) -> Option<Draft> {
+    /// use before it dies; of a bucket it keeps it, for what was granted has flowed in again.
+    pub fn exhausted(&mut self, terms: &Terms, now: Instant) -> Option<Draft> {
         self.low = 0;
         self.turn(now);
-        if self.asking || now >= self.until {
+        if self.asking || now >= self.until || !terms.keeps() {
             return None;
         }
         let left = nanos(self.until.since(now)) as f32 / 1e9;
@@ -343,7 +343,7 @@ impl Account {
         let spent = self.base.saturating_sub(hand).saturating_add(missing);
         if self.epoch == 0 {
             // The first question: one call says nothing about the next.
-            return spent.saturating_mul(2);
+            return spent;
         }
         let passed = nanos(now.since(self.asked_at)).max(terms.trip()).max(1) as f32 / 1e9;
         let latest = spent as f32 / passed;
@@ -354,9 +354,10 @@ impl Account {
         (self.demand * life) as u32
     }
 
-    /// When to ask for a refill: with a fifth left, or what is spent in four round trips, and at least when it is empty.
+    /// When to ask for a refill: with a fifth left, or what is spent in four round trips, and at least with the last
+    /// unit, or two of several.
     fn low_water(&self, terms: &Terms, now: Instant) -> u32 {
-        let trips = self.demand * TRIPS * terms.trip() as f32 / 1e9;
-        (self.in_hand(now) / LOW_PART).max(trips.ceil() as u32).max(1)
+        let (hand, trips) = (self.in_hand(now), self.demand * TRIPS * terms.trip() as f32 / 1e9);
+        (hand / LOW_PART).max(trips.ceil() as u32).max(if hand < 4 { 1 } else { 2 })
     }
 }

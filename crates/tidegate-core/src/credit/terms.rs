@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     Instant,
-    ledger::{Micros, Rule},
+    ledger::{Law, Micros, Rule},
     nanos,
 };
 
@@ -21,6 +21,8 @@ pub const MAX_DRIFT: u32 = 100_000;
 pub struct Terms {
     largest: u32,
     drift: u32,
+    /// Whether credit that is given back can be granted again: of a bucket, hardly.
+    keeps: bool,
     /// Nanoseconds.
     life: u64,
     window: u64,
@@ -33,6 +35,7 @@ impl Terms {
         Self {
             largest: u32::try_from(rule.largest()).unwrap_or(u32::MAX),
             drift: DEFAULT_DRIFT,
+            keeps: !matches!(rule.law(), Law::Bucket { .. }),
             life: rule.life().saturating_mul(1000),
             window: rule.window().saturating_mul(1000),
             round_trip: 1_000_000,
@@ -56,6 +59,10 @@ impl Terms {
     /// The most that one call may cost.
     pub const fn largest(&self) -> u32 {
         self.largest
+    }
+
+    pub(super) const fn keeps(&self) -> bool {
+        self.keeps
     }
 
     pub(super) const fn life(&self) -> u64 {

@@ -170,7 +170,7 @@ impl Rule {
             Law::Aligned { period } | Law::FirstCall { period } => period,
             Law::Month => 31 * 86_400_000_000,
             Law::Sliding { slice, slices } => slice * (slices + 1),
-            Law::Bucket { refill, .. } => refill,
+            Law::Bucket { count, period, .. } => (self.limit as u64 * period).div_ceil(count),
         }
     }
 
