@@ -27,9 +27,9 @@ pub use cidr::{Cidr, InvalidCidr};
 pub use effective::redacted_yaml;
 pub use load::{Loaded, Source, load};
 pub use model::{
-    Algorithm, BodyBound, Bounds, Breaker, BreakerSetting, ClientTls, Config, Connections, Hold, HostHeader,
-    InFlight, Limit, Listen, Log, LogFormat, Match, Off, Protocol, Retry, Route, ServerTls, Timeout, Tracing,
-    Upstream,
+    Algorithm, BodyBound, Bounds, Breaker, BreakerSetting, Ceiling, ClientTls, Config, Connections, Hold,
+    HostHeader, InFlight, Law, Limit, Listen, Log, LogFormat, Match, Off, Order, Partitions, Protocol, Retry,
+    Route, RouteInFlight, RouteKind, ServerTls, Streams, Timeout, Tracing, Upstream,
 };
 pub use preset::{EndpointArg, InvalidEndpoint, embedded, from_flags};
 pub use problem::{Problem, Problems, Severity};

@@ -12,19 +12,20 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tidegate::clock;
+use tidegate::{clock, limiter};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     admin::{AdminSource, AdminStats},
     config::{self, Config},
     exchange::Scribe,
+    in_flight::Pools,
     listener::{Limits, ListenerStats, LiveLimits, LiveTls},
     logging::Logging,
     stack::Stack,
     state::{
         BreakerState, ConfigState, ConnectionsState, EndpointState, InFlightState, LimitState, ListenerState,
-        RouteState, State, UpstreamState,
+        PartitionState, RouteState, State, UpstreamState,
     },
     table::{BuildError, Limit, Route, Service, Table},
     telemetry::Telemetry,
@@ -297,6 +298,7 @@ fn route_state(route: &Route) -> RouteState {
         name: route.name.clone(),
         upstream: route.service.name.clone(),
         limits: route.limits.iter().map(|limit| limit.name.to_string()).collect(),
+        in_flight: route.limiter.as_ref().map(|limiter| InFlightState::of(&limiter.snapshot(), "fixed")),
         ..RouteState::default()
     }
 }
@@ -326,9 +328,17 @@ fn limit_state(limit: &Limit) -> LimitState {
 }
 
 fn service_state(service: &Service) -> UpstreamState {
+    let pools = service.pools.as_ref();
+    let law = pools.map_or("fixed", Pools::law);
+    let partition_state = |(name, snapshot): (&str, limiter::Snapshot)| PartitionState {
+        name: name.to_owned(),
+        in_flight: InFlightState::of(&snapshot, law),
+    };
     UpstreamState {
         name: service.name.clone(),
-        in_flight: service.limiter.as_ref().map(|limiter| InFlightState::from(&limiter.snapshot())),
+        in_flight: pools.map(|pools| InFlightState::of(&pools.calls(), pools.law())),
+        streams: pools.and_then(Pools::streams).map(|streams| InFlightState::of(&streams, "fixed")),
+        partitions: pools.into_iter().flat_map(Pools::partitions).map(partition_state).collect(),
         retries: service.retries.load(Relaxed),
         endpoints: service
             .upstream

@@ -13,6 +13,7 @@ pub mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;
+mod in_flight;
 pub mod key;
 pub mod listener;
 pub mod logging;

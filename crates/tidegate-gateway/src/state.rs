@@ -89,6 +89,8 @@ pub struct RouteState {
     pub upstream: String,
     /// The limits on it.
     pub limits: Vec<String>,
+    /// Calls in flight on it, inside of the upstream's; none when the route has no limit of its own.
+    pub in_flight: Option<InFlightState>,
     /// Calls that are over, refused ones included.
     pub calls: u64,
     /// Calls by the status code sent to the client.
@@ -141,17 +143,33 @@ pub struct UpstreamState {
     pub name: String,
     /// Calls in flight to it; none when they are not limited.
     pub in_flight: Option<InFlightState>,
+    /// Long-lived streams to it; none when they are calls.
+    pub streams: Option<InFlightState>,
+    /// The partitions of the calls in flight, in the order of their names; none when there are none.
+    pub partitions: Vec<PartitionState>,
     /// Retries made of calls that surely were not sent.
     pub retries: u64,
     /// Its endpoints.
     pub endpoints: Vec<EndpointState>,
 }
 
+/// One partition of the calls in flight.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PartitionState {
+    /// The value that its calls have, or `(other)`.
+    pub name: String,
+    /// Its calls. Its limit is its share: what it has when all are busy.
+    #[serde(flatten)]
+    pub in_flight: InFlightState,
+}
+
 /// Calls in flight against their limit.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct InFlightState {
-    /// Most calls at once, now.
-    pub limit: u64,
+    /// Most calls at once, now; none when there is no limit.
+    pub limit: Option<u64>,
+    /// What moves the limit: `fixed`, `gradient`, `aimd`, `vegas`, or `fleet` when it is a part of a fleet's.
+    pub law: &'static str,
     /// Calls at once, now.
     pub in_flight: u64,
     /// Callers waiting for a permit.

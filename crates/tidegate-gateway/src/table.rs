@@ -2,7 +2,7 @@
 //! guard of the running one that it still describes, with its counters, permits and connections.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -12,10 +12,11 @@ use tidegate::{
     Breaker, Limiter, RetryBudget, Throttle, breaker, retry_budget,
     throttle::{self, Mode},
 };
-use tidegate_core::{self as core, Quota, limit::Fixed};
+use tidegate_core::{self as core, Quota};
 
 use crate::{
-    config::{self, BreakerSetting, Cidr, Config, Hold, Timeout},
+    config::{self, BreakerSetting, Cidr, Config, Hold, RouteKind, Timeout},
+    in_flight::{BuildPoolsError, Kind, Pools, StreamPath, route_limiter},
     key::{Extractor, Facts},
     refusal::{self, Policy},
     route::{Matcher, Routes},
@@ -43,10 +44,34 @@ pub(crate) struct Route {
     /// What clients are told of the limits that may refuse.
     pub(crate) policies: Option<HeaderValue>,
     pub(crate) service: Arc<Service>,
+    /// Calls in flight on this route alone.
+    pub(crate) limiter: Option<Limiter>,
     pub(crate) hold: Hold,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) allowance: Allowance,
+    pub(crate) kind: RouteKind,
+    pub(crate) call: Times,
+    pub(crate) stream: Times,
+    pub(crate) body_bytes: Option<u64>,
     pub(crate) metrics: Arc<RouteMetrics>,
+}
+
+/// What a call, or a stream, may take its time for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// The whole of it.
+    pub(crate) timeout: Option<Duration>,
+    /// Longest silence of the response.
+    pub(crate) idle: Option<Duration>,
+    /// What is asked of the request body.
+    pub(crate) allowance: Allowance,
+}
+
+impl Route {
+    pub(crate) const fn times(&self, kind: Kind) -> &Times {
+        match kind {
+            Kind::Call => &self.call,
+            Kind::Stream => &self.stream,
+        }
+    }
 }
 
 /// A limit on calls per time, and what it counts per.
@@ -64,7 +89,10 @@ pub(crate) struct Limit {
 pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) upstream: Arc<Upstream>,
-    pub(crate) limiter: Option<Limiter>,
+    /// Calls in flight to it; none when nothing counts them.
+    pub(crate) pools: Option<Pools>,
+    /// Paths whose calls are streams.
+    pub(crate) stream_paths: Vec<StreamPath>,
     /// One for each endpoint, in its order; empty when breakers are off.
     pub(crate) breakers: Vec<Breaker>,
     pub(crate) retry: RetryBudget,
@@ -93,6 +121,10 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    fn in_flight(place: impl Into<String>) -> impl FnOnce(BuildPoolsError) -> Self {
+        move |why| Self::value(place, why)
+    }
+
     fn value(place: impl Into<String>, why: impl ToString) -> Self {
         Self::Value { place: place.into(), why: why.to_string() }
     }
@@ -124,6 +156,11 @@ impl Table {
                 Arc::new(Service::build(name, upstream, old.map(|old| &**old), &mut changes)?),
             );
         }
+        // Routes of one name are told apart by their order.
+        let mut old_routes: HashMap<(String, String), VecDeque<&Route>> = HashMap::new();
+        for route in running.iter().flat_map(|table| &table.all) {
+            old_routes.entry((route.name.clone(), route.service.name.clone())).or_default().push_back(route);
+        }
         let mut all = Vec::new();
         let mut matchers = Vec::new();
         for (index, route) in config.routes.iter().enumerate() {
@@ -140,7 +177,23 @@ impl Table {
                 .collect::<Option<Vec<_>>>()
                 .ok_or_else(|| BuildError::value(format!("{place}.limits"), "no such limit"))?;
             let name = route.name.clone().unwrap_or_else(|| default_name(&route.matches));
-            let hold = service.config.in_flight.as_ref().map_or(Hold::Body, |in_flight| in_flight.hold);
+            let in_flight = service.config.in_flight.as_ref();
+            let hold = in_flight.map_or(Hold::Body, |in_flight| in_flight.hold);
+            let old = old_routes.get_mut(&(name.clone(), service.name.clone())).and_then(VecDeque::pop_front);
+            let limiter = match &route.in_flight {
+                Some(own) => {
+                    let old = old.and_then(|old| old.limiter.as_ref());
+                    let limiter = route_limiter(own, old, &mut changes);
+                    Some(limiter.map_err(BuildError::in_flight(format!("{place}.in_flight")))?)
+                }
+                None => None,
+            };
+            let timeout = route.timeout.map(Timeout::limit);
+            let idle = service.idle_timeout;
+            let stream_idle =
+                in_flight.and_then(|in_flight| in_flight.idle_stream).map_or(idle, Timeout::limit);
+            let body_bytes = config.bounds.body_bytes.limit();
+            let min_rate = config.bounds.min_body_rate.0;
             let route = Arc::new(Route {
                 policies: refusal::policies(
                     limits.iter().filter(|limit| !limit.config.shadow).map(|limit| &limit.policy),
@@ -149,13 +202,21 @@ impl Table {
                 name,
                 limits,
                 service: Arc::clone(service),
+                limiter,
                 hold: route.hold.unwrap_or(hold),
-                timeout: route.timeout.map_or(service.timeout, Timeout::limit),
-                allowance: Allowance {
-                    bytes: config.bounds.body_bytes.limit(),
-                    idle: service.idle_timeout,
-                    min_rate: config.bounds.min_body_rate.0,
+                kind: route.kind,
+                call: Times {
+                    timeout: timeout.unwrap_or(service.timeout),
+                    idle,
+                    allowance: Allowance { bytes: body_bytes, idle, min_rate },
                 },
+                stream: Times {
+                    timeout: timeout.flatten(),
+                    idle: stream_idle,
+                    // One side of a stream may listen for as long as the other talks: the flow sees when neither does.
+                    allowance: Allowance { bytes: body_bytes, idle: None, min_rate: 0 },
+                },
+                body_bytes,
             });
             all.push(Arc::clone(&route));
             matchers.push((matcher, route));
@@ -194,7 +255,7 @@ impl Built {
 }
 
 /// A change to a guard that is taken over, made once nothing can fail any more.
-type Change = Box<dyn FnOnce()>;
+pub(crate) type Change = Box<dyn FnOnce()>;
 
 fn default_name(matches: &config::Match) -> String {
     format!("{}{}", matches.host.as_deref().unwrap_or("*"), matches.path.as_deref().unwrap_or("/"))
@@ -288,20 +349,22 @@ impl Service {
             Some(old) => Arc::clone(&old.upstream),
             None => Arc::new(Upstream::new(name, config)?),
         };
-        let limiter = match (
-            &config.in_flight,
-            running.and_then(|old| old.limiter.as_ref().zip(old.config.in_flight.as_ref())),
-        ) {
-            (None, _) => None,
-            (Some(new), Some((limiter, old))) if (old.queue, old.max_wait) == (new.queue, new.max_wait) => {
-                let limit = Fixed::new(new.limit.get().into())
-                    .map_err(|why| BuildError::value(format!("upstreams.{name}.in_flight.limit"), why))?;
-                let resized = limiter.clone();
-                changes.push(Box::new(move || resized.resize(limit)));
-                Some(limiter.clone())
+        let in_flight = || format!("upstreams.{name}.in_flight");
+        let pools = match &config.in_flight {
+            None => None,
+            Some(pools) => {
+                let old = running.and_then(|old| old.pools.as_ref());
+                Some(Pools::build(pools, old, changes).map_err(BuildError::in_flight(in_flight()))?)
             }
-            (Some(new), _) => Some(limiter_for(name, new)?),
         };
+        let streams = config.in_flight.as_ref().and_then(|in_flight| in_flight.streams.as_ref());
+        let stream_paths = streams
+            .iter()
+            .flat_map(|streams| &streams.paths)
+            .map(|path| {
+                path.parse().map_err(|why| BuildError::value(format!("{}.streams.paths", in_flight()), why))
+            })
+            .collect::<Result<_, _>>()?;
         let breakers = match config.breaker {
             BreakerSetting::Off(_) => Vec::new(),
             BreakerSetting::On(settings) => {
@@ -349,9 +412,10 @@ impl Service {
         Ok(Self {
             name: name.into(),
             upstream,
-            limiter,
             breakers,
             retry,
+            pools,
+            stream_paths,
             retries: running.map(|old| Arc::clone(&old.retries)).unwrap_or_default(),
             timeout: config.timeout.limit(),
             head_timeout: config.head_timeout.limit(),
@@ -359,14 +423,4 @@ impl Service {
             config: config.clone(),
         })
     }
-}
-
-fn limiter_for(name: &str, config: &config::InFlight) -> Result<Limiter, BuildError> {
-    Limiter::builder()
-        .limit(config.limit.get().into())
-        .queue(config.queue)
-        .max_wait(*config.max_wait)
-        .measure_hold()
-        .build()
-        .map_err(|why| BuildError::value(format!("upstreams.{name}.in_flight"), why))
 }

@@ -22,7 +22,7 @@ use std::{
 use tidegate_core::gate::MOST;
 pub use tidegate_core::{
     gate::Order,
-    lease::{Demand, Node},
+    lease::{Answer, Demand, Node},
     limit::{Adaptive, Aimd, Bounds, Fixed, Gradient, InvalidLimit, Vegas},
 };
 
@@ -63,6 +63,8 @@ pub struct Limiter {
 pub(crate) struct Shared {
     permits: Permits,
     nested: Nested,
+    /// Who is told that callers find no permit.
+    wanting: Option<Arc<fleet::Wishes>>,
     watch: Watch,
     stats: Stats,
     ages: Ages,
@@ -106,11 +108,17 @@ impl Limiter {
     /// [`Refused`] by `in-flight`, `deadline` or `closed`; the call takes nothing.
     #[inline]
     pub fn try_acquire(&self, call: &Call) -> Result<Permit, Refused> {
-        self.enter_now(Some(call)).map_err(|turned| match turned {
+        self.enter_now(Some(call)).map_err(|turned| self.turned_away(turned))
+    }
+
+    #[cold]
+    fn turned_away(&self, turned: Turned) -> Refused {
+        self.shared.wants_more();
+        match turned {
             Turned::Refused(refused) => refused,
             Turned::Busy if self.shared.permits.load().is_closed() => self.refuse(By::Closed, None),
             Turned::Busy => self.refuse(By::InFlight, self.shared.permits.expected_wait(crate::sync::now())),
-        })
+        }
     }
 
     /// Runs `future` under a permit, and counts its end, whatever it returns, as a success.
@@ -156,15 +164,18 @@ impl Limiter {
     }
 
     /// Takes over other settings while calls go on: permits, places in line and counts stay. An adaptive limit begins
-    /// anew where its law begins. What a nested call gets and whether holds are measured stay as they were built.
+    /// anew where its law begins; settings without a limit leave the limit, and the law that moves it, alone. What a nested call gets and whether holds are measured stay as they were built.
     ///
     /// # Errors
     /// [`InvalidLimiter`] as of any settings; nothing is changed then.
     pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidLimiter> {
-        let Parts { limit, law, queue, settings } = settings.into_parts()?;
+        let Parts { limit, queue, settings } = settings.into_parts()?;
         self.shared.permits.reorder(queue, settings.order);
-        self.shared.watch.set(settings, law.is_some());
-        self.shared.tuner.replace(law, || self.shared.permits.resize(limit));
+        let adaptive = limit.as_ref().map_or(self.shared.tuner.is_on(), |(_, law)| law.is_some());
+        self.shared.watch.set(settings, adaptive);
+        if let Some((limit, law)) = limit {
+            self.shared.tuner.replace(law, || self.shared.permits.resize(limit));
+        }
         Ok(())
     }
 
@@ -213,6 +224,15 @@ impl Limiter {
 
     fn is_inside(&self) -> bool {
         nested::is_inside(self.id())
+    }
+}
+
+impl Shared {
+    /// A limit that is leased from a fleet may grow when callers find no permit.
+    fn wants_more(&self) {
+        if let Some(wishes) = &self.wanting {
+            wishes.more();
+        }
     }
 }
 

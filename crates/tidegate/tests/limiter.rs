@@ -466,6 +466,8 @@ async fn settings_change_live_and_permits_places_and_counts_stay() {
     limiter.reconfigure(Limiter::builder().limit(1).queue(5)).unwrap();
     drop(newest);
     assert!(matches!(first.as_mut().poll(cx), Poll::Ready(Ok(_))));
+    limiter.reconfigure(Limiter::builder()).unwrap();
+    assert_eq!(limiter.limit(), Some(1), "settings without a limit leave it");
     assert!(limiter.reconfigure(Limiter::builder().limit(0)).is_err());
     assert_eq!(limiter.limit(), Some(1), "nothing was changed");
 }

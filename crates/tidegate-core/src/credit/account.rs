@@ -282,6 +282,11 @@ impl Account {
         self.asking
     }
 
+    /// The epoch of the ledger that answered it last; 0 before any did.
+    pub const fn seen_epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// What it owes and has not told yet, in units.
     pub const fn debt(&self) -> u32 {
         self.debt

@@ -54,6 +54,18 @@ pub(super) const fn default_max_wait() -> HumanDuration {
     HumanDuration(Duration::from_millis(500))
 }
 
+/// Where adaptive limits begin; below it a limit learns little of its upstream.
+pub(super) const DEFAULT_MIN: u32 = 10;
+pub(super) const DEFAULT_MAX: u32 = 1000;
+
+pub(super) const fn default_watch() -> Timeout {
+    Timeout::Off(Off::Off)
+}
+
+pub(super) const fn default_share() -> NonZeroU32 {
+    count(1)
+}
+
 pub(super) const fn default_connections() -> NonZeroU32 {
     count(250)
 }

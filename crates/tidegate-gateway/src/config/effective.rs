@@ -18,6 +18,12 @@ pub fn redacted_yaml(config: &Config) -> String {
             limit.burst = limit.burst.or_else(|| limit.rate.count().try_into().ok());
         }
     }
+    for in_flight in config.upstreams.values_mut().filter_map(|upstream| upstream.in_flight.as_mut()) {
+        if in_flight.adaptive.is_some() {
+            let (min, max) = in_flight.bounds();
+            (in_flight.min, in_flight.max) = (min.try_into().ok(), max.try_into().ok());
+        }
+    }
     for (name, value) in config.routes.iter_mut().flat_map(|route| &mut route.matches.headers) {
         if holds_secret(name) {
             REDACTED.clone_into(value);

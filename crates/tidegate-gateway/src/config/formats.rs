@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     config::Cidr,
-    key::Extractor,
+    in_flight::StreamPath,
+    key::{Extractor, InvalidExtractor},
     logging::check_filter,
     route::{InvalidMatch, Matcher},
 };
@@ -103,6 +104,10 @@ formats! {
     LogLevelText "tidegate-log-level" "info" => log_level;
     /// `orders.internal`.
     ServerNameText "tidegate-server-name" "orders.internal" => server_name;
+    /// `/etcdserverpb.Watch/*`.
+    StreamPathText "tidegate-stream-path" "/etcdserverpb.Watch/*" => parses::<StreamPath>;
+    /// `header:x-tenant`.
+    PartitionKeyText "tidegate-partition-key" "header:x-tenant" => partition_key;
     /// `orders`.
     RouteNameText "tidegate-route-name" "orders" => route_name;
 }
@@ -117,6 +122,22 @@ fn duration(text: &str) -> Result<(), Wrong> {
         return Err(Wrong::new(format!("{} is too long", quoted(text)), "write at most 366d"));
     }
     Ok(())
+}
+
+/// What partitions are told apart by: keys whose values are texts that a person can list.
+fn partition_key(text: &str) -> Result<(), Wrong> {
+    const KINDS: &str = "header:NAME, cookie:NAME, path, path:N, method or host";
+    match text.parse::<Extractor>() {
+        Ok(Extractor::ClientIp | Extractor::Query(_)) => Err(Wrong::new(
+            format!("{} does not tell partitions apart", quoted(text)),
+            format!("write one of {KINDS}"),
+        )),
+        Ok(_) => Ok(()),
+        Err(InvalidExtractor::Unknown) => {
+            Err(Wrong::new(format!("{} is not a key", quoted(text)), format!("write one of {KINDS}")))
+        }
+        Err(error) => Err(Wrong::from_error(text, error)),
+    }
 }
 
 fn address(text: &str) -> Result<(), Wrong> {

@@ -3,6 +3,7 @@
 //! Works on the tree, not on the typed configuration, so that a mistake in one place hides none in another.
 
 mod files;
+mod in_flight;
 mod routes;
 
 use std::{
@@ -16,7 +17,7 @@ use tidegate_core::Rate;
 
 use super::{
     cidr::Cidr,
-    defaults::{default_admin, default_connections, default_http},
+    defaults::{default_admin, default_http},
     formats::endpoint,
     problem::{Problem, quoted},
     tree::{Entry, Node, Value},
@@ -140,22 +141,7 @@ fn upstream(entry: &Entry, problems: &mut Vec<Problem>) {
         );
         problems.push(problem.at(&tls.key_span).of(of("tls")));
     }
-    let limit: Option<u32> = node.get("in_flight").and_then(|in_flight| parsed(in_flight, "limit"));
-    let connections = node.get("connections");
-    let connections: u32 =
-        connections.and_then(|node| parsed(node, "max")).unwrap_or(default_connections().get());
-    let room = u64::from(connections) * endpoints.items().len() as u64;
-    if let Some(limit) = limit
-        && node.get("protocol").and_then(Node::text) == Some("http1")
-        && u64::from(limit) > room
-        && let Some(at) = node.get("in_flight").and_then(|in_flight| in_flight.get("limit"))
-    {
-        let problem = Problem::warning(
-            format!("{limit} calls in flight do not fit into the {room} connections that HTTP/1.1 may open"),
-            "lower the limit or raise connections.max",
-        );
-        problems.push(problem.at(&at.span).of(of("in_flight.limit")));
-    }
+    in_flight::check(node, &setting, problems);
     for key in ["timeout", "head_timeout", "idle_timeout"] {
         not_zero(node, key, "write off for no limit", &setting, problems);
     }

@@ -12,7 +12,7 @@ use tidegate::REDACTED;
 use super::{
     load::{Loaded, Source, load},
     mask::holds_secret,
-    model::{Algorithm, BreakerSetting, Config, Limit, Match, Route, Upstream},
+    model::{Algorithm, BreakerSetting, Ceiling, Config, InFlight, Limit, Match, Route, Upstream},
     problem::Problems,
     render::Style,
 };
@@ -91,9 +91,7 @@ fn upstream_summary(upstream: &Upstream) -> String {
         several => format!("{} endpoints", several.len()),
     }];
     parts.push(match &upstream.in_flight {
-        Some(in_flight) => {
-            format!("{} in flight, {} waiting up to {}", in_flight.limit, in_flight.queue, in_flight.max_wait)
-        }
+        Some(in_flight) => in_flight_summary(in_flight),
         None => "any number in flight".into(),
     });
     parts.push(match &upstream.breaker {
@@ -103,6 +101,29 @@ fn upstream_summary(upstream: &Upstream) -> String {
         BreakerSetting::Off(_) => "no breaker".into(),
     });
     parts.join(", ")
+}
+
+fn in_flight_summary(in_flight: &InFlight) -> String {
+    let mut text = match (in_flight.limit, in_flight.adaptive, in_flight.fleet) {
+        (Some(Ceiling::Calls(limit)), ..) => format!("{limit} in flight"),
+        (_, Some(law), _) => {
+            let (min, max) = in_flight.bounds();
+            format!("{min} to {max} in flight by {}", law.as_str())
+        }
+        (.., Some(fleet)) => format!("{fleet} in flight over the fleet"),
+        (Some(Ceiling::Off(_)) | None, None, None) => return "any number in flight, counted".into(),
+    };
+    if let Some(partitions) = &in_flight.partitions {
+        let _ = write!(text, " shared by {}", partitions.by);
+    }
+    let _ = write!(text, ", {} waiting up to {}", in_flight.queue, in_flight.max_wait);
+    if let Some(streams) = &in_flight.streams {
+        let _ = match streams.limit {
+            Ceiling::Calls(limit) => write!(text, ", {limit} streams apart"),
+            Ceiling::Off(_) => write!(text, ", any number of streams apart"),
+        };
+    }
+    text
 }
 
 fn limit_summary(limit: &Limit) -> String {

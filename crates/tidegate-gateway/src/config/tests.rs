@@ -45,7 +45,7 @@ mistakes! {
     missing_keys: "limits:\n  a: {}\nupstreams:\n  orders: {}\n";
     sections_without_content: "upstreams:\nroutes:\nlimits:\n";
     values_of_a_wrong_shape: format!("{UPSTREAM}    connections: 250\n    retry: [1]\n{ROUTE}log: {{ access: yes, format: jsn }}\nlimits: []\n");
-    numbers_that_are_none: format!("{UPSTREAM}    in_flight: {{ limit: 0, queue: many }}\n    retry: {{ percent: 120, min_per_second: \"10\" }}\n{ROUTE}workers: -1\nbounds: {{ streams: 1.5 }}\n");
+    numbers_that_are_none: format!("{UPSTREAM}    in_flight: {{ limit: 0, queue: many, fleet: 9999999 }}\n    retry: {{ percent: 120, min_per_second: \"10\" }}\n{ROUTE}workers: -1\nbounds: {{ streams: 1.5 }}\n");
     units_that_are_missing: format!("{UPSTREAM}    timeout: 30\n    idle_timeout: 5 minutes\n{ROUTE}drain: 400d\nbounds: {{ header_bytes: 64kb, body_bytes: none }}\n");
     rates_that_are_none: format!("{UPSTREAM}{ROUTE}    limits: [a, b, c]\nlimits:\n  a: {{ rate: 100 }}\n  b: {{ rate: 10/week }}\n  c: {{ rate: -1/s }}\n");
     addresses_that_are_none: format!("{UPSTREAM}{ROUTE}listen: {{ http: \":8080\", admin: localhost:9900 }}\n");
@@ -63,6 +63,12 @@ mistakes! {
     routes_of_one_name: format!("{UPSTREAM}routes:\n  - {{ name: a, upstream: orders }}\n  - {{ name: a, match: {{ path: /a }}, upstream: orders }}\n");
     networks_that_are_none: format!("{UPSTREAM}{ROUTE}trusted_proxies: [10.1.0.0/8, localhost, 10.0.0.0/40]\n");
     what_is_not_there_yet: "registry: etcd://u:hunter2@127.0.0.1:2379/tidegate/\ntokens: { billing: { client_secret: hunter2 } }\nsessions: { idp: {} }\nupstreams:\n  orders:\n    service: orders\n    token: billing\n    in_flight: { adaptive: gradient, min: 10, max: 500 }\nlimits:\n  a: { rate: 1/s, on_store_failure: share }\nroutes:\n  - { upstream: orders, session: idp, limits: [a] }\n";
+    nothing_that_limits_calls_in_flight: format!("{UPSTREAM}    in_flight: {{ queue: 5 }}\n{ROUTE}");
+    two_limits_of_calls_in_flight: format!("{UPSTREAM}    in_flight: {{ limit: 5, adaptive: gradient, fleet: 7 }}\n{ROUTE}");
+    limits_of_calls_in_flight_that_are_none: format!("{UPSTREAM}    in_flight: {{ limit: -1, adaptive: netflix, order: lifo, hold: response }}\n{ROUTE}");
+    adaptive_limits_that_contradict_themselves: format!("{UPSTREAM}    in_flight: {{ adaptive: gradient, min: 50, max: 20, latency: 1s }}\n  b: {{ endpoints: [\"http://h:2\"], in_flight: {{ limit: 5, min: 1, max: 9 }} }}\n  c: {{ endpoints: [\"http://h:3\"], in_flight: {{ adaptive: vegas, max: 5, min: 5 }} }}\nroutes:\n  - upstream: orders\n  - {{ upstream: b, match: {{ path: /b }} }}\n  - {{ upstream: c, match: {{ path: /c }} }}\n");
+    partitions_that_share_nothing: format!("{UPSTREAM}    in_flight: {{ fleet: 5, partitions: {{ by: client-ip, shares: {{}} }} }}\n  b: {{ endpoints: [\"http://h:2\"], in_flight: {{ limit: off, partitions: {{ by: tenant, shares: {{ gold: 0, (other): 2, \"\": 1 }}, other: 0 }} }} }}\n  c: {{ endpoints: [\"http://h:3\"], in_flight: {{ limit: 5, partitions: {{ by: \"header:\" }} }} }}\nroutes:\n  - upstream: orders\n  - {{ upstream: b, match: {{ path: /b }} }}\n  - {{ upstream: c, match: {{ path: /c }} }}\n");
+    streams_that_are_none: format!("{UPSTREAM}    in_flight: {{ limit: 5, idle_stream: 0s, streams: {{ paths: [Watch, \"/a*b\"] }} }}\nroutes:\n  - {{ upstream: orders, kind: websocket, in_flight: {{ limit: 50, adaptive: gradient }} }}\n");
     a_registry_that_is_wrong_too: format!("registry: {{ url: \"etcd://u:hun/ter2@h\" }}\n{UPSTREAM}{ROUTE}");
     a_store_that_is_not_there_yet: format!("store: redis-sentinel://app:hunter2@a,b:26380/cache\n{UPSTREAM}{ROUTE}");
     a_store_that_is_wrong: format!("store: redis://app:hunter2@a,b\n{UPSTREAM}{ROUTE}");

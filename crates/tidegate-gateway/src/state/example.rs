@@ -5,6 +5,14 @@ use super::*;
 /// A state with one of everything, for tests and screenshots.
 pub(crate) fn example() -> State {
     let durations = Durations::from_buckets(vec![(0.001, 90), (0.01, 9), (f64::INFINITY, 1)], 0.25);
+    let pool = |limit, in_flight| InFlightState {
+        limit,
+        law: "fixed",
+        in_flight,
+        wait: durations.clone(),
+        hold: durations.clone(),
+        ..InFlightState::default()
+    };
     let endpoint = |authority: &str, breaker| EndpointState {
         authority: authority.into(),
         in_flight: 21,
@@ -47,6 +55,7 @@ pub(crate) fn example() -> State {
             name: "orders".into(),
             upstream: "orders".into(),
             limits: vec!["per-client".into(), "backend".into()],
+            in_flight: Some(pool(Some(20), 3)),
             ..RouteState::default()
         }],
         limits: vec![
@@ -79,7 +88,8 @@ pub(crate) fn example() -> State {
         upstreams: vec![UpstreamState {
             name: "orders".into(),
             in_flight: Some(InFlightState {
-                limit: 50,
+                limit: Some(50),
+                law: "gradient",
                 in_flight: 42,
                 queued: 7,
                 queue: 1000,
@@ -87,9 +97,14 @@ pub(crate) fn example() -> State {
                 refused: [("queue-full".to_owned(), 40), ("wait-too-long".to_owned(), 18)].into(),
                 cancelled: 3,
                 wait: durations.clone(),
-                hold: durations,
+                hold: durations.clone(),
                 held_long: 1,
             }),
+            streams: Some(pool(None, 12)),
+            partitions: vec![PartitionState {
+                name: "gold".into(),
+                in_flight: InFlightState { law: "gradient", ..pool(Some(37), 30) },
+            }],
             retries: 4,
             endpoints: vec![
                 endpoint(

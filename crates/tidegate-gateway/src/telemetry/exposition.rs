@@ -10,10 +10,10 @@ use prometheus_client::{
 };
 
 use super::{
-    process,
+    in_flight, process,
     route::{RouteMetrics, Totals},
 };
-use crate::state::{BreakerPhase, Durations, EndpointState, InFlightState, ListenerState, State};
+use crate::state::{BreakerPhase, Durations, EndpointState, ListenerState, State};
 
 /// Writes the OpenMetrics page.
 pub(super) fn render(state: State, routes: Vec<Arc<RouteMetrics>>) -> String {
@@ -196,38 +196,27 @@ impl Snapshot {
     }
 
     fn upstreams(&self, page: &mut Page) -> fmt::Result {
-        let limited = || {
-            let upstreams = self.state.upstreams.iter();
-            upstreams.filter_map(|upstream| Some((upstream.name.as_str(), upstream.in_flight.as_ref()?)))
-        };
-        let rows = |of: fn(&InFlightState) -> u64| {
-            limited().map(move |(name, state)| ([("upstream", name)], of(state)))
-        };
-        let gauges: [Named<InFlightState>; 4] = [
-            ("tidegate_in_flight", "Calls in flight", |s| s.in_flight),
-            ("tidegate_in_flight_limit", "Most calls in flight", |s| s.limit),
-            ("tidegate_queued", "Callers waiting for a permit", |s| s.queued),
-            ("tidegate_queue_limit", "Most callers waiting", |s| s.queue),
-        ];
-        for (name, help, of) in gauges {
-            page.gauge(name, help, None, floats(rows(of)))?;
-        }
-        page.counter("tidegate_admitted", "Calls given a permit", None, rows(|s| s.admitted))?;
-        page.counter("tidegate_queue_cancelled", "Callers that left the queue", None, rows(|s| s.cancelled))?;
-        page.gauge("tidegate_held_long", "Permits held unusually long", None, floats(rows(|s| s.held_long)))?;
-        page.counter(
-            "tidegate_in_flight_refusals",
-            "Calls the limiter refused, by the rule that refused",
-            None,
-            limited().flat_map(|(name, state)| {
-                let refused = state.refused.iter();
-                refused.map(move |(by, count)| ([("upstream", name), ("by", by.as_str())], *count))
-            }),
-        )?;
-        let waits = limited().map(|(name, state)| ([("upstream", name)], &state.wait));
-        page.histogram("tidegate_wait", "How long admitted calls waited for a permit", waits)?;
-        let holds = limited().map(|(name, state)| ([("upstream", name)], &state.hold));
-        page.histogram("tidegate_hold", "How long calls held their permit", holds)?;
+        let pools = self.state.upstreams.iter().flat_map(|upstream| {
+            let pools = [("calls", &upstream.in_flight), ("streams", &upstream.streams)];
+            pools.into_iter().filter_map(move |(pool, state)| {
+                Some(([("upstream", upstream.name.as_str()), ("pool", pool)], state.as_ref()?))
+            })
+        });
+        in_flight::UPSTREAM.encode(page, pools.collect())?;
+        let partitions = self.state.upstreams.iter().flat_map(|upstream| {
+            upstream.partitions.iter().map(|partition| {
+                let labels = [("upstream", upstream.name.as_str()), ("partition", partition.name.as_str())];
+                (labels, &partition.in_flight)
+            })
+        });
+        in_flight::PARTITION.encode(page, partitions.collect())?;
+        let routes = self.state.routes.iter().filter_map(|route| {
+            Some((
+                [("route", route.name.as_str()), ("upstream", route.upstream.as_str())],
+                route.in_flight.as_ref()?,
+            ))
+        });
+        in_flight::ROUTE.encode(page, routes.collect())?;
         let retries = self.state.upstreams.iter().map(|u| ([("upstream", u.name.as_str())], u.retries));
         page.counter("tidegate_retries", "Retries of calls that surely were not sent", None, retries)
     }
@@ -275,13 +264,13 @@ impl Snapshot {
 }
 
 /// A metric's name, its help, and where its value is.
-type Named<T> = (&'static str, &'static str, fn(&T) -> u64);
+pub(super) type Named<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 fn authority(endpoint: &EndpointState) -> &str {
     &endpoint.authority
 }
 
-fn floats<L>(rows: impl Iterator<Item = (L, u64)>) -> impl Iterator<Item = (L, f64)> {
+pub(super) fn floats<L>(rows: impl Iterator<Item = (L, u64)>) -> impl Iterator<Item = (L, f64)> {
     rows.map(|(labels, value)| (labels, value as f64))
 }
 
@@ -332,7 +321,7 @@ impl Page<'_> {
         })
     }
 
-    fn histogram<'d, L: EncodeLabelSet>(
+    pub(super) fn histogram<'d, L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,

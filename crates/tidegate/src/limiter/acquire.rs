@@ -48,6 +48,7 @@ impl Limiter {
             // The permit it waits for may be its own caller's.
             return Err(self.refuse(By::Nested, None));
         }
+        self.shared.wants_more();
         let since = clock::now();
         let patience = since + self.shared.watch.max_wait();
         let (until, by) = match call.deadline {

@@ -8,7 +8,8 @@ use tidegate_core::{
 };
 
 use super::{
-    Limiter, Nested, Shared, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner, watch::Watch,
+    Limiter, Nested, Shared, fleet::Wishes, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner,
+    watch::Watch,
 };
 
 /// The settings of a limiter, checked when it is [built](Builder::build).
@@ -18,6 +19,8 @@ pub struct Builder {
     limit: Option<Limit>,
     queue: u32,
     settings: Settings,
+    /// Who is told that callers find no permit.
+    wanting: Option<Arc<Wishes>>,
 }
 
 #[derive(Debug)]
@@ -47,6 +50,7 @@ impl Default for Builder {
                 measure_hold: false,
                 held_long: None,
             },
+            wanting: None,
         }
     }
 }
@@ -116,12 +120,19 @@ impl Builder {
         self
     }
 
+    pub(super) fn wanting(mut self, wishes: Arc<Wishes>) -> Self {
+        self.wanting = Some(wishes);
+        self
+    }
+
     /// Makes the limiter.
     ///
     /// # Errors
     /// [`InvalidLimiter`], with the value and the remedy.
     pub fn build(self) -> Result<Limiter, InvalidLimiter> {
-        let Parts { limit, law, queue, settings } = self.into_parts()?;
+        let wanting = self.wanting.clone();
+        let Parts { limit, queue, settings } = self.into_parts()?;
+        let (limit, law) = limit.ok_or(InvalidLimiter::NoLimit)?;
         let watch = Watch::new(settings, law.is_some());
         let shared = Shared {
             permits: Permits::new(limit, queue, settings.order),
@@ -129,6 +140,7 @@ impl Builder {
             ages: Ages::default(),
             tuner: Tuner::new(law),
             nested: settings.nested,
+            wanting,
             watch,
         };
         Ok(Limiter { shared: Arc::new(shared) })
@@ -137,34 +149,30 @@ impl Builder {
     /// Checks the settings without making anything of them.
     ///
     /// # Errors
-    /// [`InvalidLimiter`], as [`build`](Self::build) and [`Limiter::reconfigure`] would say.
+    /// [`InvalidLimiter`], as [`Limiter::reconfigure`] would say; [`build`](Self::build) needs a limit as well.
     pub fn check(&self) -> Result<(), InvalidLimiter> {
-        match &self.limit {
-            None => return Err(InvalidLimiter::NoLimit),
-            Some(Limit::Fixed(limit)) => {
-                (*limit)?;
-            }
-            Some(Limit::Adaptive(_)) => {}
+        if let Some(Limit::Fixed(limit)) = &self.limit {
+            (*limit)?;
         }
         if self.queue > MOST { Err(InvalidLimiter::Queue(self.queue)) } else { Ok(()) }
     }
 
     pub(super) fn into_parts(self) -> Result<Parts, InvalidLimiter> {
         self.check()?;
-        let Self { limit, queue, settings } = self;
-        let (limit, law) = match limit.ok_or(InvalidLimiter::NoLimit)? {
-            Limit::Fixed(limit) => (limit?.count(), None),
-            Limit::Adaptive(adaptive) => (adaptive.limit(), Some(adaptive)),
+        let Self { limit, queue, settings, .. } = self;
+        let limit = match limit {
+            Some(Limit::Fixed(limit)) => Some((limit?.count(), None)),
+            Some(Limit::Adaptive(law)) => Some((law.limit(), Some(law))),
+            None => None,
         };
-        Ok(Parts { limit, law, queue, settings })
+        Ok(Parts { limit, queue, settings })
     }
 }
 
 /// Settings that were checked.
 pub(super) struct Parts {
-    pub(super) limit: u32,
-    /// What moves the limit; none when it is fixed.
-    pub(super) law: Option<Adaptive>,
+    /// The limit and what moves it, if anything does; none when it was not given.
+    pub(super) limit: Option<(u32, Option<Adaptive>)>,
     pub(super) queue: u32,
     pub(super) settings: Settings,
 }

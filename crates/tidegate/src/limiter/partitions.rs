@@ -95,13 +95,14 @@ impl Partitions {
         self.shared.resize(limit.count());
     }
 
-    /// Takes over other settings and weights while calls go on: permits, places in line and counts stay.
+    /// Takes over other settings and weights while calls go on: permits, places in line and counts stay. Settings without
+    /// a limit leave the limit, and the law that moves it, alone.
     ///
     /// # Errors
     /// [`InvalidPartitions`] as of any settings, or [`InvalidPartitions::Others`] when the names are not the same, in the
     /// same order; nothing is changed then.
     pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidPartitions> {
-        let Checked { limit, law, queue, settings, names, parts } = settings.into_checked()?;
+        let Checked { limit, queue, settings, names, parts } = settings.into_checked()?;
         if names != self.shared.names {
             return Err(InvalidPartitions::Others);
         }
@@ -113,8 +114,11 @@ impl Partitions {
                 line.waiters.order = settings.order;
             }
         }
-        self.shared.watch.set(settings, law.is_some());
-        self.shared.tuner.replace(law, || self.shared.resize(limit));
+        let adaptive = limit.as_ref().map_or(self.shared.tuner.is_on(), |(_, law)| law.is_some());
+        self.shared.watch.set(settings, adaptive);
+        if let Some((limit, law)) = limit {
+            self.shared.tuner.replace(law, || self.shared.resize(limit));
+        }
         Ok(())
     }
 
@@ -331,5 +335,17 @@ impl<K: ?Sized + Sync> Gate<K> for Partition {
 
     async fn enter(&self, call: &Call, _key: &K) -> Result<PartitionPermit, Refused> {
         self.acquire(call).await
+    }
+}
+
+impl std::fmt::Debug for Partitions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partitions").field("names", &self.shared.names).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partition").field("name", &self.name()).finish_non_exhaustive()
     }
 }

@@ -4,7 +4,10 @@ use tidegate_core::Instant;
 
 use super::html::{Html, bytes, count, span};
 use crate::{
-    state::{BreakerPhase, EndpointState, InFlightState, LimitState, RouteState, State, UpstreamState},
+    state::{
+        BreakerPhase, EndpointState, InFlightState, LimitState, PartitionState, RouteState, State,
+        UpstreamState,
+    },
     telemetry::NO_ROUTE,
 };
 
@@ -71,8 +74,17 @@ fn ago(now: f64, then: f64) -> String {
 fn upstream(html: &mut Html, upstream: &UpstreamState) {
     html.raw("<div class=\"card\"><h3>").text(&upstream.name).raw("</h3>");
     if let Some(state) = &upstream.in_flight {
-        in_flight(html, state, upstream.retries);
+        in_flight(html, "in flight", state);
     }
+    if !upstream.partitions.is_empty() {
+        partitions(html, &upstream.partitions);
+    }
+    if let Some(state) = &upstream.streams {
+        in_flight(html, "streams", state);
+    }
+    html.raw("<dl class=\"facts\">");
+    fact(html, "retries", &count(upstream.retries));
+    html.raw("</dl><br>");
     head(
         html,
         &[
@@ -91,15 +103,17 @@ fn upstream(html: &mut Html, upstream: &UpstreamState) {
     html.raw("</tbody></table></div>");
 }
 
-fn in_flight(html: &mut Html, state: &InFlightState, retries: u64) {
+fn in_flight(html: &mut Html, name: &str, state: &InFlightState) {
     html.raw("<div class=\"meters\">");
-    meter(html, "in flight", state.in_flight, state.limit);
-    meter(html, "queued", state.queued, state.queue);
+    meter(html, name, state.in_flight, state.limit);
+    meter(html, "queued", state.queued, Some(state.queue));
     html.raw("</div><dl class=\"facts\">");
+    if state.law != "fixed" {
+        fact(html, "limit by", state.law);
+    }
     fact(html, "admitted", &count(state.admitted));
     fact(html, "refused", &breakdown(&state.refused));
     fact(html, "left the queue", &count(state.cancelled));
-    fact(html, "retries", &count(retries));
     fact(
         html,
         "wait p50 / p99",
@@ -116,7 +130,32 @@ fn in_flight(html: &mut Html, state: &InFlightState, retries: u64) {
     html.raw("</dl><br>");
 }
 
-fn meter(html: &mut Html, name: &str, part: u64, whole: u64) {
+fn partitions(html: &mut Html, partitions: &[PartitionState]) {
+    head(html, &["partition", "#share", "#in flight", "#queued", "#admitted", "refused", "wait p99"]);
+    for PartitionState { name, in_flight } in partitions {
+        html.raw("<tr><td><code>").text(name).raw("</code></td>");
+        match in_flight.limit {
+            Some(share) => number(html, share),
+            None => {
+                html.raw("<td></td>");
+            }
+        }
+        for value in [in_flight.in_flight, in_flight.queued, in_flight.admitted] {
+            number(html, value);
+        }
+        html.raw("<td>").text(breakdown(&in_flight.refused)).raw("</td><td>");
+        html.text(span(in_flight.wait.p99_seconds)).raw("</td></tr>");
+    }
+    html.raw("</tbody></table>");
+}
+
+/// A bar, or the number alone where nothing bounds it.
+fn meter(html: &mut Html, name: &str, part: u64, whole: Option<u64>) {
+    let Some(whole) = whole else {
+        html.raw("<div class=\"meter\"><div class=\"name\"><span>").text(name).raw("</span><span><b>");
+        html.text(count(part)).raw("</b> of any number</span></div></div>");
+        return;
+    };
     html.raw("<div class=\"meter\"><div class=\"name\"><span>").text(name).raw("</span><span><b>");
     html.text(count(part))
         .raw("</b> of ")
@@ -201,12 +240,31 @@ fn routes(html: &mut Html, routes: &[RouteState]) {
     html.raw("<div class=\"card\">");
     head(
         html,
-        &["route", "upstream", "limits", "#calls", "answers", "refused", "#p50", "#p99", "#in", "#out"],
+        &[
+            "route",
+            "upstream",
+            "limits",
+            "#in flight",
+            "#calls",
+            "answers",
+            "refused",
+            "#p50",
+            "#p99",
+            "#in",
+            "#out",
+        ],
     );
     // Calls that no route matched have a row only if there are some.
     for route in routes.iter().filter(|route| route.calls > 0 || route.name != NO_ROUTE) {
         html.raw("<tr><td>").text(&route.name).raw("</td><td>").text(&route.upstream).raw("</td><td>");
-        html.text(route.limits.join(", ")).raw("</td>");
+        html.text(route.limits.join(", ")).raw("</td><td class=\"n\">");
+        if let Some(state) = &route.in_flight {
+            html.text(count(state.in_flight)).raw(" of ").text(state.limit.map_or_else(String::new, count));
+            if state.queued > 0 {
+                html.raw("<span class=\"dim\">, waiting ").text(count(state.queued)).raw("</span>");
+            }
+        }
+        html.raw("</td>");
         number(html, route.calls);
         html.raw("<td>")
             .text(breakdown(&route.responses))

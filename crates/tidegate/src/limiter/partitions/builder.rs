@@ -30,8 +30,7 @@ pub struct Builder {
 
 /// Settings that were checked.
 pub(super) struct Checked {
-    pub(super) limit: u32,
-    pub(super) law: Option<Adaptive>,
+    pub(super) limit: Option<(u32, Option<Adaptive>)>,
     pub(super) queue: u32,
     pub(super) settings: Settings,
     pub(super) names: Vec<String>,
@@ -86,7 +85,8 @@ impl Builder {
     /// # Errors
     /// [`InvalidPartitions`], with the partition and the remedy.
     pub fn build(self) -> Result<Partitions, InvalidPartitions> {
-        let Checked { limit, law, queue, settings, names, parts } = self.into_checked()?;
+        let Checked { limit, queue, settings, names, parts } = self.into_checked()?;
+        let (limit, law) = limit.ok_or(InvalidLimiter::NoLimit)?;
         let watch = Watch::new(settings, law.is_some());
         let stats = names.iter().map(|_| (Stats::new(settings.measure_hold), Ages::default())).collect();
         let lines =
@@ -99,7 +99,7 @@ impl Builder {
     /// Checks the settings without making anything of them.
     ///
     /// # Errors
-    /// [`InvalidPartitions`], as [`build`](Self::build) would say.
+    /// [`InvalidPartitions`], as [`Partitions::reconfigure`] would say; [`build`](Self::build) needs a limit as well.
     pub fn check(&self) -> Result<(), InvalidPartitions> {
         self.settings.check()?;
         if self.parts.is_empty() {
@@ -118,13 +118,13 @@ impl Builder {
 
     pub(super) fn into_checked(self) -> Result<Checked, InvalidPartitions> {
         self.check()?;
-        let Parts { limit, law, queue, settings } = self.settings.into_parts()?;
+        let Parts { limit, queue, settings } = self.settings.into_parts()?;
         let (names, parts) = self
             .parts
             .into_iter()
             .map(|(name, weight, ceiling)| (name, Part { weight, ceiling, in_flight: 0, queued: 0 }))
             .unzip();
-        Ok(Checked { limit, law, queue, settings, names, parts })
+        Ok(Checked { limit, queue, settings, names, parts })
     }
 }
 
