@@ -46,6 +46,7 @@ mod quota;
 mod rate;
 mod refused;
 pub mod share;
+pub mod simulation;
 mod sliding;
 mod window;
 
