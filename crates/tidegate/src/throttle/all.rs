@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
-use tidegate_core::{By, Call, Counter, Decision, Fixed, Gcra, Instant, Outcome, Refused, Sliding};
+use tidegate_core::{By, Call, Counter, Decision, Fixed, Gcra, Instant, Outcome, Refused, Sliding, nanos};
 
 use super::{
     Mode, Tables, Throttle,
@@ -122,6 +122,18 @@ pub struct Grants<'a> {
 pub struct Receipts([Receipt; MAX_LIMITS]);
 
 impl Standing {
+    /// A standing with another ledger than one in memory.
+    pub(crate) const fn new(
+        limit: u32,
+        remaining: u32,
+        reset_in: Duration,
+        window: Duration,
+        ruling: Ruling,
+    ) -> Self {
+        let (reset_in, window) = (nanos(reset_in), nanos(window));
+        Self { limit, remaining, reset_in, window, ruling }
+    }
+
     /// The most units that a rested counter admits at once.
     pub const fn limit(&self) -> u32 {
         self.limit
