@@ -139,7 +139,7 @@ async fn a_route_of_streams_has_no_time_but_the_one_it_sets() {
 async fn an_idle_stream_that_both_sides_abandoned_is_ended_and_gives_its_permit_back() {
     let server = GrpcServer::start().await;
     let settings = format!(
-        "idle_timeout: off\nin_flight: {{ limit: 1, idle_stream: 200ms, streams: {{ limit: 1, paths: [{SERVICE}/Chat] }} }}"
+        "idle_timeout: off\nbreaker: {{ failures: 1 }}\nin_flight: {{ limit: 1, idle_stream: 200ms, streams: {{ limit: 1, paths: [{SERVICE}/Chat] }} }}"
     );
     let gateway = Gateway::start(&to(server.addr(), &settings)).await;
     let mut client = GrpcClient::new(gateway.http());
@@ -153,6 +153,8 @@ async fn an_idle_stream_that_both_sides_abandoned_is_ended_and_gives_its_permit_
     gateway.state_is("its permit back", |s| s["upstreams"][0]["streams"]["in_flight"] == 0).await;
     server.release(1);
     assert_eq!(call.await.unwrap().unwrap().into_inner().text, "slow");
+    let breaker = &gateway.state().await["upstreams"][0]["endpoints"][0]["breaker"];
+    assert_eq!((&breaker["state"], &breaker["failures"]), (&"closed".into(), &0.into()), "nothing failed");
     drop((say, chat, client));
     gateway.is_at_rest().await;
     assert_eq!(server.live(), 0);
