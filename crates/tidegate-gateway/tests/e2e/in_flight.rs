@@ -80,7 +80,7 @@ async fn a_partition_borrows_what_is_idle_and_gives_back_what_is_wanted() {
     // Silver has a share of less than one, and takes all as long as nobody else comes.
     let mut calls: Vec<_> = (0..4).map(|_| call("silver")).collect();
     gateway.state_is("all permits lent", |state| part(state, "silver", "in_flight") == 4).await;
-    assert_eq!(upstream.live(), 4);
+    eventually("all of them at the upstream", async || upstream.live() == 4).await;
     calls.extend((0..3).map(|_| call("gold")));
     gateway.state_is("gold waiting", |state| part(state, "gold", "queued") == 3).await;
     calls.extend((0..2).map(|_| call("silver")));
@@ -233,7 +233,8 @@ async fn connections_and_calls_have_bounds_of_their_own_and_who_waits_for_a_stre
             connections["streams"] == 4 && connections["waiting"] == 2 && gate(state)["in_flight"] == 6
         })
         .await;
-    assert_eq!((upstream.connections(), upstream.live()), (2, 4));
+    eventually("four at the upstream", async || upstream.live() == 4).await;
+    assert_eq!(upstream.connections(), 2);
     let labels = format!("{{upstream=\"main\",endpoint=\"{}\"}}", upstream.addr());
     for (metric, value) in [("waiting", 2), ("connections", 2), ("connections_max", 2), ("streams", 4)] {
         assert_eq!(
