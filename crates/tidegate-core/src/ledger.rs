@@ -1,7 +1,7 @@
 //! The fleet's ledger: counts credit when it is GRANTED, so that nodes which spend only what they hold never spend
 //! more than the limit together, however many they are and whatever becomes of messages.
 //!
-//! [`Rule`] says what a limit is, [`Ask`] and [`Reply`] are what a node and the ledger say to each other, and `Book`
+//! [`Rule`] says what a limit is, [`Ask`] and [`Reply`] are what a node and the ledger say to each other, and [`Book`]
 //! is one subject's account: the reference that every store equals, reply by reply. Nothing depends on the number
 //! of nodes, on what they are told out of turn, or on their clocks.
 //!
@@ -10,10 +10,20 @@
 
 use std::time::Duration;
 
+mod book;
 mod bucket;
+mod calendar;
+mod census;
+mod fixed;
 mod message;
 mod rule;
+mod sliding;
+#[cfg(test)]
+mod tests;
+mod used;
 
+pub use book::{Book, FAR, MOST_DEBT, Standing, State};
+pub use census::MOST_NODES;
 pub use message::{Ask, Epoch, Mark, Reply, Seen};
 pub use rule::{
     Calendar, DEFAULT_DIVISOR, DEFAULT_LIFE, InvalidRule, Law, MAX_LIFE, MAX_PROHIBIT, MIN_LIFE, MOST_SLICES,

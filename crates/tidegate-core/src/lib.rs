@@ -34,6 +34,7 @@
 pub mod breaker;
 pub mod budget;
 mod call;
+pub mod credit;
 pub mod gate;
 mod gcra;
 mod instant;

@@ -87,6 +87,7 @@ pub mod breaker;
 pub mod classify;
 pub mod clock;
 pub mod event;
+pub mod fleet;
 mod gate;
 pub mod grpc;
 pub mod layer;

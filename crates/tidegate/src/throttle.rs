@@ -21,7 +21,7 @@ use tidegate_core::{By, Call, Counter, Decision, Fixed, Gcra, Instant, Refused, 
 
 pub use self::{
     all::{Grants, MAX_LIMITS, Receipts, Refusal, Ruling, Standing, Verdict, enter_all},
-    key::{Key, KeyHasher},
+    key::{Key, KeyHasher, Seed},
     permit::Permit,
 };
 use self::{

@@ -1,8 +1,9 @@
 //! The token bucket in the ledger: one instant, at which the bucket is full again (GCRA), in microseconds.
 
 use super::{
-    DEFAULT_LIFE, Law, MIN_LIFE, Micros, micros,
-    rule::{MAX_LIFE, exact},
+    DEFAULT_LIFE, Law, MAX_LIFE, MIN_LIFE, Mark, Micros, micros,
+    rule::exact,
+    used::{Count, Used},
 };
 use crate::Quota;
 
@@ -47,16 +48,16 @@ impl Shape {
     }
 }
 
-/// Units and microseconds of a quota's rate, in lowest terms, with limit × period below 2^53; a rate that cannot be
-/// told exactly in so few digits is a little lower: by less than the refill time of the limit ÷ 142 years.
+/// Units and microseconds of a quota's rate, in lowest terms, with limit × period below 2^52; a rate that cannot be
+/// told exactly in so few digits is a little lower: by less than the refill time of the limit ÷ 71 years.
 fn in_lowest_terms(quota: &Quota) -> (u128, u128) {
     let rate = quota.rate();
     let (mut count, mut period) = (u128::from(rate.count().max(1)), u128::from(micros(rate.period())));
     let shared = greatest_common_divisor(count, period);
     (count, period) = (count / shared, period / shared);
     let limit = u128::from(quota.limit().max(1));
-    if limit * period >= 1 << 53 {
-        let parts = (limit * period).div_ceil(1 << 52).min(count);
+    if limit * period >= 1 << 52 {
+        let parts = (limit * period).div_ceil(1 << 51).min(count);
         // count / parts rounded down over period / parts rounded up is never the faster rate.
         (count, period) = (count / parts, period.div_ceil(parts));
     }
@@ -65,4 +66,78 @@ fn in_lowest_terms(quota: &Quota) -> (u128, u128) {
 
 fn greatest_common_divisor(a: u128, b: u128) -> u128 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+/// A bucket of one law.
+pub(super) struct Bucket {
+    pub(super) count: u64,
+    pub(super) period: Micros,
+    pub(super) burst: u64,
+    pub(super) refill: Micros,
+}
+
+impl Bucket {
+    /// The time in which `units` flow in, at most a burst of them.
+    fn flow(&self, units: u64) -> Micros {
+        (units * self.period).div_ceil(self.count)
+    }
+
+    /// What there is at `now`.
+    fn room(&self, used: &Used, now: Micros) -> u64 {
+        let spare = (now + self.refill).saturating_sub(used.level.max(now));
+        (spare * self.count / self.period).min(self.burst)
+    }
+}
+
+impl Count for Bucket {
+    fn roll(&self, _: &mut Used, _: Micros) {}
+
+    fn merge(&self, used: &mut Used, seen: Mark, _: Micros, now: Micros) {
+        // Later than that it was never said to be full, unless the clock was ahead.
+        used.level = used.level.max(seen.level.min(now + self.refill));
+    }
+
+    /// Only what has not flowed in again meanwhile: as if it had never been granted, the bucket would have been full
+    /// the sooner. See [`Gcra`](crate::Gcra).
+    fn give_back(&self, used: &mut Used, units: u64, of: Micros, now: Micros) {
+        let taken = units.min(self.burst) * self.period / self.count;
+        let elapsed = now.saturating_sub(of);
+        used.level = used.level.saturating_sub(taken.saturating_sub(elapsed));
+    }
+
+    fn available(&self, used: &Used, _: u64, now: Micros) -> u64 {
+        self.room(used, now)
+    }
+
+    fn take(&self, used: &mut Used, units: u64, now: Micros) {
+        used.level = used.level.max(now) + self.flow(units);
+    }
+
+    fn credit(&self, _: &Used, life: Micros, now: Micros) -> (Micros, Micros) {
+        (now, life)
+    }
+
+    fn retry_in(&self, used: &Used, units: u64, _: u64, now: Micros) -> Micros {
+        (used.level.max(now) + self.flow(units)).saturating_sub(now + self.refill)
+    }
+
+    fn reset_in(&self, used: &Used, now: Micros) -> Micros {
+        used.level.saturating_sub(now)
+    }
+
+    fn mark(&self, used: &Used) -> Mark {
+        Mark { of: 0, level: used.level }
+    }
+
+    fn step_back(&self, used: &mut Used, _: Micros, at: Micros, now: Micros) {
+        used.level = used.level.saturating_sub(at - now);
+    }
+
+    fn relieve(&self, used: &mut Used, units: u64, _: Micros) {
+        used.level = used.level.saturating_sub(self.flow(units.min(self.burst)));
+    }
+
+    fn used(&self, used: &Used, limit: u64, now: Micros) -> u64 {
+        limit.saturating_sub(self.room(used, now) + limit.saturating_sub(self.burst))
+    }
 }

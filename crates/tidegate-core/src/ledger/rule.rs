@@ -151,6 +151,29 @@ impl Rule {
         self.limit
     }
 
+    /// The most that is ever granted in one piece, so the most that one call may cost: the limit; of a bucket the
+    /// ledger's burst.
+    pub const fn largest(&self) -> u64 {
+        match self.law {
+            Law::Bucket { burst, .. } if self.limit > 0 => burst,
+            Law::Bucket { .. }
+            | Law::Aligned { .. }
+            | Law::FirstCall { .. }
+            | Law::Month
+            | Law::Sliding { .. } => self.limit as u64,
+        }
+    }
+
+    /// The time in which the limit is there anew, in microseconds; of a month, 31 days.
+    pub const fn window(&self) -> Micros {
+        match self.law {
+            Law::Aligned { period } | Law::FirstCall { period } => period,
+            Law::Month => 31 * 86_400_000_000,
+            Law::Sliding { slice, slices } => slice * (slices + 1),
+            Law::Bucket { refill, .. } => refill,
+        }
+    }
+
     /// How the store counts.
     pub const fn law(&self) -> Law {
         self.law
