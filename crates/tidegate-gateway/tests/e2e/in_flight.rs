@@ -181,7 +181,7 @@ async fn a_reload_changes_limits_in_place_and_forgets_no_call() {
 async fn a_limit_of_a_fleet_is_that_of_its_only_member() {
     let go = Arc::new(Semaphore::new(0));
     let upstream = held(&go, &Arc::default()).await;
-    let gateway =
+    let mut gateway =
         Gateway::start(&to(upstream.addr(), "in_flight: { fleet: 3, queue: 99, max_wait: 15s }")).await;
     let http = gateway.http();
     let calls: Vec<_> = (0..12).map(|_| tokio::spawn(client::get(http, "/"))).collect();
@@ -192,6 +192,7 @@ async fn a_limit_of_a_fleet_is_that_of_its_only_member() {
     all_ok(calls).await;
     assert_eq!((upstream.calls(), upstream.peak()), (12, 3));
     gateway.is_at_rest().await;
+    assert!(gateway.drain().await.success());
 }
 
 #[tokio::test]
