@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use tidegate::{clock, limiter, redacted_url};
+use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -191,6 +192,18 @@ impl Gateway {
         let mut running = self.running.lock();
         running.state.failed_reloads += 1;
         running.state.last_reload_error = Some(why);
+    }
+
+    /// Gives the permits of fleets back, so that others need not wait for their leases to run out. It ends when all are
+    /// back; a store that does not answer may take until then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing: what was begun goes on for as long as the runtime does.
+    pub(crate) async fn leave_fleets(&self) {
+        let table = self.stack.table.load_full();
+        let fleets = table.services.values().filter_map(|service| service.pools.as_ref()?.fleet().cloned());
+        let leaving: JoinSet<()> = fleets.map(|fleet| async move { fleet.close().await }).collect();
+        leaving.join_all().await;
     }
 
     /// How long it has been draining.
