@@ -91,6 +91,7 @@ mod gate;
 pub mod grpc;
 pub mod layer;
 pub mod limiter;
+pub mod registry;
 pub mod retry_budget;
 mod secret;
 mod server_url;
