@@ -180,10 +180,10 @@ impl<V, W> Slot<V, W> {
         Landed::Taken
     }
 
-    /// Lets the next fetch begin at `at`, if it would have begun later.
-    pub fn hasten(&mut self, at: Instant) {
+    /// Lets the next fetch of a key that fails begin at `at`: sooner or later than its own pause would.
+    pub fn pace(&mut self, at: Instant) {
         if let State::Failing { not_before, .. } = &mut self.state {
-            *not_before = at.min(*not_before);
+            *not_before = at;
         }
     }
 
@@ -309,12 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn news_of_a_recovery_hastens_and_never_delays() {
+    fn after_a_recovery_the_next_fetch_is_paced_by_whoever_saw_it() {
         let mut slot = Slot::<u64, &str>::default();
+        slot.pace(at(9));
+        assert_eq!(slot.look(START), Look::Empty(Fetch::Begin), "a key that does not fail is not held back");
         fail(&mut slot, at(10));
-        slot.hasten(at(20));
-        assert_eq!(slot.look(at(10)), Look::Empty(Fetch::NotBefore(at(11))));
-        slot.hasten(at(10));
+        slot.pace(at(20));
+        assert_eq!(slot.look(at(19)), Look::Empty(Fetch::NotBefore(at(20))));
+        slot.pace(at(10));
         assert_eq!(slot.look(at(10)), Look::Empty(Fetch::Begin));
     }
 
