@@ -203,3 +203,17 @@ impl fmt::Debug for Client {
         f.debug_struct("Client").field("settings", &self.0.settings).field("stats", &self.stats()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_spreads_over_the_time_that_its_rate_allows_and_no_longer_than_ten_minutes() {
+        for (fleet, per_second, seconds) in
+            [(1, 20, 0.05), (4000, 20, 200.0), (4000, 100, 40.0), (1 << 40, 20, 600.0)]
+        {
+            assert_eq!(spread(fleet, per_second), Duration::from_secs_f64(seconds));
+        }
+    }
+}

@@ -28,7 +28,8 @@ pub enum ErrorKind {
     Compacted,
     /// The lease does not exist any more.
     LeaseLost,
-    /// The answer is larger than the client takes: raise `largest_answer`, or look for the value that is too large.
+    /// An answer is larger than the client takes (raise `largest_answer`, or look for a value that is too large), or a
+    /// value is larger than etcd takes.
     TooLarge,
     /// What was to be written or read is not possible: the caller's.
     Invalid,
@@ -120,7 +121,7 @@ pub(crate) enum Fault {
     Unreachable,
     /// The cluster asks for patience; another member would say the same.
     Busy,
-    /// The answer is larger than the client takes.
+    /// The answer is larger than the client takes, or the request than etcd takes.
     TooLarge,
     Other,
 }
@@ -144,7 +145,7 @@ impl Fault {
 
     /// What etcd's own words mean. Watches are cancelled with words alone.
     pub(crate) fn told_by(message: &str) -> Self {
-        const WORDS: [(&str, Fault); 17] = [
+        const WORDS: [(&str, Fault); 19] = [
             ("invalid auth token", Fault::Token),
             // With JWT after any change to users or roles; with simple tokens when a change races a call.
             ("revision of auth store is old", Fault::Token),
@@ -163,6 +164,9 @@ impl Fault {
             ("too many requests", Fault::Busy),
             ("database space exceeded", Fault::Busy),
             ("decoded message length too large", Fault::TooLarge),
+            // etcd's own bound, and that of the gRPC server in front of it.
+            ("request is too large", Fault::TooLarge),
+            ("message larger than max", Fault::TooLarge),
             ("mvcc: required revision is a future revision", Fault::Unreachable),
         ];
         WORDS.iter().find(|(words, _)| message.contains(words)).map_or(Self::Other, |(_, fault)| *fault)
@@ -195,6 +199,8 @@ mod tests {
             (Code::Unavailable, "etcdserver: no leader", Fault::Unreachable),
             (Code::Unavailable, "etcdserver: request timed out", Fault::Unreachable),
             (Code::ResourceExhausted, "etcdserver: too many requests", Fault::Busy),
+            (Code::InvalidArgument, "etcdserver: request is too large", Fault::TooLarge),
+            (Code::ResourceExhausted, "grpc: received message larger than max (9 vs. 8)", Fault::TooLarge),
             (Code::InvalidArgument, "etcdserver: key is not provided", Fault::Other),
             (Code::Unavailable, "tcp connect error", Fault::Unreachable),
             (Code::OutOfRange, "Error, decoded message length too large: found 9 bytes", Fault::TooLarge),

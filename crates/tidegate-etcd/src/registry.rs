@@ -7,6 +7,8 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use tidegate::registry::{Listing, Registrant, Revision, ServiceName, Source, SourceError, SourceErrorKind};
 
+use tokio::runtime::Handle;
+
 pub use self::watch::EtcdWatch;
 use crate::{
     Client, Error, ErrorKind, InvalidRegistryUrl, Layout, LeaseSettings, RegistryUrl, Settings, Stats,
@@ -75,8 +77,8 @@ impl EtcdRegistry {
         self.0.client.stats()
     }
 
-    /// Deregisters everything and revokes the lease, in one call. If etcd does not answer within a call's timeout, the
-    /// registrations end with the lease.
+    /// Deregisters everything and revokes the lease, in one call. If etcd does not answer within a call's timeout, or
+    /// two if a call is under way, the registrations end with the lease.
     ///
     /// # Cancel safety
     /// Dropping the future leaves that to the background.
@@ -131,8 +133,12 @@ impl Source for EtcdRegistry {
     }
 
     fn register(&self, registrant: Registrant) -> Result<(), SourceError> {
-        let (lease, space) = (self.0.lease.clone(), self.0.space.clone());
-        tokio::spawn(registration::keep(lease, space, registrant));
+        let Ok(runtime) = Handle::try_current() else {
+            return Err(SourceError::unsupported(
+                "nothing can be registered in etcd outside a tokio runtime",
+            ));
+        };
+        runtime.spawn(registration::keep(self.0.lease.clone(), self.0.space.clone(), registrant));
         Ok(())
     }
 }

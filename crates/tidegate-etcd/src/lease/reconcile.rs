@@ -78,7 +78,11 @@ impl Inner {
                 },
                 ErrorKind::Unavailable | ErrorKind::Credentials | ErrorKind::Compacted => {
                     self.table.lock().postponed(&batch, &error);
-                    sleep(backoff.failed().max(error.retry_after().unwrap_or_default())).await;
+                    let delay = backoff.failed().max(error.retry_after().unwrap_or_default());
+                    select! {
+                        () = sleep(delay) => {}
+                        () = self.left() => {}
+                    }
                 }
             }
         }

@@ -17,10 +17,17 @@ use crate::{
 pub(super) async fn keep(lease: SharedLease, space: KeySpace, mut registrant: Registrant) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let mut published: Option<Published> = None;
+    let mut former: Option<Arc<Instance>> = None;
     while let Some(instance) = registrant.wanted() {
         let value: Arc<[u8]> = space.encode(&instance).into();
         match &published {
-            Some(published) => published.update(value.clone()),
+            Some(published) => {
+                // What stands in etcd is not what its owner wants: it is pending until it is.
+                if let Some(former) = former.take() {
+                    registrant.registered(&former);
+                }
+                published.update(value.clone());
+            }
             None => match lease.publish(&space.key(&instance), value.clone()) {
                 Ok(new) => published = Some(new),
                 Err(error) => {
@@ -36,6 +43,7 @@ pub(super) async fn keep(lease: SharedLease, space: KeySpace, mut registrant: Re
         }
         let Some(new) = &mut published else { continue };
         follow(new, &value, &instance, &mut registrant).await;
+        former = Some(instance);
     }
     if let Some(published) = published {
         published.withdraw().await;

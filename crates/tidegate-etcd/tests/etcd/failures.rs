@@ -1,9 +1,7 @@
 //! etcd dies, hangs, loses a member: nothing that is registered is lost, and "could not ask" is never "there is none".
 
-use tidegate::{
-    Server,
-    registry::{Change, Source as _, SourceErrorKind, Standing, Update, Watch as _, registration},
-};
+use tidegate::registry::{Change, Source as _, SourceErrorKind, Standing, Update, Watch as _, registration};
+use tidegate_etcd::EtcdRegistry;
 
 use crate::{
     server::{Etcd, Version, on_both, settings, until},
@@ -71,14 +69,15 @@ async fn an_etcd_that_hangs_for_longer_than_the_lease_loses_no_registration(vers
     .await;
 }
 
-/// Defect E9: of several hosts, one was used, or none.
-async fn of_several_hosts_one_that_works_is_found(version: Version) {
+/// Defect E9: of several hosts in the address, one was used, or none.
+async fn of_several_hosts_in_a_url_one_that_works_is_found(version: Version) {
     let etcd = Etcd::start_with_users(version, &[]).await;
-    let nobody = |port| Server { host: "127.0.0.1".into(), port };
     for _ in 0..5 {
-        let registry = registry(settings([nobody(1), etcd.server(), nobody(2)]));
+        let url = format!("etcd://gate:hunter2@127.0.0.1:1,127.0.0.1:{},127.0.0.1:2/tidegate/", etcd.port);
+        let registry = EtcdRegistry::connect(&url.parse().unwrap()).unwrap();
         let _owner = registered(&registry, instance("orders", "1")).await;
         assert_eq!(get(&registry, "orders").await.instances.len(), 1);
+        assert!(!registry.describe().contains("hunter2"));
     }
 }
 
@@ -140,7 +139,7 @@ on_both! {
     who_cannot_ask_gets_an_error_and_never_an_empty_list,
     an_etcd_that_is_killed_and_restarted_loses_no_registration,
     an_etcd_that_hangs_for_longer_than_the_lease_loses_no_registration,
-    of_several_hosts_one_that_works_is_found,
+    of_several_hosts_in_a_url_one_that_works_is_found,
     a_member_lost_of_three_costs_no_registration_and_no_event,
     a_member_without_a_leader_is_not_believed,
 }

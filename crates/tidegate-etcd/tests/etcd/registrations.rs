@@ -1,11 +1,16 @@
 //! What is registered stays registered, and what is not wanted any more is gone.
 
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
 use tidegate::registry::{Source as _, Standing, registration};
-use tidegate_etcd::Layout;
+use tidegate_etcd::{EtcdRegistry, Layout, LeaseSettings};
 
 use crate::{
     server::{Etcd, Version, on_both, until},
-    support::{Root, TTL, addresses, get, instance, pass, registered, registry, soon, with_layout},
+    support::{Root, TTL, addresses, get, instance, pass, registered, registry, soon, url, with_layout},
 };
 
 /// Defect E1: a new lease whose keep-alive was that of the old one.
@@ -173,6 +178,57 @@ async fn a_key_deleted_or_overwritten_by_hand_is_written_again(version: Version)
     assert_eq!((registry.stats().keys_repaired, registry.stats().leases_granted), (2, 1));
 }
 
+/// One instance that etcd does not take must not hold up the others.
+async fn an_instance_that_is_too_large_is_told_and_the_others_are_registered(version: Version) {
+    let etcd = Etcd::start(version).await;
+    let registry = registry(etcd.settings());
+    for size in [1_600_000, 4_000_000] {
+        let (mut large, registrant) = registration(instance("orders", "0").with("large", "x".repeat(size)));
+        registry.register(registrant).unwrap();
+        let _small = registered(&registry, instance("orders", "1")).await;
+        let told = soon("it is told", large.changed()).await.unwrap();
+        let Standing::Pending { why: Some(why) } = told else { panic!("{told:?}") };
+        assert!(why.message.contains("large"), "{why}");
+        large.update(|instance| instance.metadata.clear());
+        soon("it is registered when it is small enough", large.registered()).await.unwrap();
+    }
+}
+
+/// Defect E7: after a mass loss of leases all register anew at once.
+async fn a_fleet_that_lost_its_leases_registers_anew_at_its_pace(version: Version) {
+    let etcd = Etcd::start(version).await;
+    let root = Root::of(&etcd).await;
+    let lease = LeaseSettings::default().ttl(TTL).fleet_registrations(5);
+    let fleet: Vec<_> = (0..20)
+        .map(|_| {
+            let client = etcd.settings().fleet(20).build().unwrap();
+            EtcdRegistry::new(client, &url(), Layout::Tidegate, lease.clone())
+        })
+        .collect();
+    let mut owners = Vec::new();
+    for (id, registry) in fleet.iter().enumerate() {
+        owners.push(registered(registry, instance("orders", &id.to_string())).await);
+    }
+    let leases: BTreeSet<_> = root.all("/tidegate/").await.iter().map(|entry| entry.lease).collect();
+    for lease in leases {
+        root.revoke(lease).await;
+    }
+    let (start, mut back_after_a_second) = (Instant::now(), None);
+    until("all are back", async || {
+        let back = root.all("/tidegate/").await.len();
+        if start.elapsed() >= Duration::from_secs(1) {
+            back_after_a_second.get_or_insert(back);
+        }
+        back == 20
+    })
+    .await;
+    // Twenty at five a second take four seconds; that all choose the first of them would be a wonder.
+    assert!(back_after_a_second.is_some_and(|back| back < 20), "{back_after_a_second:?}");
+    for owner in &owners {
+        soon("it is registered", owner.registered()).await.unwrap();
+    }
+}
+
 /// Defect E13: an instance that is taken out comes back with the next tick.
 async fn a_deregistered_instance_stays_out(version: Version) {
     let etcd = Etcd::start(version).await;
@@ -195,5 +251,7 @@ on_both! {
     every_part_of_an_instance_that_changes_is_published,
     instances_whose_names_look_alike_do_not_meet,
     a_key_deleted_or_overwritten_by_hand_is_written_again,
+    an_instance_that_is_too_large_is_told_and_the_others_are_registered,
+    a_fleet_that_lost_its_leases_registers_anew_at_its_pace,
     a_deregistered_instance_stays_out,
 }
