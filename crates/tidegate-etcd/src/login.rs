@@ -9,13 +9,11 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tonic::{
-    Request,
-    metadata::{Ascii, MetadataValue},
-};
+use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::{
     Client, Error, ErrorKind,
+    client::stamped,
     error::{Fault, told},
     pace::{Backoff, jitter},
     proto::{AuthenticateRequest, auth_client::AuthClient},
@@ -30,6 +28,9 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    /// That of nobody.
+    const EMPTY: Self = Self { token: None, generation: 0, since: None };
+
     /// How long ago its login was.
     pub(crate) fn age(&self) -> Duration {
         self.since.map(|since| since.elapsed()).unwrap_or_default()
@@ -67,7 +68,7 @@ enum Phase {
 impl Login {
     pub(crate) fn new(credentials: Option<Credentials>) -> Self {
         let phase = if credentials.is_some() { Phase::Needed } else { Phase::Off };
-        let stamp = Stamp { token: None, generation: 0, since: None };
+        let stamp = Stamp::EMPTY;
         let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
         Self {
             credentials,
@@ -210,8 +211,9 @@ async fn attempt(client: &Client) -> End {
     let mut last = Error::unavailable("no member of etcd was asked for a login");
     for _ in 0..client.members().count() {
         let member = client.members().pick();
-        let mut request =
-            Request::new(AuthenticateRequest { name: user.clone(), password: password.expose().to_owned() });
+        // Without a token: an invalid one would be refused before the password is looked at.
+        let message = AuthenticateRequest { name: user.clone(), password: password.expose().to_owned() };
+        let mut request = stamped(message, &Stamp::EMPTY);
         request.set_timeout(client.settings().login_timeout);
         client.counts().logins.add(1);
         let mut etcd = AuthClient::new(member.channel.clone());

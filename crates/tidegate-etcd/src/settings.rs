@@ -92,7 +92,7 @@ impl Settings {
             credentials: None,
             call_timeout: Duration::from_secs(5),
             attempt_timeout: Duration::from_secs(2),
-            login_timeout: Duration::from_secs(10),
+            login_timeout: Duration::from_secs(5),
             login_budget: LoginBudget::of_process(),
             fleet: None,
             fleet_logins: 20,
@@ -142,7 +142,7 @@ impl Settings {
         self
     }
 
-    /// How long a login may take at one member, where checking a password is slow on purpose. Default: 10 s.
+    /// How long a login may take at one member, where checking a password is slow on purpose. Default: 5 s.
     #[must_use]
     pub fn login_timeout(mut self, timeout: Duration) -> Self {
         self.login_timeout = timeout;

@@ -1,5 +1,8 @@
 //! What is to stand in etcd with the lease, what stands there, and so what is to be done.
 
+#[cfg(test)]
+mod histories;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use tidegate::{
     Credentials, Secret,
     registry::{Source as _, SourceErrorKind, registration},
@@ -45,6 +45,16 @@ async fn when_the_token_is_forgotten_many_callers_share_one_login(version: Versi
     assert_eq!(etcd.logins() - logins, 1);
     soon("it is registered", owner.registered()).await.unwrap();
     assert_eq!(registry.stats().leases_lost, 0);
+}
+
+async fn a_caller_that_goes_away_stops_no_login(version: Version) {
+    let etcd = Etcd::start_with_users(version, &[]).await;
+    let (registry, orders) = (registry(etcd.settings()), "orders".parse().unwrap());
+    let logins = etcd.logins();
+    // Polled once, so that it waits for its login, and dropped.
+    assert!(registry.get(&orders).now_or_never().is_none());
+    assert_eq!(registry.get(&orders).await.unwrap().instances, []);
+    assert_eq!(etcd.logins() - logins, 1);
 }
 
 /// Defect E11: a token that ran out while nothing was sent.
@@ -181,6 +191,7 @@ async fn the_logins_of_many_clients_keep_to_their_budget(version: Version) {
 on_both! {
     heartbeats_readings_and_watches_take_one_login_in_all,
     when_the_token_is_forgotten_many_callers_share_one_login,
+    a_caller_that_goes_away_stops_no_login,
     a_token_that_ran_out_is_renewed_once_also_under_a_watch,
     a_token_of_an_older_revision_of_the_users_is_renewed_once,
     a_wrong_password_is_told_and_not_tried_again_and_again,

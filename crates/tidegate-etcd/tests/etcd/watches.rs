@@ -1,6 +1,8 @@
 //! A watch tells everything, once, in whole batches, and without a gap.
 
-use tidegate::registry::{Change, Source as _, Update, Watch as _};
+use std::time::Duration;
+
+use tidegate::registry::{Change, Source as _, SourceErrorKind, Update, Watch as _};
 use tidegate_etcd::{EtcdRegistry, EtcdWatch, Layout};
 
 use crate::{
@@ -115,6 +117,46 @@ async fn a_watch_goes_on_where_it_was_after_a_restart(version: Version) {
     assert_eq!((seen, registry.stats().resyncs), (vec!["1".into(), "2".into(), "3".into()], 0));
 }
 
+async fn a_batch_that_is_larger_than_an_answer_comes_in_fragments_and_is_told(version: Version) {
+    let mut etcd = Etcd::start(version).await;
+    let registry = registry(etcd.settings().largest_answer(2 << 20));
+    let mut watch = watching(&registry, "orders").await;
+    // Nobody polls the watch meanwhile: etcd will tell it a thousand changes at once.
+    etcd.restart().await;
+    let root = Root::of(&etcd).await;
+    let long = "x".repeat(3000);
+    for id in 0..1500 {
+        let value = serde_json::to_vec(&instance("orders", &id.to_string()).with("long", &*long)).unwrap();
+        root.put(&format!("/tidegate/services/orders/{id}"), &value, 0).await;
+    }
+    let mut told = Vec::new();
+    while told.len() < 1500 {
+        for change in changes(&mut watch).await {
+            let Change::Put(instance) = change else { panic!("{change:?}") };
+            told.push(instance.id.clone());
+        }
+    }
+    let all: Vec<_> = (0..1500).map(|id| id.to_string()).collect();
+    assert_eq!((told, registry.stats().resyncs), (all, 0));
+}
+
+/// Silence must be noticed: a watch that hangs would be believed for ever.
+async fn a_watch_of_an_etcd_that_hangs_ends_with_an_error(version: Version) {
+    let etcd = Etcd::start(version).await;
+    let registry = registry(etcd.settings());
+    let mut watch = watching(&registry, "orders").await;
+    etcd.signal("-STOP");
+    let error = loop {
+        match tokio::time::timeout(Duration::from_secs(40), watch.next()).await.expect("silence is noticed") {
+            Ok(Update::Caught(_)) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind, SourceErrorKind::Unavailable, "{error}");
+    etcd.signal("-CONT");
+}
+
 /// Defect E10: an etcd that is set back, where the revisions that a watch waits for come much later or never.
 async fn an_etcd_that_was_set_back_is_read_again_and_registered_with_anew(version: Version) {
     let mut etcd = Etcd::start(version).await;
@@ -207,8 +249,15 @@ on_both! {
     nothing_is_lost_between_the_reading_and_the_watch,
     a_history_that_is_compacted_under_a_watch_is_read_again,
     a_watch_goes_on_where_it_was_after_a_restart,
+    a_batch_that_is_larger_than_an_answer_comes_in_fragments_and_is_told,
     an_etcd_that_was_set_back_is_read_again_and_registered_with_anew,
     values_that_are_no_instances_are_counted_and_harmless,
     a_large_prefix_is_read_in_pages_that_fit,
     what_go_micro_registered_is_found_and_watched,
+}
+
+#[tokio::test]
+#[ignore = "it takes as long as two pings without an answer, and patience"]
+async fn a_hanging_watch_is_noticed_on_both_versions() {
+    crate::server::both(a_watch_of_an_etcd_that_hangs_ends_with_an_error).await;
 }
