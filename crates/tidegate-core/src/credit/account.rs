@@ -38,6 +38,15 @@ pub enum Spend {
     Impossible,
 }
 
+/// What a call is paid from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The window of the credit: what [`Account::refund`] asks for.
+    pub window: Micros,
+    /// When that credit is over, and with it the permission to make the call.
+    pub until: Instant,
+}
+
 /// Credit of one grant.
 #[derive(Clone, Copy, Debug, Default)]
 struct Credit {
@@ -160,6 +169,19 @@ impl Account {
     /// The window of the credit that is spent from now: what [`refund`](Self::refund) asks for.
     pub const fn window(&self) -> Micros {
         self.of
+    }
+
+    /// What a call of `cost` would be paid from at `now`: to be asked before it spends, and to be told when it is
+    /// refunded. Of two grants together nothing goes back.
+    #[inline]
+    pub fn source(&self, cost: u32, now: Instant) -> Source {
+        if now < self.until && cost <= self.units {
+            return Source { window: self.of, until: self.until };
+        }
+        if self.units == 0 || now >= self.until {
+            return Source { window: self.next_of, until: self.next_until };
+        }
+        Source { window: Micros::MAX, until: self.until.min(self.next_until) }
     }
 
     /// Takes back what a call paid that surely was not sent: into credit of the same window, or not at all.
