@@ -64,6 +64,8 @@ pub(crate) enum Op {
     SpendAll(u8),
     /// A node hands back, and the network keeps a copy.
     HandBackTwice(u8),
+    /// A copy arrives, and not for the last time.
+    Late(u8),
     /// All nodes call until nothing is left, over a network at its best.
     Saturate,
     /// Time passes to just before or after the end of a window, a slice, or a life of credit.
@@ -102,6 +104,7 @@ pub(crate) struct World {
     members: Vec<Member>,
     born: u64,
     network: Vec<Message>,
+    copies: Vec<Ask>,
     book: Book,
     epoch: Epoch,
     snapshot: Book,
@@ -148,6 +151,7 @@ impl World {
             members: Vec::new(),
             born: 0,
             network: Vec::new(),
+            copies: Vec::new(),
             book: Book::default(),
             epoch: Epoch { id: START, begun: 0 },
             snapshot: Book::default(),
@@ -234,8 +238,11 @@ impl World {
             }
             Op::HandBackTwice(node) => {
                 self.step(Op::HandBack(node));
-                if let Some((ask, _)) = self.members[usize::from(node)].asked {
-                    self.deliver(Message::Question(ask));
+                self.copies.extend(self.members[usize::from(node)].asked.map(|(ask, _)| ask));
+            }
+            Op::Late(which) => {
+                if let Some(ask) = self.copies.get(usize::from(which) % self.copies.len().max(1)) {
+                    self.deliver(Message::Question(*ask));
                 }
             }
             Op::Saturate => {
