@@ -29,6 +29,8 @@ pub struct Scenario {
     pub latency: Duration,
     /// How long a call waits for the store before it is refused. Default: 50 ms.
     pub patience: Duration,
+    /// In which time all nodes notice that the store forgot everything: it pauses for that longer. Default: 1 s.
+    pub notice: Duration,
     /// Whether nodes tell each other that a key is exhausted. Default: yes.
     pub hints: bool,
     /// What goes wrong, and when from the start. Default: nothing.
@@ -55,6 +57,7 @@ impl Scenario {
             rule,
             latency: Duration::from_micros(500),
             patience: Duration::from_millis(50),
+            notice: Duration::from_secs(1),
             hints: true,
             faults: Vec::new(),
             seed: 1,
@@ -222,10 +225,9 @@ impl Fleet {
             Event::Fault(Fault::Lost) => {
                 self.keys.values_mut().for_each(|key| key.book = Book::default());
                 self.epoch = Epoch::new(START + self.now);
-                // A heartbeat finds out within a third of a life of credit.
+                let most = self.scenario.notice.as_micros() as f64;
                 for node in 0..self.ids.len() {
-                    let third = self.scenario.rule.life() as f64 / 3.0;
-                    let after = (self.dice.unit() * third) as Micros;
+                    let after = (self.dice.unit() * most) as Micros;
                     self.at(self.now + after, Event::Noticed(node));
                 }
             }
@@ -354,7 +356,9 @@ impl Fleet {
         let now = START + self.now;
         self.epoch = self.epoch.at(ask.seen.epoch, now);
         let key = self.keys.entry(from.key).or_default();
-        let reply = key.book.grant(&self.scenario.rule, &ask, now, self.epoch);
+        let pause = if self.epoch.begun == 0 { 0 } else { micros(self.scenario.notice) };
+        let epoch = Epoch { begun: self.epoch.begun + pause, ..self.epoch };
+        let reply = key.book.grant(&self.scenario.rule, &ask, now, epoch);
         // News that is old when it arrives is none.
         let lasting = reply.retry_in > 8 * micros(self.scenario.latency);
         let news = reply.remaining == 0 && lasting && key.told <= self.now;
