@@ -5,10 +5,14 @@
 
 mod fleet {
     pub(crate) mod check;
+    pub(crate) mod history;
     pub(crate) mod world;
 }
 
-use fleet::world::{Kind, Op, World};
+use fleet::{
+    history::{Kind, Op},
+    world::World,
+};
 use proptest::prelude::*;
 
 /// What happens in a fleet, the everyday more often than the rest.
