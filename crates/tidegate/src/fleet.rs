@@ -18,6 +18,7 @@ mod builder;
 mod error;
 mod ledger;
 mod local;
+mod number;
 mod parcel;
 mod permit;
 mod shard;

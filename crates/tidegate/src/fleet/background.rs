@@ -64,17 +64,17 @@ impl Shared {
         }
         let now = clock::now();
         let mut state = self.shard(hint.key).0.lock();
+        let (rule, era, terms) = (state.rule, state.era, state.terms);
         let Some(at) = state.accounts.find(hint.key) else { return };
         let account = &mut state.accounts.slot(at).account;
         let draft = match hint.tidings {
-            Tidings::Exhausted(_) => account.exhausted(now),
+            Tidings::Exhausted(_) => account.exhausted(&terms, now),
             Tidings::Recall => account.hand_back(now),
             Tidings::Relieved => {
                 account.replenished();
                 None
             }
         };
-        let (rule, era) = (state.rule, state.era);
         drop(state);
         let errand = draft.map(|draft| Errand { whose: Whose::Account, key: hint.key, draft, rule, era });
         self.send([errand, None], now);
@@ -204,7 +204,7 @@ impl State {
         waiting
             .map(|slot| {
                 let mut deliveries = Vec::new();
-                for waiter in slot.line.take().into_iter().flat_map(|line| *line) {
+                for waiter in slot.line.take().into_iter().flat_map(|line| line.0) {
                     tell(waiter, Answer::Closed, &mut deliveries);
                 }
                 (slot.key, deliveries)
