@@ -37,7 +37,7 @@ pub use self::{
     all::{FleetGrants, FleetReceipts, FleetVerdict, enter_all},
     builder::{FleetBuilder, NoRuntime},
     error::{LedgerError, LedgerErrorKind},
-    ledger::{Adjusted, Adjustment, Hint, Ledger, Subject, Tidings},
+    ledger::{Adjusted, Adjustment, Hint, Ledger, NOTICED_WITHIN, Subject, Tidings},
     local::LocalLedger,
     permit::FleetPermit,
     shared::OnStoreFailure,
