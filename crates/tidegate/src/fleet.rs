@@ -25,6 +25,7 @@ mod shard;
 mod shared;
 mod slot;
 mod stats;
+mod step;
 mod throttle;
 
 pub use tidegate_core::{

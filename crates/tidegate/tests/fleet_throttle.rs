@@ -139,6 +139,26 @@ async fn credit_for_a_caller_that_went_away_unseen_is_for_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn credit_that_was_over_before_its_caller_looked_admits_nothing() {
+    let wire = wire().await;
+    let (late, other) = (node(&wire, windows("1/200ms")), node(&wire, windows("1/200ms")));
+    let call = call();
+    let mut caller = task::spawn(late.enter(&call, &KEY));
+    assert_pending!(caller.poll());
+    while !caller.is_woken() {
+        sleep(MS).await;
+    }
+    // Granted in the first window, looked at in the second, whose one call is gone.
+    sleep(MS * 210).await;
+    go(&other).await;
+    assert_pending!(caller.poll());
+    while !caller.is_woken() {
+        sleep(MS).await;
+    }
+    assert_eq!(assert_ready!(caller.poll()).unwrap_err().by, By::Quota);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_limit_that_denies_answers_without_asking() {
     let wire = wire().await;
     let throttle = node(&wire, windows("0/min"));

@@ -14,8 +14,9 @@ use super::{
     any::AnyLedger,
     ask::Store,
     parcel::Parcel,
-    shard::{Caller, Delivery, Errands, Local, Patience, Shard},
+    shard::Shard,
     slot::{Answer, Receipt},
+    step::{Caller, Delivery, Errands, Local, Patience},
 };
 use crate::{
     Breaker,

@@ -12,10 +12,10 @@ use super::{
     FleetBuilder, FleetPermit,
     error::LedgerError,
     ledger::{Adjusted, Adjustment, Ledger, Subject},
-    shard::{Errands, Local, Patience},
     shared::{OnStoreFailure, Shared},
     slot::Receipt,
     stats::FleetStats,
+    step::{Errands, Local, Patience},
 };
 use crate::{
     Gate, clock, sync,
@@ -230,9 +230,8 @@ impl FleetThrottle {
         key: &Key,
         mut told: tokio::sync::oneshot::Receiver<super::slot::Answer>,
     ) -> Result<Receipt, Refused> {
-        let since = sync::now();
         for _ in 0..ROUNDS {
-            let answer = self.shared.wait(told, call, *key, since).await;
+            let answer = self.shared.wait(told, call, *key, sync::now()).await;
             let now = sync::now();
             match answer {
                 // Its credit may have been over before this was polled.
