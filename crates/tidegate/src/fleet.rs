@@ -16,6 +16,8 @@ mod ask;
 mod background;
 mod builder;
 mod error;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod ledger;
 mod local;
 mod number;

@@ -12,6 +12,7 @@ use super::{
     FleetBuilder, FleetPermit,
     error::LedgerError,
     ledger::{Adjusted, Adjustment, Ledger, Subject},
+    parcel::Home as _,
     shared::{OnStoreFailure, Shared},
     slot::Receipt,
     stats::FleetStats,
@@ -256,9 +257,7 @@ impl FleetThrottle {
 
     /// Gives back what was taken for a call that another limit refused.
     pub(super) fn undo(&self, key: Key, receipt: Receipt, now: Instant) {
-        let mut state = self.shared.shard(key).0.lock();
-        state.counts.undone += 1;
-        state.give_back(key, receipt, now);
+        self.shared.take_back(key, receipt, now);
     }
 
     pub(super) fn settle(&self, key: Key, receipt: Receipt, actual: u32, now: Instant) {
