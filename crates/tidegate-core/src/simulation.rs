@@ -27,5 +27,5 @@ mod tests;
 
 pub use dice::Dice;
 pub use fleet::{Fault, Fleet, Scenario};
-pub use load::{Call, Load};
+pub use load::{Call, Load, Zipf};
 pub use report::{Progress, Report, Window};

@@ -17,14 +17,13 @@ use crate::{
     ledger::{Ask, Book, Epoch, Micros, Reply, Rule},
 };
 
-/// The store's clock at the start of a run: the first of January 2026.
-const START: Micros = 1_767_225_600_000_000;
-
 /// What a fleet runs under.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// The limit of every key.
     pub rule: Rule,
+    /// What the store's clock shows at the start of a run, on which its windows stand. Default: the first of January 2026.
+    pub start: Micros,
     /// How long a question takes to be answered, on average. Default: 0.5 ms.
     pub latency: Duration,
     /// How long a call waits for the store before it is refused. Default: 50 ms.
@@ -53,6 +52,7 @@ impl Scenario {
     pub const fn new(rule: Rule) -> Self {
         Self {
             rule,
+            start: 1_767_225_600_000_000,
             latency: Duration::from_micros(500),
             patience: Duration::from_millis(50),
             hints: true,
@@ -148,7 +148,7 @@ impl Fleet {
             asked: 0,
             seats: BTreeMap::new(),
             keys: BTreeMap::new(),
-            epoch: Epoch { id: START, begun: 0 },
+            epoch: Epoch { id: scenario.start, begun: 0 },
             away_until: 0,
             report: Report::default(),
             scenario,
@@ -221,7 +221,7 @@ impl Fleet {
             Event::Fault(Fault::Away(time)) => self.away_until = self.now + micros(time),
             Event::Fault(Fault::Lost) => {
                 self.keys.values_mut().for_each(|key| key.book = Book::default());
-                self.epoch = Epoch::new(START + self.now);
+                self.epoch = Epoch::new(self.scenario.start + self.now);
                 // A heartbeat finds out within a third of a life of credit.
                 for node in 0..self.ids.len() {
                     let third = self.scenario.rule.life() as f64 / 3.0;
@@ -278,7 +278,7 @@ impl Fleet {
         self.report.offered += u64::from(call.cost);
         self.row().offered += u64::from(call.cost);
         let ideal = &mut self.keys.entry(call.key).or_default().ideal;
-        if ideal.admits(&self.scenario.rule, START + self.now, call.cost) {
+        if ideal.admits(&self.scenario.rule, self.scenario.start + self.now, call.cost) {
             self.report.ideal += u64::from(call.cost);
         }
         let place = Place { node: call.node, key: call.key };
@@ -312,7 +312,7 @@ impl Fleet {
         self.row().admitted += u64::from(call.cost);
         let of = self.seats.get(&place).map_or(0, |seat| seat.account.window());
         let judge = &mut self.keys.entry(place.key).or_default().judge;
-        let over = judge.note(&self.scenario.rule, START + self.now, of, call.cost);
+        let over = judge.note(&self.scenario.rule, self.scenario.start + self.now, of, call.cost);
         self.report.over = self.report.over.max(over);
     }
 
@@ -351,7 +351,7 @@ impl Fleet {
         if self.now < self.away_until {
             return;
         }
-        let now = START + self.now;
+        let now = self.scenario.start + self.now;
         self.epoch = self.epoch.at(ask.seen.epoch, now);
         let key = self.keys.entry(from.key).or_default();
         let reply = key.book.grant(&self.scenario.rule, &ask, now, self.epoch);
