@@ -16,14 +16,18 @@ mod ask;
 mod background;
 mod builder;
 mod error;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod ledger;
 mod local;
+mod number;
 mod parcel;
 mod permit;
 mod shard;
 mod shared;
 mod slot;
 mod stats;
+mod step;
 mod throttle;
 
 pub use tidegate_core::{
@@ -36,7 +40,7 @@ pub use self::{
     all::{FleetGrants, FleetReceipts, FleetVerdict, enter_all},
     builder::{FleetBuilder, NoRuntime},
     error::{LedgerError, LedgerErrorKind},
-    ledger::{Adjusted, Adjustment, Hint, Ledger, Subject, Tidings},
+    ledger::{Adjusted, Adjustment, Hint, Ledger, NOTICED_WITHIN, Subject, Tidings},
     local::LocalLedger,
     permit::FleetPermit,
     shared::OnStoreFailure,
