@@ -353,6 +353,8 @@ impl Ending for Exchange {
                 None => Outcome::Ignore,
             },
             End::Broken if client_fault => Outcome::Ignore,
+            // Neither side has anything to say any more; a stream owes no answer.
+            End::Silent if self.kind == Kind::Stream => Outcome::Ignore,
             End::Broken | End::Silent => Outcome::Overload { retry_after: None },
             End::Stalled | End::OutOfTime | End::Revoked => Outcome::Ignore,
             End::Overdue | End::Abandoned => Outcome::Abandoned,

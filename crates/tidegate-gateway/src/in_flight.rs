@@ -124,6 +124,14 @@ impl Pools {
         }
     }
 
+    /// The limit of a fleet that this process shares, if it does.
+    pub(crate) const fn fleet(&self) -> Option<&FleetLimiter> {
+        match &self.calls {
+            Calls::Fleet(fleet) => Some(&fleet.limiter),
+            Calls::One(_) | Calls::Parted(_) => None,
+        }
+    }
+
     /// What moves the limit of calls.
     pub(crate) fn law(&self) -> &'static str {
         match (self.config.adaptive, self.config.fleet) {

@@ -1,29 +1,29 @@
 //! What a configuration builds: routes that lead through limits to services. A new configuration takes over every
 //! guard of the running one that it still describes, with its counters, permits and connections.
 
+mod service;
+
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::Duration,
 };
 
-use http::HeaderValue;
-use tidegate::{
-    Breaker, Limiter, RetryBudget, Throttle, breaker, retry_budget,
-    throttle::{self, Mode},
-};
-use tidegate_core::{self as core, Quota};
+use http::{HeaderName, HeaderValue};
+use tidegate::Limiter;
 
 use crate::{
-    config::{self, BreakerSetting, Cidr, Config, Hold, RouteKind, Timeout},
-    in_flight::{BuildPoolsError, Kind, Pools, StreamPath, route_limiter},
-    key::{Extractor, Facts},
-    refusal::{self, Policy},
+    config::{self, Cidr, Config, Hold, RouteKind, Timeout},
+    in_flight::{BuildPoolsError, Kind, route_limiter},
+    key::Extractor,
+    limit::Limit,
+    refusal,
     route::{Matcher, Routes},
-    telemetry::{BreakerLog, NO_ROUTE, RouteMetrics, Telemetry},
+    telemetry::{NO_ROUTE, RouteMetrics, Telemetry},
     upload::Allowance,
-    upstream::{Endpoint, Upstream},
 };
+
+pub(crate) use self::service::Service;
 
 /// What the request path needs of a configuration.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(crate) struct Table {
 pub(crate) struct Route {
     pub(crate) name: String,
     pub(crate) limits: Vec<Arc<Limit>>,
+    /// Header fields that a call may have only once, as limits count by them.
+    pub(crate) single: Vec<HeaderName>,
     /// What clients are told of the limits that may refuse.
     pub(crate) policies: Option<HeaderValue>,
     pub(crate) service: Arc<Service>,
@@ -74,36 +76,6 @@ impl Route {
     }
 }
 
-/// A limit on calls per time, and what it counts per.
-#[derive(Debug)]
-pub(crate) struct Limit {
-    pub(crate) name: Arc<str>,
-    pub(crate) throttle: Arc<Throttle>,
-    pub(crate) key: Vec<Extractor>,
-    pub(crate) policy: Policy,
-    pub(crate) config: config::Limit,
-}
-
-/// A service behind the gateway: its endpoints and the guards before them.
-#[derive(Debug)]
-pub(crate) struct Service {
-    pub(crate) name: String,
-    pub(crate) upstream: Arc<Upstream>,
-    /// Calls in flight to it; none when nothing counts them.
-    pub(crate) pools: Option<Pools>,
-    /// Paths whose calls are streams.
-    pub(crate) stream_paths: Vec<StreamPath>,
-    /// One for each endpoint, in its order; empty when breakers are off.
-    pub(crate) breakers: Vec<Breaker>,
-    pub(crate) retry: RetryBudget,
-    /// Retries made.
-    pub(crate) retries: Arc<AtomicU64>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) head_timeout: Option<Duration>,
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) config: config::Upstream,
-}
-
 /// Why a table could not be built out of a configuration that was valid to read.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -125,7 +97,7 @@ impl BuildError {
         move |why| Self::value(place, why)
     }
 
-    fn value(place: impl Into<String>, why: impl ToString) -> Self {
+    pub(crate) fn value(place: impl Into<String>, why: impl ToString) -> Self {
         Self::Value { place: place.into(), why: why.to_string() }
     }
 }
@@ -139,6 +111,9 @@ impl Table {
         running: Option<&Self>,
         telemetry: &Telemetry,
     ) -> Result<Built, BuildError> {
+        if !config.store.is_memory() {
+            return Err(BuildError::value("store", "a shared store is not there yet; write memory://"));
+        }
         let mut changes: Vec<Change> = Vec::new();
         let mut limits = HashMap::new();
         for (name, limit) in &config.limits {
@@ -198,6 +173,7 @@ impl Table {
                 policies: refusal::policies(
                     limits.iter().filter(|limit| !limit.config.shadow).map(|limit| &limit.policy),
                 ),
+                single: single(&limits),
                 metrics: telemetry.route(&name, &route.upstream),
                 name,
                 limits,
@@ -257,170 +233,15 @@ impl Built {
 /// A change to a guard that is taken over, made once nothing can fail any more.
 pub(crate) type Change = Box<dyn FnOnce()>;
 
+/// The header fields that these limits count by.
+fn single(limits: &[Arc<Limit>]) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> =
+        limits.iter().flat_map(|limit| &limit.key).filter_map(Extractor::header).cloned().collect();
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    names
+}
+
 fn default_name(matches: &config::Match) -> String {
     format!("{}{}", matches.host.as_deref().unwrap_or("*"), matches.path.as_deref().unwrap_or("/"))
-}
-
-impl Limit {
-    /// The key of a call in this limit.
-    pub(crate) fn key(&self, facts: &Facts<'_>) -> throttle::Key {
-        let mut hasher = throttle::KeyHasher::new();
-        for part in &self.key {
-            part.feed(facts, |part| {
-                match part {
-                    Some(bytes) => hasher.part(bytes),
-                    None => hasher.absent(),
-                };
-            });
-        }
-        hasher.finish()
-    }
-
-    fn build(
-        name: &str,
-        config: &config::Limit,
-        running: Option<&Self>,
-        changes: &mut Vec<Change>,
-    ) -> Result<Self, BuildError> {
-        let place = || format!("limits.{name}");
-        let key = config
-            .key
-            .iter()
-            .map(|text| {
-                text.parse().map_err(|why| BuildError::value(format!("{}.key: {text}", place()), why))
-            })
-            .collect::<Result<Vec<Extractor>, _>>()?;
-        let mut builder = Quota::of(config.rate).algorithm(match config.algorithm {
-            config::Algorithm::TokenBucket => core::Algorithm::TokenBucket,
-            config::Algorithm::FixedWindow => core::Algorithm::FixedWindow,
-            config::Algorithm::SlidingWindow => core::Algorithm::SlidingWindow,
-        });
-        if let Some(burst) = config.burst {
-            builder = builder.burst(burst.get());
-        }
-        let quota = builder.build().map_err(|why| BuildError::value(place(), why))?;
-        let mode = if config.shadow { Mode::Shadow } else { Mode::Enforce };
-        let taken_over = running.filter(|old| {
-            old.key == key
-                && old.config.algorithm == config.algorithm
-                && old.config.max_keys == config.max_keys
-        });
-        let throttle = match taken_over {
-            Some(old) => {
-                let throttle = Arc::clone(&old.throttle);
-                changes.push(Box::new({
-                    let throttle = Arc::clone(&throttle);
-                    move || {
-                        throttle.set_mode(mode);
-                        throttle.update(quota).expect("the algorithm is the same");
-                    }
-                }));
-                throttle
-            }
-            None => Arc::new(Throttle::builder(quota).max_keys(config.max_keys).mode(mode).build()),
-        };
-        let policy = Policy::new(name, quota.limit(), quota.window());
-        Ok(Self { name: name.into(), throttle, key, policy, config: config.clone() })
-    }
-}
-
-impl Service {
-    /// The breaker of an endpoint; none when breakers are off.
-    pub(crate) fn breaker(&self, endpoint: &Endpoint) -> Option<&Breaker> {
-        self.breakers.get(endpoint.index())
-    }
-
-    fn build(
-        name: &str,
-        config: &config::Upstream,
-        running: Option<&Self>,
-        changes: &mut Vec<Change>,
-    ) -> Result<Self, BuildError> {
-        // Files may have changed under the same names, so connections with TLS settings of their own are made anew.
-        let same_pool = |old: &&Self| {
-            let (old, new) = (&old.config, config);
-            old.tls.is_none()
-                && new.tls.is_none()
-                && old.endpoints == new.endpoints
-                && old.protocol == new.protocol
-                && old.connections == new.connections
-        };
-        let upstream = match running.filter(same_pool) {
-            Some(old) => Arc::clone(&old.upstream),
-            None => Arc::new(Upstream::new(name, config)?),
-        };
-        let in_flight = || format!("upstreams.{name}.in_flight");
-        let pools = match &config.in_flight {
-            None => None,
-            Some(pools) => {
-                let old = running.and_then(|old| old.pools.as_ref());
-                Some(Pools::build(pools, old, changes).map_err(BuildError::in_flight(in_flight()))?)
-            }
-        };
-        let streams = config.in_flight.as_ref().and_then(|in_flight| in_flight.streams.as_ref());
-        let stream_paths = streams
-            .iter()
-            .flat_map(|streams| &streams.paths)
-            .map(|path| {
-                path.parse().map_err(|why| BuildError::value(format!("{}.streams.paths", in_flight()), why))
-            })
-            .collect::<Result<_, _>>()?;
-        let breakers = match config.breaker {
-            BreakerSetting::Off(_) => Vec::new(),
-            BreakerSetting::On(settings) => {
-                let settings = breaker::Settings {
-                    failures: settings.failures,
-                    within: *settings.within,
-                    open_for: *settings.open_for,
-                    probes: settings.probes,
-                };
-                let wrong = |why| BuildError::value(format!("upstreams.{name}.breaker"), why);
-                settings.check().map_err(wrong)?;
-                let kept =
-                    running.filter(|old| Arc::ptr_eq(&old.upstream, &upstream) && !old.breakers.is_empty());
-                match kept {
-                    Some(old) => {
-                        let reconfigured = old.breakers.clone();
-                        changes.push(Box::new(move || {
-                            for breaker in reconfigured {
-                                breaker.reconfigure(settings).expect("these settings were checked");
-                            }
-                        }));
-                        old.breakers.clone()
-                    }
-                    None => upstream
-                        .endpoints()
-                        .iter()
-                        .map(|endpoint| {
-                            let name = format!("{name} {}", endpoint.authority());
-                            Breaker::observed(settings, name, Arc::new(BreakerLog))
-                        })
-                        .collect::<Result<_, _>>()
-                        .map_err(wrong)?,
-                }
-            }
-        };
-        let retry = match running.filter(|old| old.config.retry == config.retry) {
-            Some(old) => old.retry.clone(),
-            None => RetryBudget::new(retry_budget::Settings {
-                percent: config.retry.percent.into(),
-                min_per_second: config.retry.min_per_second,
-                ..retry_budget::Settings::default()
-            })
-            .map_err(|why| BuildError::value(format!("upstreams.{name}.retry"), why))?,
-        };
-        Ok(Self {
-            name: name.into(),
-            upstream,
-            breakers,
-            retry,
-            pools,
-            stream_paths,
-            retries: running.map(|old| Arc::clone(&old.retries)).unwrap_or_default(),
-            timeout: config.timeout.limit(),
-            head_timeout: config.head_timeout.limit(),
-            idle_timeout: config.idle_timeout.limit(),
-            config: config.clone(),
-        })
-    }
 }

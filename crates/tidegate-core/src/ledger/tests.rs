@@ -213,6 +213,27 @@ fn a_ledger_that_lost_everything_waits_and_is_told() {
 }
 
 #[test]
+fn a_sliding_window_that_was_lost_counts_what_it_is_told_as_long_as_it_may_count() {
+    let (rule, epoch) = (rule("100/s", Algorithm::SlidingWindow), Epoch::new(NOON));
+    let told = |of, level| Seen { epoch: 7, mark: Mark { of, level } };
+    let first = NOON / 10_000;
+    // 50 were used when the first saw it, in slices that are forgotten by now; 30 of the 60 the second saw are new.
+    for marks in [[told(first + 1, 50), told(first + 3, 60)], [told(first + 3, 60), told(first + 1, 50)]] {
+        let mut book = Book::default();
+        for (seq, seen) in marks.into_iter().enumerate() {
+            let ask = Ask { seen, ..asks(seq as u64, 1, 0, 0) };
+            let _ = book.grant(&rule, &ask, NOON + 40_000, epoch);
+        }
+        assert_eq!(book.inspect(&rule, NOON + 40_000).used, 60);
+        assert!(
+            book.inspect(&rule, NOON + 1_030_000).used >= 30,
+            "all it knows of may be in the newest slice"
+        );
+        assert_eq!(book.inspect(&rule, NOON + 1_040_000).used, 0);
+    }
+}
+
+#[test]
 fn a_later_epoch_that_was_seen_begins_a_new_one() {
     let old = Epoch::new(NOON);
     assert_eq!(old.at(NOON, NOON + 5), old);

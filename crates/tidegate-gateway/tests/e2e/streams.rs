@@ -139,7 +139,7 @@ async fn a_route_of_streams_has_no_time_but_the_one_it_sets() {
 async fn an_idle_stream_that_both_sides_abandoned_is_ended_and_gives_its_permit_back() {
     let server = GrpcServer::start().await;
     let settings = format!(
-        "idle_timeout: off\nin_flight: {{ limit: 1, idle_stream: 200ms, streams: {{ limit: 1, paths: [{SERVICE}/Chat] }} }}"
+        "idle_timeout: off\nbreaker: {{ failures: 1 }}\nin_flight: {{ limit: 1, idle_stream: 200ms, streams: {{ limit: 1, paths: [{SERVICE}/Chat] }} }}"
     );
     let gateway = Gateway::start(&to(server.addr(), &settings)).await;
     let mut client = GrpcClient::new(gateway.http());
@@ -153,7 +153,50 @@ async fn an_idle_stream_that_both_sides_abandoned_is_ended_and_gives_its_permit_
     gateway.state_is("its permit back", |s| s["upstreams"][0]["streams"]["in_flight"] == 0).await;
     server.release(1);
     assert_eq!(call.await.unwrap().unwrap().into_inner().text, "slow");
+    let breaker = &gateway.state().await["upstreams"][0]["endpoints"][0]["breaker"];
+    assert_eq!((&breaker["state"], &breaker["failures"]), (&"closed".into(), &0.into()), "nothing failed");
     drop((say, chat, client));
     gateway.is_at_rest().await;
     assert_eq!(server.live(), 0);
+}
+
+#[tokio::test]
+async fn how_long_a_stream_lives_is_no_latency_to_an_adaptive_limit() {
+    let server = GrpcServer::start().await;
+    let config = format!(
+        "upstreams:\n  main:\n    endpoints: [\"http://{}\"]\n    in_flight: {{ adaptive: aimd, latency: 150ms, \
+         min: 2, max: 20, queue: 0, watch_held_longer_than: 300ms }}\nroutes:\n  \
+         - {{ match: {{ path: {SERVICE}/List }}, upstream: main, kind: stream }}\n  - upstream: main\n",
+        server.addr()
+    );
+    let gateway = Gateway::start(&config).await;
+    let limit = async || gateway.state().await["upstreams"][0]["in_flight"]["limit"].as_u64().unwrap();
+    let mut client = GrpcClient::new(gateway.http());
+    within("the limit growing with quick calls", async {
+        while limit().await < 6 {
+            // Many at once, so that the limit is used; some are refused while it is low.
+            let burst: Vec<_> = (0..20)
+                .map(|_| {
+                    let mut client = client.clone();
+                    tokio::spawn(async move { client.unary(ask("a")).await })
+                })
+                .collect();
+            futures_util::future::join_all(burst).await;
+        }
+    })
+    .await;
+    let grown = limit().await;
+    for _ in 0..3 {
+        let mut streams = Vec::new();
+        for _ in 0..3 {
+            streams.push(client.list(held("x")).await.unwrap().into_inner());
+        }
+        gateway.state_is("streams held for long", |s| s["upstreams"][0]["in_flight"]["held_long"] == 3).await;
+        server.release(3);
+        for mut stream in streams {
+            while within("a stream's end", stream.message()).await.unwrap().is_some() {}
+        }
+        gateway.state_is("streams over", |s| s["upstreams"][0]["in_flight"]["in_flight"] == 0).await;
+    }
+    assert_eq!(limit().await, grown);
 }
