@@ -30,7 +30,7 @@ mod watch;
 mod wire;
 
 pub use client::{Client, Health};
-pub use error::{Fault, OLDEST, StoreError};
+pub use error::{Fault, OLDEST, RIGHTS, StoreError};
 pub use fleet::RedisFleet;
 pub use keys::{InvalidNamespace, LONGEST_NAMESPACE, Namespace};
 pub use ledger::RedisLedger;
