@@ -9,18 +9,15 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
-use tidegate::{
-    Limiter, Throttle,
-    throttle::{self, Mode},
-};
-use tidegate_core::{self as core, Quota};
+use http::{HeaderName, HeaderValue};
+use tidegate::Limiter;
 
 use crate::{
     config::{self, Cidr, Config, Hold, RouteKind, Timeout},
     in_flight::{BuildPoolsError, Kind, route_limiter},
-    key::{Extractor, Facts},
-    refusal::{self, Policy},
+    key::Extractor,
+    limit::Limit,
+    refusal,
     route::{Matcher, Routes},
     telemetry::{NO_ROUTE, RouteMetrics, Telemetry},
     upload::Allowance,
@@ -44,6 +41,8 @@ pub(crate) struct Table {
 pub(crate) struct Route {
     pub(crate) name: String,
     pub(crate) limits: Vec<Arc<Limit>>,
+    /// Header fields that a call may have only once, as limits count by them.
+    pub(crate) single: Vec<HeaderName>,
     /// What clients are told of the limits that may refuse.
     pub(crate) policies: Option<HeaderValue>,
     pub(crate) service: Arc<Service>,
@@ -77,16 +76,6 @@ impl Route {
     }
 }
 
-/// A limit on calls per time, and what it counts per.
-#[derive(Debug)]
-pub(crate) struct Limit {
-    pub(crate) name: Arc<str>,
-    pub(crate) throttle: Arc<Throttle>,
-    pub(crate) key: Vec<Extractor>,
-    pub(crate) policy: Policy,
-    pub(crate) config: config::Limit,
-}
-
 /// Why a table could not be built out of a configuration that was valid to read.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -108,7 +97,7 @@ impl BuildError {
         move |why| Self::value(place, why)
     }
 
-    fn value(place: impl Into<String>, why: impl ToString) -> Self {
+    pub(crate) fn value(place: impl Into<String>, why: impl ToString) -> Self {
         Self::Value { place: place.into(), why: why.to_string() }
     }
 }
@@ -122,6 +111,9 @@ impl Table {
         running: Option<&Self>,
         telemetry: &Telemetry,
     ) -> Result<Built, BuildError> {
+        if !config.store.is_memory() {
+            return Err(BuildError::value("store", "a shared store is not there yet; write memory://"));
+        }
         let mut changes: Vec<Change> = Vec::new();
         let mut limits = HashMap::new();
         for (name, limit) in &config.limits {
@@ -181,6 +173,7 @@ impl Table {
                 policies: refusal::policies(
                     limits.iter().filter(|limit| !limit.config.shadow).map(|limit| &limit.policy),
                 ),
+                single: single(&limits),
                 metrics: telemetry.route(&name, &route.upstream),
                 name,
                 limits,
@@ -240,69 +233,15 @@ impl Built {
 /// A change to a guard that is taken over, made once nothing can fail any more.
 pub(crate) type Change = Box<dyn FnOnce()>;
 
-fn default_name(matches: &config::Match) -> String {
-    format!("{}{}", matches.host.as_deref().unwrap_or("*"), matches.path.as_deref().unwrap_or("/"))
+/// The header fields that these limits count by.
+fn single(limits: &[Arc<Limit>]) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> =
+        limits.iter().flat_map(|limit| &limit.key).filter_map(Extractor::header).cloned().collect();
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    names
 }
 
-impl Limit {
-    /// The key of a call in this limit.
-    pub(crate) fn key(&self, facts: &Facts<'_>) -> throttle::Key {
-        let mut hasher = throttle::KeyHasher::new();
-        for part in &self.key {
-            part.feed(facts, |part| {
-                match part {
-                    Some(bytes) => hasher.part(bytes),
-                    None => hasher.absent(),
-                };
-            });
-        }
-        hasher.finish()
-    }
-
-    fn build(
-        name: &str,
-        config: &config::Limit,
-        running: Option<&Self>,
-        changes: &mut Vec<Change>,
-    ) -> Result<Self, BuildError> {
-        let place = || format!("limits.{name}");
-        let key = config
-            .key
-            .iter()
-            .map(|text| {
-                text.parse().map_err(|why| BuildError::value(format!("{}.key: {text}", place()), why))
-            })
-            .collect::<Result<Vec<Extractor>, _>>()?;
-        let mut builder = Quota::of(config.rate).algorithm(match config.algorithm {
-            config::Algorithm::TokenBucket => core::Algorithm::TokenBucket,
-            config::Algorithm::FixedWindow => core::Algorithm::FixedWindow,
-            config::Algorithm::SlidingWindow => core::Algorithm::SlidingWindow,
-        });
-        if let Some(burst) = config.burst {
-            builder = builder.burst(burst.get());
-        }
-        let quota = builder.build().map_err(|why| BuildError::value(place(), why))?;
-        let mode = if config.shadow { Mode::Shadow } else { Mode::Enforce };
-        let taken_over = running.filter(|old| {
-            old.key == key
-                && old.config.algorithm == config.algorithm
-                && old.config.max_keys == config.max_keys
-        });
-        let throttle = match taken_over {
-            Some(old) => {
-                let throttle = Arc::clone(&old.throttle);
-                changes.push(Box::new({
-                    let throttle = Arc::clone(&throttle);
-                    move || {
-                        throttle.set_mode(mode);
-                        throttle.update(quota).expect("the algorithm is the same");
-                    }
-                }));
-                throttle
-            }
-            None => Arc::new(Throttle::builder(quota).max_keys(config.max_keys).mode(mode).build()),
-        };
-        let policy = Policy::new(name, quota.limit(), quota.window());
-        Ok(Self { name: name.into(), throttle, key, policy, config: config.clone() })
-    }
+fn default_name(matches: &config::Match) -> String {
+    format!("{}{}", matches.host.as_deref().unwrap_or("*"), matches.path.as_deref().unwrap_or("/"))
 }

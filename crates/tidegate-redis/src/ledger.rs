@@ -56,6 +56,10 @@ impl RedisLedger {
         &self.0.client
     }
 
+    pub(crate) const fn watched(&self) -> &Arc<Watched> {
+        &self.0
+    }
+
     /// The prefix of its keys.
     pub fn namespace(&self) -> &Namespace {
         &self.0.namespace
@@ -218,13 +222,13 @@ impl Ledger for RedisLedger {
 }
 
 /// What a script takes for real: in tests, a clock and a server of their own.
-struct Seeing<'a> {
-    clock: Option<Micros>,
-    run_id: Option<&'a str>,
+pub(crate) struct Seeing<'a> {
+    pub(crate) clock: Option<Micros>,
+    pub(crate) run_id: Option<&'a str>,
 }
 
 impl Seeing<'_> {
-    const REAL: Self = Self { clock: None, run_id: None };
+    pub(crate) const REAL: Self = Self { clock: None, run_id: None };
 }
 
 /// The bucket of a key.

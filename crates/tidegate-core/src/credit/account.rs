@@ -12,6 +12,9 @@ use crate::{
 /// Refills are asked for when so much of what was in hand is left: one part in five.
 const LOW_PART: u32 = 5;
 
+/// Or when so many round trips of demand are left: calls come in bursts, and an answer may be late.
+const TRIPS: f32 = 4.0;
+
 /// What an account says to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -29,6 +32,15 @@ pub enum Spend {
     },
     /// It can never go: it costs more than the limit ever grants at once.
     Impossible,
+}
+
+/// What a call is paid from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The window of the credit: what [`Account::refund`] asks for.
+    pub window: Micros,
+    /// When that credit is over, and with it the permission to make the call.
+    pub until: Instant,
 }
 
 /// Credit of one grant.
@@ -66,6 +78,8 @@ pub struct Account {
     /// Units a second.
     demand: f32,
     asking: bool,
+    /// The credit in hand dies before its window: it can be had anew.
+    renews: bool,
 }
 
 impl Account {
@@ -73,6 +87,7 @@ impl Account {
     #[inline]
     pub fn spend(&mut self, cost: u32, terms: &Terms, now: Instant) -> Spend {
         if now < self.until
+            && (!self.renews || terms.is_fresh(self.until, now))
             && let Some(left) = self.units.checked_sub(cost)
             && left >= self.low
         {
@@ -87,7 +102,8 @@ impl Account {
         let there = self.in_hand(now);
         if cost <= there {
             self.take(cost, now);
-            if self.low > there - cost {
+            let stale = self.renews && !terms.is_fresh(self.until, now) && self.next_units == 0;
+            if self.low > there - cost || stale && self.low > 0 {
                 // Once: until the answer is here, or for as long as a refill is of no use.
                 self.low = 0;
                 let want = self.want(terms, 0, now);
@@ -125,6 +141,7 @@ impl Account {
             now,
         );
         self.base = self.base.saturating_add(reply.granted);
+        self.renews = terms.is_whole(reply.life);
         if reply.retry_in > 0 {
             self.retry_at = sent_at + Duration::from_micros(reply.retry_in);
             self.retry_cost = ask.least.max(1);
@@ -148,6 +165,19 @@ impl Account {
     /// The window of the credit that is spent from now: what [`refund`](Self::refund) asks for.
     pub const fn window(&self) -> Micros {
         self.of
+    }
+
+    /// What a call of `cost` would be paid from at `now`: to be asked before it spends, and to be told when it is
+    /// refunded. Of two grants together nothing goes back.
+    #[inline]
+    pub fn source(&self, cost: u32, now: Instant) -> Source {
+        if now < self.until && cost <= self.units {
+            return Source { window: self.of, until: self.until };
+        }
+        if self.units == 0 || now >= self.until {
+            return Source { window: self.next_of, until: self.next_until };
+        }
+        Source { window: Micros::MAX, until: self.until.min(self.next_until) }
     }
 
     /// Takes back what a call paid that surely was not sent: into credit of the same window, or not at all.
@@ -183,7 +213,7 @@ impl Account {
     /// For an account that is idle, on a recall, and when a node shuts down. Credit of two windows takes two turns.
     pub fn hand_back(&mut self, now: Instant) -> Option<Draft> {
         self.turn(now);
-        if self.asking || self.in_hand(now) == 0 && self.debt == 0 {
+        if self.asking || self.units == 0 && self.next_units == 0 && self.debt == 0 {
             return None;
         }
         let mut draft = self.ask(0, 0, now);
@@ -200,11 +230,11 @@ impl Account {
     }
 
     /// Another node was told that nothing is left: asks for no refills, and hands back what its own demand will not
-    /// use before it dies.
-    pub fn exhausted(&mut self, now: Instant) -> Option<Draft> {
+    /// use before it dies; of a bucket it keeps it, for what was granted has flowed in again.
+    pub fn exhausted(&mut self, terms: &Terms, now: Instant) -> Option<Draft> {
         self.low = 0;
         self.turn(now);
-        if self.asking || now >= self.until {
+        if self.asking || now >= self.until || !terms.keeps() {
             return None;
         }
         let left = nanos(self.until.since(now)) as f32 / 1e9;
@@ -335,7 +365,7 @@ impl Account {
         let spent = self.base.saturating_sub(hand).saturating_add(missing);
         if self.epoch == 0 {
             // The first question: one call says nothing about the next.
-            return spent.saturating_mul(2);
+            return spent;
         }
         let passed = nanos(now.since(self.asked_at)).max(terms.trip()).max(1) as f32 / 1e9;
         let latest = spent as f32 / passed;
@@ -346,9 +376,10 @@ impl Account {
         (self.demand * life) as u32
     }
 
-    /// When to ask for a refill: with a fifth left, or what is spent in two round trips, and at least when it is empty.
+    /// When to ask for a refill: with a fifth left, or what is spent in four round trips, and at least with the last
+    /// unit, or two of several.
     fn low_water(&self, terms: &Terms, now: Instant) -> u32 {
-        let trips = self.demand * 2.0 * terms.trip() as f32 / 1e9;
-        (self.in_hand(now) / LOW_PART).max(trips.ceil() as u32).max(1)
+        let (hand, trips) = (self.in_hand(now), self.demand * TRIPS * terms.trip() as f32 / 1e9);
+        (hand / LOW_PART).max(trips.ceil() as u32).max(if hand < 4 { 1 } else { 2 })
     }
 }

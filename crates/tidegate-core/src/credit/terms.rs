@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     Instant,
-    ledger::{Micros, Rule},
+    ledger::{Law, Micros, Rule},
     nanos,
 };
 
@@ -21,6 +21,8 @@ pub const MAX_DRIFT: u32 = 100_000;
 pub struct Terms {
     largest: u32,
     drift: u32,
+    /// Whether credit that is given back can be granted again: of a bucket, hardly.
+    keeps: bool,
     /// Nanoseconds.
     life: u64,
     window: u64,
@@ -33,6 +35,7 @@ impl Terms {
         Self {
             largest: u32::try_from(rule.largest()).unwrap_or(u32::MAX),
             drift: DEFAULT_DRIFT,
+            keeps: !matches!(rule.law(), Law::Bucket { .. }),
             life: rule.life().saturating_mul(1000),
             window: rule.window().saturating_mul(1000),
             round_trip: 1_000_000,
@@ -58,6 +61,10 @@ impl Terms {
         self.largest
     }
 
+    pub(super) const fn keeps(&self) -> bool {
+        self.keeps
+    }
+
     pub(super) const fn life(&self) -> u64 {
         self.life
     }
@@ -68,6 +75,16 @@ impl Terms {
 
     pub(super) const fn trip(&self) -> u64 {
         self.round_trip
+    }
+
+    /// Whether more than an eighth of a life is left of credit that may be spent `until`.
+    pub(super) const fn is_fresh(&self, until: Instant, now: Instant) -> bool {
+        now.as_nanos() + self.life / 8 < until.as_nanos()
+    }
+
+    /// Whether credit lives as long as credit ever does: no window cuts it short, so it can be had anew before it dies.
+    pub(super) const fn is_whole(&self, life: Micros) -> bool {
+        life.saturating_mul(1000) >= self.life
     }
 
     /// Until when credit may be spent that was asked for at `sent_at` and lives for `life` by the store's clock.

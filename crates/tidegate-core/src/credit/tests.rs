@@ -269,9 +269,9 @@ fn a_hint_of_exhaustion_returns_what_is_not_needed() {
     let mut node = Node1::new(fixed("10000/s"));
     let draft = waits(node.spend(1, 0)).for_all(1000);
     node.answer(draft, 0);
-    let draft = node.account.exhausted(at(1000)).unwrap();
+    let draft = node.account.exhausted(&node.terms, at(1000)).unwrap();
     assert_eq!(node.answer(draft, 1000).remaining, 10_000, "it has no demand that it knows of");
-    assert_eq!(node.account.exhausted(at(2000)), None);
+    assert_eq!(node.account.exhausted(&node.terms, at(2000)), None);
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub struct State {
     pub debt: u64,
     /// Until when nothing is granted, as more was asked than there was; on the store's clock.
     pub barred: Micros,
-    /// The store's clock divided by the life of credit.
+    /// The store's clock divided by [`Rule::memory`].
     pub generation: u64,
     /// Nodes that asked in this generation.
     pub present: u32,
@@ -98,7 +98,7 @@ impl Book {
         if ask.seen.epoch != epoch.id && ask.seen.epoch != 0 {
             count.merge(&mut self.used, ask.seen.mark, rule.life(), now);
         }
-        let visit = self.census.visit(ask.node, ask.seq, now, rule.life());
+        let visit = self.census.visit(ask.node, ask.seq, now, rule.memory());
         if visit == Visit::New && ask.back > 0 {
             count.give_back(&mut self.used, u64::from(ask.back), ask.of, now);
         }
@@ -179,7 +179,7 @@ impl Book {
         // Windows in which nobody asks would have paid the debt.
         let windows = self.debt.div_ceil(u64::from(rule.limit()).max(1)).min(1 << 20);
         let owing = windows.saturating_mul(rule.window()).min(FAR);
-        busy.min(FAR) + owing + 2 * rule.life()
+        busy.min(FAR) + owing + 2 * rule.memory()
     }
 
     /// Brings the account to `now`, or to the latest it knows: time does not run backwards in it. A clock that was

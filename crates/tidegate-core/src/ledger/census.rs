@@ -8,10 +8,11 @@ use crate::lease::Node;
 /// Most nodes that an account remembers. What a node beyond them gives back is lost.
 pub const MOST_NODES: usize = 1024;
 
-/// The nodes of this generation and the last: a generation lasts one life of credit, so whoever holds credit is in it.
+/// The nodes of this generation and the last. A generation is as long as what was granted may be given back, so whoever
+/// may is in one of both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Census {
-    /// The number of this generation: the store's clock divided by the life of credit.
+    /// The number of this generation: the store's clock divided by the rule's memory.
     pub(super) generation: u64,
     /// Nodes that asked in this generation.
     pub(super) present: u32,
@@ -42,8 +43,8 @@ pub(super) enum Visit {
 
 impl Census {
     /// Enters a question of `node` at `now`.
-    pub(super) fn visit(&mut self, node: Node, seq: u64, now: Micros, life: Micros) -> Visit {
-        let generation = now / life;
+    pub(super) fn visit(&mut self, node: Node, seq: u64, now: Micros, memory: Micros) -> Visit {
+        let generation = now / memory;
         if generation != self.generation {
             self.before = if generation == self.generation + 1 { self.present } else { 0 };
             self.present = 0;

@@ -170,7 +170,16 @@ impl Rule {
             Law::Aligned { period } | Law::FirstCall { period } => period,
             Law::Month => 31 * 86_400_000_000,
             Law::Sliding { slice, slices } => slice * (slices + 1),
-            Law::Bucket { refill, .. } => refill,
+            Law::Bucket { count, period, .. } => (self.limit as u64 * period).div_ceil(count),
+        }
+    }
+
+    /// How long a node is remembered at least after it asked, in microseconds: as long as it may give something back.
+    /// The census of an account counts in generations of this length.
+    pub const fn memory(&self) -> Micros {
+        match self.law {
+            Law::Sliding { .. } => self.window(),
+            Law::Aligned { .. } | Law::FirstCall { .. } | Law::Month | Law::Bucket { .. } => self.life,
         }
     }
 

@@ -266,7 +266,7 @@ impl World {
             }
             Op::Exhausted(node) => {
                 let now = self.clock(usize::from(node));
-                let draft = self.members[usize::from(node)].account.exhausted(now);
+                let draft = self.members[usize::from(node)].account.exhausted(&self.terms, now);
                 self.send(usize::from(node), draft);
             }
             Op::Refund(node) => {

@@ -12,7 +12,6 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_core::Rate;
 
 pub use self::in_flight::{
     Ceiling, Hold, InFlight, Law, Order, Partitions, RouteInFlight, RouteKind, Streams,
@@ -20,6 +19,8 @@ pub use self::in_flight::{
 use super::{
     defaults::*,
     formats::*,
+    limit::Limit,
+    store::{Store, StoreForm},
     units::{ByteSize, HumanDuration},
 };
 
@@ -30,10 +31,10 @@ pub struct Config {
     /// Where the gateway listens.
     #[serde(default)]
     pub listen: Listen,
-    /// Where counters live. Default: `memory://`, this process alone.
-    #[serde(default = "default_store")]
-    #[schemars(with = "StoreText")]
-    pub store: String,
+    /// Where counters live: a URL, or a section with a `url`. Default: `memory://`, this process alone.
+    #[serde(default)]
+    #[schemars(with = "StoreForm")]
+    pub store: Store,
     /// The prefix of every key in the store. Default: `tidegate`.
     #[serde(default = "default_namespace")]
     #[schemars(with = "NamespaceText")]
@@ -258,46 +259,6 @@ pub struct Retry {
     /// Retries a second that are always allowed. Default: 10.
     #[serde(default = "default_retry_min")]
     pub min_per_second: u32,
-}
-
-/// A limit on calls per time.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Limit {
-    /// How many per how long: `100/s`, `2500/min`, `10000/h`, `1/500ms`.
-    #[schemars(with = "RateText")]
-    #[serde(with = "super::units::rate")]
-    pub rate: Rate,
-    /// Most calls at once out of a rested `token-bucket`. Default: the count of `rate`.
-    #[serde(default)]
-    pub burst: Option<NonZeroU32>,
-    /// How calls are counted. Default: `token-bucket`.
-    #[serde(default)]
-    pub algorithm: Algorithm,
-    /// What the counter is kept per: `header:NAME`, `query:NAME`, `cookie:NAME`, `path`, `path:N`, `method`, `host`,
-    /// `client-ip`. Default: one counter for all.
-    #[serde(default)]
-    #[schemars(with = "Vec<KeyText>")]
-    pub key: Vec<String>,
-    /// Decide and count, but never refuse. Default: false.
-    #[serde(default)]
-    pub shadow: bool,
-    /// Most keys remembered; what does not fit shares counters and may be refused early, never late. Default: 1000000.
-    #[serde(default = "default_keys")]
-    pub max_keys: NonZeroU32,
-}
-
-/// How calls are counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Algorithm {
-    /// GCRA: a steady rate with a burst.
-    #[default]
-    TokenBucket,
-    /// A count that starts anew at each multiple of the period.
-    FixedWindow,
-    /// Never more than the count in any span of one period.
-    SlidingWindow,
 }
 
 /// Which calls go where.

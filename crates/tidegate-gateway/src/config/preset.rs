@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, str::Fro
 use tidegate_core::Rate;
 
 use super::{
-    defaults::{default_connections, default_keys},
+    defaults::default_connections,
     formats,
-    model::{Algorithm, Config, InFlight, Limit, Listen, Route, RouteKind, Upstream},
+    limit::Limit,
+    model::{Config, InFlight, Listen, Route, RouteKind, Upstream},
 };
 
 /// An endpoint as a user gives it on the command line: `http://host:port` or `https://host:port`.
@@ -90,14 +91,7 @@ fn guarding(
 }
 
 fn limit(rate: Rate, key: &[&str]) -> Limit {
-    Limit {
-        rate,
-        burst: None,
-        algorithm: Algorithm::default(),
-        key: key.iter().map(|part| (*part).to_owned()).collect(),
-        shadow: false,
-        max_keys: default_keys(),
-    }
+    Limit { key: key.iter().map(|part| (*part).to_owned()).collect(), ..Limit::of(rate) }
 }
 
 fn rate(text: &str) -> Rate {

@@ -58,6 +58,19 @@ pub(crate) fn example() -> State {
             in_flight: Some(pool(Some(20), 3)),
             ..RouteState::default()
         }],
+        store: StoreState {
+            url: "redis://app:***@store.internal:6379/0".into(),
+            namespace: "prod".into(),
+            state: StorePhase::Away,
+            in_flight: 3,
+            max_in_flight: 1024,
+            servers: vec![StoreServerState {
+                server: Some("store.internal:6379".into()),
+                state: StorePhase::Away,
+                run_id: None,
+                error: Some("store store.internal:6379 did not answer within 50ms".into()),
+            }],
+        },
         limits: vec![
             LimitState {
                 name: "backend".into(),
@@ -68,6 +81,20 @@ pub(crate) fn example() -> State {
                 max_keys: 1_000_000,
                 admitted: 120_000,
                 shadow_refused: 12,
+                credit: Some(CreditState {
+                    on_store_failure: "deny",
+                    life_seconds: 1.0,
+                    in_hand: 210,
+                    stranded: 3,
+                    local: 119_000,
+                    waited: 1012,
+                    asking: 1,
+                    operations: 2400,
+                    operations_per_decision: 0.02,
+                    failures: [("late", 4), ("unreachable", 0)].into(),
+                    latency_seconds: 0.000_4,
+                    ..CreditState::default()
+                }),
                 ..LimitState::default()
             },
             LimitState {
@@ -82,7 +109,7 @@ pub(crate) fn example() -> State {
                 admitted: 119_958,
                 refused: 42,
                 shadow_refused: 0,
-                shared: 0,
+                ..LimitState::default()
             },
         ],
         upstreams: vec![UpstreamState {

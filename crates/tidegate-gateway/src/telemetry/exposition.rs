@@ -13,7 +13,7 @@ use super::{
     in_flight, process,
     route::{RouteMetrics, Totals},
 };
-use crate::state::{BreakerPhase, Durations, EndpointState, ListenerState, State};
+use crate::state::{BreakerPhase, CreditState, Durations, EndpointState, ListenerState, State, StorePhase};
 
 /// Writes the OpenMetrics page.
 pub(super) fn render(state: State, routes: Vec<Arc<RouteMetrics>>) -> String {
@@ -36,6 +36,8 @@ impl Collector for Snapshot {
         self.gateway(&mut page)?;
         self.routes(&mut page)?;
         self.limits(&mut page)?;
+        self.credit(&mut page)?;
+        self.store(&mut page)?;
         self.upstreams(&mut page)?;
         self.endpoints(&mut page)?;
         process::encode(&mut page)
@@ -193,6 +195,63 @@ impl Snapshot {
         page.gauge("tidegate_limit_keys", "Keys of a limit remembered", None, keys)?;
         let most = limits.iter().map(|limit| ([("limit", limit.name.as_str())], limit.max_keys as f64));
         page.gauge("tidegate_limit_keys_max", "Most keys of a limit remembered", None, most)
+    }
+
+    fn credit(&self, page: &mut Page) -> fmt::Result {
+        let shared = || {
+            let limits = self.state.limits.iter();
+            limits.filter_map(|limit| Some((limit.name.as_str(), limit.credit.as_ref()?)))
+        };
+        let gauges: [Named<CreditState>; 4] = [
+            ("tidegate_credit", "Units of a limit that this gateway holds and may spend", |c| c.in_hand),
+            ("tidegate_credit_aside", "Units set aside for when the store is away", |c| c.aside),
+            ("tidegate_credit_stranded", "Units granted to this gateway that nobody can spend", |c| {
+                c.stranded
+            }),
+            ("tidegate_credit_asking", "Questions of a limit to the store under way", |c| c.asking),
+        ];
+        for (name, help, of) in gauges {
+            page.gauge(name, help, None, shared().map(|(name, c)| ([("limit", name)], of(c) as f64)))?;
+        }
+        let over = self.state.limits.iter();
+        page.gauge(
+            "tidegate_limit_over_admission_possible",
+            "The most calls beyond a limit that could have been admitted",
+            None,
+            over.map(|limit| ([("limit", limit.name.as_str())], limit.over_admission_possible as f64)),
+        )?;
+        page.counter(
+            "tidegate_credit_decisions",
+            "Decisions of a shared limit, by where they were taken",
+            None,
+            shared().flat_map(|(name, c)| {
+                [("local", c.local), ("waited", c.waited), ("open", c.open)]
+                    .map(|(place, count)| ([("limit", name), ("place", place)], count))
+            }),
+        )?;
+        let operations = shared().map(|(name, c)| ([("limit", name)], c.operations));
+        page.counter("tidegate_store_operations", "Questions of a limit to the store", None, operations)?;
+        page.counter(
+            "tidegate_store_failures",
+            "Questions of a limit that the store did not answer, by what kept it from that",
+            None,
+            shared().flat_map(|(name, c)| {
+                c.failures.iter().map(move |(kind, count)| ([("limit", name), ("kind", *kind)], *count))
+            }),
+        )?;
+        let latency = shared().map(|(name, c)| ([("limit", name)], c.latency_seconds));
+        page.gauge("tidegate_store_latency", "How long the store takes to answer, lately", SECONDS, latency)
+    }
+
+    fn store(&self, page: &mut Page) -> fmt::Result {
+        let store = &self.state.store;
+        let phases = StorePhase::ALL
+            .map(|phase| ([("state", phase.as_str())], if phase == store.state { 1.0 } else { 0.0 }));
+        page.gauge("tidegate_store_state", "1 for the state that the store of counters is in", None, phases)?;
+        let now = [(NONE, store.in_flight as f64)];
+        page.gauge("tidegate_store_in_flight", "Questions to the store under way", None, now)?;
+        let most = [(NONE, store.max_in_flight as f64)];
+        page.gauge("tidegate_store_in_flight_max", "Most questions to the store under way", None, most)
     }
 
     fn upstreams(&self, page: &mut Page) -> fmt::Result {

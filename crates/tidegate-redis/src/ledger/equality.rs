@@ -13,10 +13,7 @@ use tidegate_core::{
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::{Settings, StoreUrl};
-
-#[path = "../../tests/support/mod.rs"]
-mod support;
+use crate::{Settings, StoreUrl, support};
 
 /// Prints an account: what `head.lua` read, as text.
 const SHOW: &str = "
