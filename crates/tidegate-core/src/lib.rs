@@ -12,6 +12,8 @@
 //! | how large the limit on calls in flight should be | [`limit`]: fixed, AIMD, Vegas, gradient |
 //! | whether a dependency is failing, and when to try it again | [`breaker`] |
 //! | whether a retry is affordable | [`budget`] |
+//! | whether a value is fresh, and when to fetch it again | [`keep`], [`Lifetime`], [`Backoff`] |
+//! | whether a source of values can be reached, and how often to ask it | [`recovery`], [`attempts`] |
 //!
 //! All of them speak of a [`Call`], the [`Outcome`] it came to, and why it was [`Refused`].
 //!
@@ -31,23 +33,33 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attempts;
+mod backoff;
 pub mod breaker;
 pub mod budget;
 mod call;
+pub mod credit;
+mod freshness;
 pub mod gate;
 mod gcra;
 mod instant;
+pub mod keep;
 pub mod lease;
+pub mod ledger;
 pub mod limit;
 mod outcome;
 mod quota;
 mod rate;
+pub mod recovery;
 mod refused;
 pub mod share;
+pub mod simulation;
 mod sliding;
 mod window;
 
+pub use backoff::{Backoff, Dice, InvalidBackoff};
 pub use call::{Call, Priority};
+pub use freshness::{Freshness, Lifetime, Term};
 pub use gcra::Gcra;
 pub use instant::{Instant, nanos};
 pub use outcome::Outcome;

@@ -14,7 +14,7 @@ use crate::config::EndpointArg;
 #[command(name = "tidegate", version, max_term_width = 100)]
 #[command(
     after_help = "Environment: TIDEGATE_CONFIG is --config; TIDEGATE_LOG is the filter of the log, like debug or \
-                        info,tidegate_gateway=debug, in place of log.level.\n\n\
+                        info,tidegate_gateway=debug, in place of log.level; TIDEGATE_ADMIN is --admin of limits.\n\n\
                         Exit codes: 0 after an orderly end, 1 when it could not run or was aborted, 2 for a wrong command \
                         line or configuration."
 )]
@@ -46,6 +46,69 @@ pub enum Command {
     },
     /// Print the JSON Schema of the configuration, for editors and CI.
     Schema,
+    /// Read, adjust and reset the counters of a running gateway.
+    #[command(subcommand)]
+    Limits(Limits),
+}
+
+/// What to do with the counters of a running gateway.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Limits {
+    /// Show a counter; without a limit, all limits.
+    Get {
+        /// The name of a limit.
+        limit: Option<String>,
+        /// Which counter.
+        #[command(flatten)]
+        key: Key,
+        /// Which gateway.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Give a counter more units, or take some from it when they are negative.
+    Add {
+        /// The name of a limit.
+        limit: String,
+        /// Which counter.
+        #[command(flatten)]
+        key: Key,
+        /// How many units to give.
+        #[arg(long, short, value_name = "N", allow_negative_numbers = true)]
+        units: i64,
+        /// Which gateway.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Give a counter the whole limit.
+    Reset {
+        /// The name of a limit.
+        limit: String,
+        /// Which counter.
+        #[command(flatten)]
+        key: Key,
+        /// Which gateway.
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// Which counter of a limit.
+#[derive(Clone, Debug, Args)]
+pub struct Key {
+    /// The values of the limit's key, in the order of the configuration; - for one that calls lack.
+    #[arg(value_name = "KEY")]
+    pub key: Vec<String>,
+}
+
+/// Which gateway, and how to print.
+#[derive(Clone, Debug, Args)]
+pub struct At {
+    /// The admin address of the gateway. Changes are made on its own machine only.
+    #[arg(long, value_name = "ADDR", env = "TIDEGATE_ADMIN", default_value = "127.0.0.1:9900", value_parser = admin)]
+    pub admin: SocketAddr,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Where the configuration of a gateway comes from: a file, a few flags, or the built-in example.
@@ -73,6 +136,10 @@ pub struct Serve {
 
 fn in_flight(text: &str) -> Result<NonZeroU32, &'static str> {
     text.parse().map_err(|_| "write how many calls may be in flight, 1 or more, like 50")
+}
+
+fn admin(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write the IP address and port of listen.admin, like 127.0.0.1:9900".into())
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -119,12 +186,23 @@ mod tests {
             "tidegate serve --upstream http://a --in-flight 0",
             "tidegate serve --upstream nonsense",
             "tidegate check",
+            "tidegate limits",
+            "tidegate limits add",
+            "tidegate limits add per-client alice",
+            "tidegate limits reset",
+            "tidegate limits get --admin localhost",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
-        for line in
-            ["tidegate", "tidegate serve", "tidegate serve --upstream http://a --rate 100/s --in-flight 50"]
-        {
+        for line in [
+            "tidegate",
+            "tidegate serve",
+            "tidegate serve --upstream http://a --rate 100/s --in-flight 50",
+            "tidegate limits get",
+            "tidegate limits get per-client alice - --json",
+            "tidegate limits add per-client alice --units -5",
+            "tidegate limits reset backend --admin 10.0.0.1:9900",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
     }

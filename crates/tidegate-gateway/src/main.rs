@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use clap::Parser;
 use tidegate_gateway::{
     cli::{Cli, Command},
-    config,
+    config, operate,
     serve::serve,
 };
 
@@ -20,6 +20,16 @@ fn main() -> ExitCode {
             say(&report);
             code
         }
+        Command::Limits(what) => match operate::limits(&what) {
+            Ok(said) => {
+                say(&said);
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("tidegate: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Schema => {
             say(&config::schema());
             ExitCode::SUCCESS

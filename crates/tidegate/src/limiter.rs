@@ -11,6 +11,7 @@ mod permits;
 mod stats;
 mod tuner;
 mod waiters;
+mod watch;
 
 use std::{
     future::{Future, poll_fn},
@@ -21,12 +22,12 @@ use std::{
 use tidegate_core::gate::MOST;
 pub use tidegate_core::{
     gate::Order,
-    lease::{Demand, Node},
+    lease::{Answer, Demand, Node},
     limit::{Adaptive, Aimd, Bounds, Fixed, Gradient, InvalidLimit, Vegas},
 };
 
 pub(crate) use self::nested::Inside;
-use self::{builder::Settings, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner};
+use self::{builder::Parts, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner, watch::Watch};
 pub use self::{
     builder::{Builder, InvalidLimiter},
     fleet::{FleetError, FleetLimiter, FleetStore, LocalFleet},
@@ -61,10 +62,13 @@ pub struct Limiter {
 
 pub(crate) struct Shared {
     permits: Permits,
-    settings: Settings,
+    nested: Nested,
+    /// Who is told that callers find no permit.
+    wanting: Option<Arc<fleet::Wishes>>,
+    watch: Watch,
     stats: Stats,
-    ages: Option<Ages>,
-    tuner: Option<Tuner>,
+    ages: Ages,
+    tuner: Tuner,
 }
 
 impl Limiter {
@@ -104,11 +108,17 @@ impl Limiter {
     /// [`Refused`] by `in-flight`, `deadline` or `closed`; the call takes nothing.
     #[inline]
     pub fn try_acquire(&self, call: &Call) -> Result<Permit, Refused> {
-        self.enter_now(Some(call)).map_err(|turned| match turned {
+        self.enter_now(Some(call)).map_err(|turned| self.turned_away(turned))
+    }
+
+    #[cold]
+    fn turned_away(&self, turned: Turned) -> Refused {
+        self.shared.wants_more();
+        match turned {
             Turned::Refused(refused) => refused,
             Turned::Busy if self.shared.permits.load().is_closed() => self.refuse(By::Closed, None),
             Turned::Busy => self.refuse(By::InFlight, self.shared.permits.expected_wait(crate::sync::now())),
-        })
+        }
     }
 
     /// Runs `future` under a permit, and counts its end, whatever it returns, as a success.
@@ -153,6 +163,22 @@ impl Limiter {
         self.shared.permits.resize(limit.count());
     }
 
+    /// Takes over other settings while calls go on: permits, places in line and counts stay. An adaptive limit begins
+    /// anew where its law begins; settings without a limit leave the limit, and the law that moves it, alone. What a nested call gets and whether holds are measured stay as they were built.
+    ///
+    /// # Errors
+    /// [`InvalidLimiter`] as of any settings; nothing is changed then.
+    pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidLimiter> {
+        let Parts { limit, queue, settings } = settings.into_parts()?;
+        self.shared.permits.reorder(queue, settings.order);
+        let adaptive = limit.as_ref().map_or(self.shared.tuner.is_on(), |(_, law)| law.is_some());
+        self.shared.watch.set(settings, adaptive);
+        if let Some((limit, law)) = limit {
+            self.shared.tuner.replace(law, || self.shared.permits.resize(limit));
+        }
+        Ok(())
+    }
+
     /// Admits nobody any more: those who wait are refused by `closed`, those in flight finish.
     ///
     /// The future ends when the last permit is back. The limiter is closed even if the future is dropped.
@@ -179,7 +205,7 @@ impl Limiter {
         if call.is_some_and(|call| call.deadline.is_some_and(|deadline| deadline <= call.now)) {
             return Err(Turned::Refused(self.refuse(By::Deadline, None)));
         }
-        if self.shared.settings.nested == Nested::CountOnce && self.is_inside() {
+        if self.shared.nested == Nested::CountOnce && self.is_inside() {
             return Ok(Permit::counted_already());
         }
         let Some(load) = self.shared.permits.try_enter() else { return Err(Turned::Busy) };
@@ -198,6 +224,15 @@ impl Limiter {
 
     fn is_inside(&self) -> bool {
         nested::is_inside(self.id())
+    }
+}
+
+impl Shared {
+    /// A limit that is leased from a fleet may grow when callers find no permit.
+    fn wants_more(&self) {
+        if let Some(wishes) = &self.wanting {
+            wishes.more();
+        }
     }
 }
 

@@ -37,6 +37,13 @@ impl Gradient {
         }
     }
 
+    /// Begins at `limit`, brought within the bounds, instead of at their floor: for a law that takes over from another.
+    #[must_use]
+    pub fn beginning_at(mut self, limit: u32) -> Self {
+        self.limit = self.bounds.clamp(limit.into());
+        self
+    }
+
     /// Tolerates `tolerance` times the latency without load; at least 1. Default: 1.5.
     #[must_use]
     pub const fn tolerance(mut self, tolerance: f64) -> Self {

@@ -33,6 +33,13 @@ impl Vegas {
         }
     }
 
+    /// Begins at `limit`, brought within the bounds, instead of at their floor: for a law that takes over from another.
+    #[must_use]
+    pub fn beginning_at(mut self, limit: u32) -> Self {
+        self.limit = self.bounds.clamp(limit.into());
+        self
+    }
+
     fn steer(&mut self, base: f64, latency: f64, window: &Window) {
         let queued = self.limit * (1.0 - base / latency);
         // Never less than what one more call changes.

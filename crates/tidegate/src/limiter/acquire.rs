@@ -48,8 +48,9 @@ impl Limiter {
             // The permit it waits for may be its own caller's.
             return Err(self.refuse(By::Nested, None));
         }
+        self.shared.wants_more();
         let since = clock::now();
-        let patience = since + self.shared.settings.max_wait;
+        let patience = since + self.shared.watch.max_wait();
         let (until, by) = match call.deadline {
             Some(deadline) if deadline <= since => return Err(self.refuse(By::Deadline, None)),
             Some(deadline) if deadline < patience => (deadline, By::Deadline),

@@ -1,5 +1,8 @@
 //! One limit shared by the instances of a fleet: permits are leased from a store, by demand, and return when a lease ends.
 
+mod driver;
+mod store;
+
 use std::{
     fmt,
     future::{Future, poll_fn},
@@ -9,71 +12,22 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-use tidegate_core::lease::{Demand, Leases, Node};
-use tokio::{
-    sync::{Notify, watch},
-    task::AbortHandle,
-    time::{sleep_until, timeout, timeout_at},
-};
+use tokio::{sync::watch, time::sleep_until};
 
-use super::{Builder, InvalidLimiter, Limiter, Permit};
-use crate::{Call, Instant, Outcome, Refused, clock};
-
-/// Keeps the permits of a limit that a fleet shares.
-pub trait FleetStore: Send + Sync + 'static {
-    /// Why the store could not answer.
-    type Error: std::error::Error + Send + Sync + 'static;
-
-    /// Leases permits to `node` for `life`, in place of those it has, and says how many.
-    ///
-    /// The store counts `life` from when it hears, the node from when it asked: the node always stops first.
-    fn lease(
-        &self,
-        node: Node,
-        demand: Demand,
-        life: Duration,
-    ) -> impl Future<Output = Result<u32, Self::Error>> + Send;
-
-    /// Gives back all that `node` has.
-    fn give_back(&self, node: Node) -> impl Future<Output = Result<(), Self::Error>> + Send;
-}
-
-/// A store in memory: for one process, and for tests.
-#[derive(Clone, Debug)]
-pub struct LocalFleet(Arc<Mutex<Leases>>);
-
-impl LocalFleet {
-    /// Makes a store of `limit` permits.
-    pub fn new(limit: u32) -> Self {
-        Self(Arc::new(Mutex::new(Leases::new(limit))))
-    }
-
-    /// Permits leased now.
-    pub fn leased(&self) -> u32 {
-        self.0.lock().leased()
-    }
-}
-
-impl FleetStore for LocalFleet {
-    type Error = std::convert::Infallible;
-
-    async fn lease(&self, node: Node, demand: Demand, life: Duration) -> Result<u32, Self::Error> {
-        let now = clock::now();
-        Ok(self.0.lock().lease(node, demand, now + life, now).permits)
-    }
-
-    async fn give_back(&self, node: Node) -> Result<(), Self::Error> {
-        self.0.lock().give_back(node);
-        Ok(())
-    }
-}
+pub(super) use self::driver::Wishes;
+pub use self::store::{FleetStore, LocalFleet};
+use self::{driver::Driver, store::Node};
+use super::{Builder, InvalidLimiter, Limiter, Permit, builder::Parts};
+use crate::{By, Call, Gate, Instant, Outcome, Refused, clock};
 
 /// This instance's part of a limit that a fleet shares.
 ///
 /// It asks for as many permits as it has calls, and some more, and asks again at once when callers wait. While the store
 /// does not answer it goes on with what it has until its lease ends; then it admits nobody, and [`run`](Self::run) cuts
 /// the calls that still run: their permits belong to the fleet again. So the sum never exceeds the limit.
+///
+/// When the last clone is dropped, a task goes on renewing the lease until the calls that still run are over, for at most
+/// ten lives of a lease, and gives the permits back then. [`close`](Self::close) waits for that.
 #[derive(Clone)]
 pub struct FleetLimiter {
     limiter: Limiter,
@@ -81,20 +35,22 @@ pub struct FleetLimiter {
 }
 
 struct Shared {
-    wanted: Arc<Notify>,
+    wishes: Arc<Wishes>,
     until: watch::Receiver<Instant>,
-    task: AbortHandle,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.task.abort();
+        self.wishes.leave();
     }
 }
 
 impl FleetLimiter {
     /// Joins a fleet as `node`, with leases of `life`. Queue, waits and order are those of `settings`; its limit is the
     /// fleet's business, and not used. It needs a tokio runtime, and admits nobody before the store's first answer.
+    ///
+    /// A short life brings the permits of a dead instance back soon, a long one lets instances go on for longer while the
+    /// store is away; an instance asks three times a life. From seconds to a minute is usual.
     ///
     /// # Errors
     /// [`InvalidLimiter`] as of any limiter.
@@ -104,13 +60,12 @@ impl FleetLimiter {
         life: Duration,
         settings: Builder,
     ) -> Result<Self, InvalidLimiter> {
-        let limiter = settings.limit(1).build()?;
+        let wishes = Arc::new(Wishes::default());
+        let limiter = settings.limit(1).wanting(wishes.clone()).build()?;
         limiter.shared.permits.resize(0);
-        let wanted = Arc::new(Notify::new());
         let (lease, until) = watch::channel(Instant::EPOCH);
-        let driver = Driver { store, node, life, limiter: limiter.clone(), lease, wanted: wanted.clone() };
-        let task = tokio::spawn(driver.run()).abort_handle();
-        Ok(Self { limiter, shared: Arc::new(Shared { wanted, until, task }) })
+        tokio::spawn(Driver::new(store, node, life, limiter.clone(), lease, wishes.clone()).run());
+        Ok(Self { limiter, shared: Arc::new(Shared { wishes, until }) })
     }
 
     /// Takes a permit, as [`Limiter::acquire`] does. Its call should be over by [`lease_ends`](Self::lease_ends), unless
@@ -122,11 +77,40 @@ impl FleetLimiter {
     /// # Cancel safety
     /// As [`Limiter::acquire`].
     pub async fn acquire(&self, call: &Call) -> Result<Permit, Refused> {
-        if let Ok(permit) = self.limiter.enter_now(Some(call)) {
+        loop {
+            let permit = self.limiter.acquire(call).await?;
+            if !self.is_over() {
+                return Ok(permit);
+            }
+            // Now the limiter knows too, and the call waits for a new lease.
+            permit.finish(Outcome::Unsent);
+        }
+    }
+
+    /// Takes a permit if one is free, as [`Limiter::try_acquire`] does; see [`acquire`](Self::acquire).
+    ///
+    /// # Errors
+    /// [`Refused`] as by [`Limiter::try_acquire`].
+    pub fn try_acquire(&self, call: &Call) -> Result<Permit, Refused> {
+        let permit = self.limiter.try_acquire(call)?;
+        if !self.is_over() {
             return Ok(permit);
         }
-        self.shared.wanted.notify_one();
-        self.limiter.acquire(call).await
+        permit.finish(Outcome::Unsent);
+        Err(self.limiter.refuse(By::InFlight, None))
+    }
+
+    /// Whether the lease has ended. A process that was stopped past its lease's end goes on before its driver has noticed:
+    /// then the limiter is told here.
+    fn is_over(&self) -> bool {
+        // The driver moves the end on before it raises the limit, so that this cannot undo a renewal.
+        let ends = self.shared.until.borrow();
+        let is_over = *ends <= clock::now();
+        if is_over {
+            self.limiter.shared.permits.resize(0);
+            self.shared.wishes.more();
+        }
+        is_over
     }
 
     /// Runs `future` under a permit, and drops it when the lease ends before it does.
@@ -154,6 +138,9 @@ impl FleetLimiter {
     }
 
     /// Ends when the lease has ended without being renewed.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
     pub async fn lease_lost(&self) {
         let mut until = self.shared.until.clone();
         loop {
@@ -165,62 +152,54 @@ impl FleetLimiter {
         }
     }
 
-    /// The limiter below: its counts are this instance's.
+    /// Takes over another queue, wait and order while calls go on; the limit stays the fleet's business.
+    ///
+    /// # Errors
+    /// [`InvalidLimiter`] as of any settings; nothing is changed then.
+    pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidLimiter> {
+        let Parts { queue, settings, .. } = settings.into_parts()?;
+        self.limiter.shared.permits.reorder(queue, settings.order);
+        self.limiter.shared.watch.set(settings, false);
+        Ok(())
+    }
+
+    /// Leaves the fleet: admits nobody any more, and ends when the calls in flight are over and the permits are given
+    /// back, or their lease has run out. The lease is renewed meanwhile, for at most ten lives of a lease.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing: the instance leaves all the same.
+    pub async fn close(&self) {
+        self.shared.wishes.leave();
+        let mut until = self.shared.until.clone();
+        // Its sender goes when the driver has left.
+        while until.changed().await.is_ok() {}
+    }
+
+    /// The limiter below, for layers and counts: the counts are this instance's. Who takes permits there sees to it that
+    /// calls end with the lease.
     pub const fn limiter(&self) -> &Limiter {
         &self.limiter
     }
 }
 
-/// Keeps the lease.
-struct Driver<S> {
-    store: S,
-    node: Node,
-    life: Duration,
-    limiter: Limiter,
-    lease: watch::Sender<Instant>,
-    wanted: Arc<Notify>,
+impl<K: ?Sized + Sync> Gate<K> for FleetLimiter {
+    type Permit = Permit;
+
+    fn try_enter(&self, call: &Call, _key: &K) -> Result<Permit, Refused> {
+        self.try_acquire(call)
+    }
+
+    async fn enter(&self, call: &Call, _key: &K) -> Result<Permit, Refused> {
+        self.acquire(call).await
+    }
 }
 
-/// Parts of a lease's life: between two renewals, at most for an answer, and at least between two questions.
-const RENEWALS: u32 = 3;
-const ANSWERS: u32 = 4;
-const QUESTIONS: u32 = 50;
-
-impl<S: FleetStore> Driver<S> {
-    async fn run(self) {
-        loop {
-            let asked = clock::now();
-            self.renew(asked).await;
-            let ends = *self.lease.borrow();
-            let renewal = (asked + self.life / RENEWALS).min(ends.max(asked + self.life / QUESTIONS));
-            if timeout_at(clock::timer_at(renewal), self.wanted.notified()).await.is_ok() {
-                sleep_until(clock::timer_at(asked + self.life / QUESTIONS)).await;
-            }
-        }
-    }
-
-    async fn renew(&self, asked: Instant) {
-        let permits = &self.limiter.shared.permits;
-        let has_lease = *self.lease.borrow() > asked;
-        let calls = permits.load().in_flight() + permits.load().queued();
-        // A quarter more than it needs now, so that not every new call has to ask.
-        let wanted = calls + calls / 4 + 1;
-        // It lets go first of what it does not want: the store may lease that to others before the answer is here.
-        let limit = if has_lease { permits.limit().min(wanted) } else { 0 };
-        permits.resize(limit);
-        let kept = if has_lease { permits.load().in_flight().max(limit) } else { 0 };
-        match timeout(self.life / ANSWERS, self.ask(Demand { kept, wanted })).await {
-            Ok(Some(leased)) => {
-                self.lease.send_replace(asked + self.life);
-                permits.resize(leased);
-            }
-            Ok(None) | Err(_) if *self.lease.borrow() <= clock::now() => permits.resize(0),
-            Ok(None) | Err(_) => {}
-        }
-    }
-
-    async fn ask(&self, demand: Demand) -> Option<u32> {
-        self.store.lease(self.node, demand, self.life).await.ok()
+impl fmt::Debug for FleetLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetLimiter")
+            .field("limiter", &self.limiter)
+            .field("lease_ends", &self.lease_ends())
+            .finish()
     }
 }
 

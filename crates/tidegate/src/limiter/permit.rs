@@ -21,9 +21,11 @@ pub struct Permit {
 impl Permit {
     #[inline]
     pub(super) fn new(shared: &Arc<Shared>, entered: Option<Instant>) -> Self {
-        let age = match &shared.ages {
-            Some(ages) => entered.map_or(0, |entered| ages.begin(entered)),
-            None => 0,
+        let age = match entered {
+            Some(entered) if shared.watch.learns() && shared.watch.held_long().is_some() => {
+                shared.ages.begin(entered)
+            }
+            _ => 0,
         };
         Self { shared: Some(Arc::clone(shared)), entered: entered.unwrap_or_default(), age }
     }
@@ -42,7 +44,7 @@ impl Permit {
     #[inline]
     fn give_back(&mut self, outcome: Outcome, now: Option<Instant>) {
         let Some(shared) = self.shared.take() else { return };
-        if shared.settings.times_all() || shared.tuner.is_some() {
+        if shared.watch.learns() || self.age != 0 {
             self.give_back_learning(&shared, outcome, now);
         } else {
             shared.permits.leave();
@@ -50,18 +52,13 @@ impl Permit {
     }
 
     fn give_back_learning(&self, shared: &Shared, outcome: Outcome, now: Option<Instant>) {
-        if let Some((ages, age)) = shared.ages.as_ref().zip(self.age.checked_sub(1)) {
-            ages.end(age);
+        if let Some(age) = self.age.checked_sub(1) {
+            shared.ages.end(age);
         }
-        let limit = if self.entered > Instant::EPOCH && shared.learns_from(outcome) {
-            shared.ended(outcome, self.entered, now.unwrap_or_else(clock::now))
-        } else {
-            None
-        };
+        if self.entered > Instant::EPOCH && shared.learns_from(outcome) {
+            shared.ended(outcome, self.entered, now.unwrap_or_else(clock::now));
+        }
         shared.permits.leave();
-        if let Some(limit) = limit.filter(|limit| *limit != shared.permits.limit()) {
-            shared.permits.resize(limit);
-        }
     }
 }
 
@@ -94,20 +91,26 @@ impl Shared {
     /// Whether a call that was admitted to `load` is timed, though it does not know when it began.
     #[inline]
     pub(super) fn wants_times(&self, load: Load) -> bool {
-        self.settings.times_all() || self.tuner.as_ref().is_some_and(|tuner| tuner.is_sample(load))
+        self.watch.learns() && (self.watch.times_all() || self.tuner.is_sample(load))
     }
 
     #[inline]
     fn learns_from(&self, outcome: Outcome) -> bool {
-        outcome != Outcome::Unsent && (self.settings.measure_hold || self.tuner.is_some())
+        outcome != Outcome::Unsent && (self.watch.measures_hold() || self.tuner.is_on())
     }
 
-    /// Learns from a call; the limit, if it is learnt anew.
-    fn ended(&self, outcome: Outcome, entered: Instant, now: Instant) -> Option<u32> {
+    /// Learns from a call.
+    fn ended(&self, outcome: Outcome, entered: Instant, now: Instant) {
         let lasted = now.since(entered);
         self.stats.held(lasted);
-        let in_flight = self.permits.load().in_flight();
-        self.tuner.as_ref()?.record(&Sample { outcome, lasted, in_flight }, now)
+        if self.tuner.is_on() {
+            let in_flight = self.permits.load().in_flight();
+            self.tuner.record(&Sample { outcome, lasted, in_flight }, now, |limit| {
+                if limit != self.permits.limit() {
+                    self.permits.resize(limit);
+                }
+            });
+        }
     }
 }
 
@@ -117,7 +120,7 @@ pub(super) struct Ages(Mutex<(Vec<Option<Instant>>, Vec<u32>)>);
 
 impl Ages {
     /// The place of a permit, counted from 1.
-    fn begin(&self, entered: Instant) -> u32 {
+    pub(super) fn begin(&self, entered: Instant) -> u32 {
         let (ages, free) = &mut *self.0.lock();
         match free.pop() {
             Some(at) => {
@@ -131,7 +134,7 @@ impl Ages {
         }
     }
 
-    fn end(&self, at: u32) {
+    pub(super) fn end(&self, at: u32) {
         let (ages, free) = &mut *self.0.lock();
         ages[at as usize] = None;
         free.push(at);

@@ -1,0 +1,215 @@
+//! Keeps an eye on which ledger it is, so that a loss is noticed by those who do not ask, and before they spend on.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Weak},
+};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use redis::{Cmd, Value};
+use tidegate::{
+    fleet::{Hint, Tidings},
+    throttle::Key,
+};
+use tokio::{
+    sync::{Notify, broadcast},
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{
+    Client, Health, Namespace, StoreError,
+    client::Work,
+    epochs::{Epochs, Noticed},
+    hints,
+    keys::BUCKETS,
+    link::{Link, Up},
+    script::Script,
+};
+
+static NOW: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("ledger/epoch.lua"), include_str!("ledger/now.lua"))));
+
+/// Hints that a slow listener may be behind.
+const HINTS: usize = 1024;
+/// Buckets of a cluster whose epoch is looked at each heartbeat; their servers are random.
+const LOOKED_AT: usize = 8;
+/// Buckets that are asked at once when all are.
+const AT_ONCE: usize = 32;
+/// Limits of which the subject that was asked last is remembered.
+const LIMITS: usize = 1024;
+
+/// Which ledger it is, and who is told when it changes.
+pub(crate) struct Watched {
+    pub(crate) client: Client,
+    pub(crate) namespace: Namespace,
+    pub(crate) hints: broadcast::Sender<Hint>,
+    epochs: Epochs,
+    changed: Notify,
+    /// Of each limit, the subject that was asked last: told when the ledger is another one.
+    latest: Mutex<HashMap<Arc<str>, Key>>,
+}
+
+impl Watched {
+    pub(crate) fn new(client: Client, namespace: Namespace) -> Self {
+        let buckets = if client.cluster().is_some() { BUCKETS } else { 1 };
+        Self {
+            client,
+            namespace,
+            hints: broadcast::Sender::new(HINTS),
+            epochs: Epochs::new(buckets),
+            changed: Notify::new(),
+            latest: Mutex::default(),
+        }
+    }
+
+    /// Begins to watch, for as long as it is held. Needs a runtime.
+    pub(crate) fn start(self) -> Arc<Self> {
+        let watched = Arc::new(self);
+        tokio::spawn(watch(Arc::downgrade(&watched)));
+        watched
+    }
+
+    /// Where a bucket's epoch stands: one server has one ledger, in a cluster each bucket has its own.
+    pub(crate) fn marker(&self, bucket: u8) -> String {
+        match self.client.cluster() {
+            Some(_) => self.namespace.epoch(bucket),
+            None => format!("{}:epoch", self.namespace.as_str()),
+        }
+    }
+
+    /// The epoch that a bucket's server knows, of the one that was shown.
+    pub(crate) fn own(&self, bucket: u8, shown: u64) -> u64 {
+        self.epochs.own(self.index(bucket), shown)
+    }
+
+    /// Takes note of the epoch in an answer, and says what to show for it.
+    pub(crate) fn note(&self, bucket: u8, own: u64) -> u64 {
+        let (shown, noticed) = self.epochs.note(self.index(bucket), own);
+        if noticed == Noticed::Change {
+            self.changed.notify_one();
+        }
+        shown
+    }
+
+    /// Remembers whom a limit was asked for.
+    pub(crate) fn asked(&self, limit: &str, key: Key) {
+        let mut latest = self.latest.lock();
+        if let Some(last) = latest.get_mut(limit) {
+            *last = key;
+        } else if latest.len() < LIMITS {
+            latest.insert(limit.into(), key);
+        }
+    }
+
+    fn index(&self, bucket: u8) -> usize {
+        if self.client.cluster().is_some() { bucket.into() } else { 0 }
+    }
+
+    /// Asks which ledger a bucket is in; one that was lost begins anew with this.
+    async fn look(&self, bucket: u8) -> Result<(), StoreError> {
+        let marker = self.marker(bucket);
+        let arguments = |command: &mut Cmd, up: &Up| {
+            command.arg("epoch").arg(&*up.checked.run_id).arg("");
+        };
+        let work = Work::Script { script: &NOW, keys: &[marker.as_bytes()], arguments: &arguments };
+        let answer = self.client.run(self.namespace.slot(bucket), &work).await?;
+        match &answer {
+            Value::Array(values) => match values.as_slice() {
+                [Value::Int(own)] => {
+                    self.note(bucket, u64::try_from(*own).unwrap_or_default());
+                    Ok(())
+                }
+                _ => Err(StoreError::Garbled { what: format!("{answer:?}") }),
+            },
+            _ => Err(StoreError::Garbled { what: format!("{answer:?}") }),
+        }
+    }
+
+    /// Asks of all buckets, so that a loss is one change and not one for each.
+    async fn look_at_all(&self) {
+        let buckets: Vec<u8> = match self.client.cluster() {
+            Some(_) => (0..=u8::MAX).collect(),
+            None => vec![0],
+        };
+        for some in buckets.chunks(AT_ONCE) {
+            for result in join_all(some.iter().map(|&bucket| self.look(bucket))).await {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "which ledger it is cannot be seen");
+                }
+            }
+        }
+    }
+
+    /// Has at least one subject of each limit asked: the answer says which ledger it is.
+    fn tell(&self) {
+        for (limit, key) in &*self.latest.lock() {
+            let hint = Hint { limit: limit.clone(), key: *key, tidings: Tidings::Recall };
+            // Nobody may be listening.
+            let _ = self.hints.send(hint);
+        }
+    }
+}
+
+async fn watch(watched: Weak<Watched>) {
+    let mut known: Vec<Arc<str>> = Vec::new();
+    let mut next = fastrand::usize(..BUCKETS);
+    let mut listeners: Vec<(Link, JoinSet<()>)> = Vec::new();
+    loop {
+        let Some(strong) = watched.upgrade() else { return };
+        listen_at_all(&strong, &mut listeners);
+        let processes = processes(&strong.client);
+        if processes == known {
+            let looked_at = if strong.client.cluster().is_some() { LOOKED_AT } else { 1 };
+            let some =
+                (next..next + looked_at).map(|bucket| u8::try_from(bucket % BUCKETS).expect("one of 256"));
+            let _ = join_all(some.map(|bucket| strong.look(bucket))).await;
+            next = (next + looked_at) % BUCKETS;
+        } else {
+            strong.look_at_all().await;
+            known = processes;
+        }
+        let beat = strong.client.settings().heartbeat;
+        if timeout(beat, strong.changed.notified()).await.is_ok() {
+            strong.look_at_all().await;
+            tracing::warn!(
+                namespace = strong.namespace.as_str(),
+                "the ledger was lost, or may have lost grants; nothing is granted until nodes have told what they saw"
+            );
+            strong.tell();
+        }
+    }
+}
+
+/// The processes that serve the store now.
+fn processes(client: &Client) -> Vec<Arc<str>> {
+    let mut all: Vec<_> = client
+        .health()
+        .into_iter()
+        .filter_map(|health| match health {
+            Health::Up { run_id, .. } => Some(run_id),
+            Health::Connecting | Health::Down(_) => None,
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// One listener at each server, and none at those that are gone.
+fn listen_at_all(watched: &Watched, listeners: &mut Vec<(Link, JoinSet<()>)>) {
+    let links = watched.client.links();
+    listeners.retain(|(link, _)| links.iter().any(|now| now.is(link)));
+    for link in links {
+        if !listeners.iter().any(|(known, _)| known.is(&link)) {
+            let mut task = JoinSet::new();
+            task.spawn(hints::listen(
+                watched.client.clone(),
+                watched.namespace.clone(),
+                link.clone(),
+                watched.hints.clone(),
+            ));
+            listeners.push((link, task));
+        }
+    }
+}
