@@ -5,8 +5,11 @@
 
 mod address;
 mod disk;
+mod dns;
 mod entry;
 mod erased;
+mod file;
+mod fixed;
 mod follow;
 mod guard;
 mod instance;
@@ -22,6 +25,9 @@ pub mod testing;
 mod tests;
 
 pub use address::{Address, InvalidAddress};
+pub use dns::DnsSource;
+pub use file::{FileSource, FileWatch};
+pub use fixed::{Once, StaticSource};
 pub use guard::{Registry, Subscription};
 pub use instance::Instance;
 pub use name::{InvalidServiceName, LONGEST_NAME, ServiceName};

@@ -189,11 +189,11 @@ fn read(path: &Path) -> Result<Loaded, String> {
     }
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     let end = bytes.iter().position(|byte| *byte == b'\n').ok_or("its first line has no end")?;
-    let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "its first line is no text")?;
-    let sum = head.strip_prefix(MAGIC).and_then(|rest| u64::from_str_radix(rest.trim(), 16).ok());
-    let sum = sum.ok_or("it is not a snapshot of this version")?;
-    let body = &bytes[end + 1..];
-    if checksum(body) != sum {
+    let (head, body) = (&bytes[..end], &bytes[end + 1..]);
+    if !head.starts_with(MAGIC.as_bytes()) {
+        return Err("it is not a snapshot of this version".to_owned());
+    }
+    if head != format!("{MAGIC} {:016x}", checksum(body)).as_bytes() {
         return Err("its checksum is wrong: it is damaged".to_owned());
     }
     let file: File = serde_json::from_slice(body).map_err(|error| error.to_string())?;
