@@ -106,7 +106,12 @@ async fn a_process_that_starts_while_etcd_is_down_serves_what_was_known(version:
     let settings = || Settings { snapshot: Some(directory.path().into()), ..Settings::default() };
     let former = Registry::new(registry(etcd.settings()), settings()).unwrap();
     assert!(lookup(&former, &orders).await.is_ok());
-    until("it is written", async || std::fs::read_dir(directory.path()).unwrap().count() > 0).await;
+    until("it is written", async || {
+        let mut files = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path());
+        // What is not complete yet has another extension.
+        files.any(|file| file.extension().is_none_or(|extension| extension != "new"))
+    })
+    .await;
     drop(former);
     etcd.kill();
     let guard = Registry::new(registry(etcd.settings()), settings()).unwrap();
