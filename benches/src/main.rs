@@ -5,6 +5,7 @@
 
 mod breaker;
 mod harness;
+mod keeper;
 mod limiter;
 mod stack;
 mod throttle;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     };
     let mut suite = Suite::new(options);
     breaker::tables(&mut suite);
+    keeper::tables(&mut suite);
     limiter::tables(&mut suite);
     stack::tables(&mut suite);
     throttle::tables(&mut suite);
