@@ -6,6 +6,7 @@
 mod breaker;
 mod fleet_throttle;
 mod harness;
+mod keeper;
 mod limiter;
 mod stack;
 mod throttle;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let mut suite = Suite::new(options);
     breaker::tables(&mut suite);
     fleet_throttle::tables(&mut suite);
+    keeper::tables(&mut suite);
     limiter::tables(&mut suite);
     stack::tables(&mut suite);
     throttle::tables(&mut suite);

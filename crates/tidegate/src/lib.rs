@@ -74,6 +74,12 @@
 //! # Ok::<(), tidegate::retry_budget::InvalidSettings>(())
 //! ```
 //!
+//! # Who serves what
+//!
+//! [`Registry`] answers from what it knows of a registry of services while that is slow, wrong or gone, and asks it no
+//! more than agreed; [`registry`] shows it. It is a [`Keeper`]: values by key, fetched once for all who ask, refreshed
+//! before they end, served with their age while the source fails. These two work in tasks of their own.
+//!
 //! # Layers
 //!
 //! [`layer::limit::LimitLayer`] and [`layer::breaker::BreakerLayer`] guard a `tower` service, of a client or a server,
@@ -106,7 +112,9 @@ pub use breaker::Breaker;
 pub use classify::{ByStatus, Classify, Judged};
 pub use event::{Event, Observer};
 pub use gate::{Gate, Permit};
+pub use keeper::Keeper;
 pub use limiter::Limiter;
+pub use registry::Registry;
 pub use retry_budget::RetryBudget;
 pub use secret::{REDACTED, Secret};
 pub use server_url::{Credentials, InvalidServerUrl, Server, ServerUrl, redacted_url};
