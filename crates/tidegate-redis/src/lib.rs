@@ -17,6 +17,7 @@ mod hints;
 mod keys;
 mod ledger;
 mod link;
+mod memory;
 mod script;
 mod sentinel;
 mod settings;

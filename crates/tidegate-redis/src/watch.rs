@@ -1,17 +1,10 @@
 //! Keeps an eye on which ledger it is, so that a loss is noticed by those who do not ask, and before they spend on.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, LazyLock, Weak},
-};
+use std::sync::{Arc, LazyLock, Weak};
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use redis::{Cmd, Value};
-use tidegate::{
-    fleet::{Hint, Tidings},
-    throttle::Key,
-};
+use tidegate::{fleet::Hint, throttle::Key};
 use tokio::{
     sync::{Notify, broadcast},
     task::JoinSet,
@@ -19,12 +12,13 @@ use tokio::{
 };
 
 use crate::{
-    Client, Health, Namespace, StoreError,
+    Client, Health, Namespace, RedisLedger, StoreError,
     client::Work,
     epochs::{Epochs, Noticed},
     hints,
-    keys::BUCKETS,
+    keys::{BUCKETS, bucket_of},
     link::{Link, Up},
+    memory::Memory,
     script::Script,
 };
 
@@ -35,10 +29,8 @@ static NOW: LazyLock<Script> =
 const HINTS: usize = 1024;
 /// Buckets of a cluster whose epoch is looked at each heartbeat; their servers are random.
 const LOOKED_AT: usize = 8;
-/// Buckets that are asked at once when all are.
-const AT_ONCE: usize = 32;
-/// Limits of which the subject that was asked last is remembered.
-const LIMITS: usize = 1024;
+/// Questions at once when there are many to ask.
+pub(crate) const AT_ONCE: usize = 32;
 
 /// Which ledger it is, and who is told when it changes.
 pub(crate) struct Watched {
@@ -47,8 +39,7 @@ pub(crate) struct Watched {
     pub(crate) hints: broadcast::Sender<Hint>,
     epochs: Epochs,
     changed: Notify,
-    /// Of each limit, the subject that was asked last: told when the ledger is another one.
-    latest: Mutex<HashMap<Arc<str>, Key>>,
+    pub(crate) memory: Memory,
 }
 
 impl Watched {
@@ -60,7 +51,7 @@ impl Watched {
             hints: broadcast::Sender::new(HINTS),
             epochs: Epochs::new(buckets),
             changed: Notify::new(),
-            latest: Mutex::default(),
+            memory: Memory::default(),
         }
     }
 
@@ -91,16 +82,6 @@ impl Watched {
             self.changed.notify_one();
         }
         shown
-    }
-
-    /// Remembers whom a limit was asked for.
-    pub(crate) fn asked(&self, limit: &str, key: Key) {
-        let mut latest = self.latest.lock();
-        if let Some(last) = latest.get_mut(limit) {
-            *last = key;
-        } else if latest.len() < LIMITS {
-            latest.insert(limit.into(), key);
-        }
     }
 
     fn index(&self, bucket: u8) -> usize {
@@ -142,13 +123,10 @@ impl Watched {
         }
     }
 
-    /// Has at least one subject of each limit asked: the answer says which ledger it is.
-    fn tell(&self) {
-        for (limit, key) in &*self.latest.lock() {
-            let hint = Hint { limit: limit.clone(), key: *key, tidings: Tidings::Recall };
-            // Nobody may be listening.
-            let _ = self.hints.send(hint);
-        }
+    /// Whether what was seen in the epoch `shown` may be unknown to the ledger that a key is in now.
+    pub(crate) fn is_lost(&self, key: Key, shown: u64) -> bool {
+        let bucket = bucket_of(key);
+        self.own(bucket, shown) != self.own(bucket, u64::MAX)
     }
 }
 
@@ -156,6 +134,7 @@ async fn watch(watched: Weak<Watched>) {
     let mut known: Vec<Arc<str>> = Vec::new();
     let mut next = fastrand::usize(..BUCKETS);
     let mut listeners: Vec<(Link, JoinSet<()>)> = Vec::new();
+    let mut is_told = true;
     loop {
         let Some(strong) = watched.upgrade() else { return };
         listen_at_all(&strong, &mut listeners);
@@ -177,7 +156,10 @@ async fn watch(watched: Weak<Watched>) {
                 namespace = strong.namespace.as_str(),
                 "the ledger was lost, or may have lost grants; nothing is granted until nodes have told what they saw"
             );
-            strong.tell();
+            is_told = false;
+        }
+        if !is_told {
+            is_told = RedisLedger::of(strong).reassert().await;
         }
     }
 }

@@ -257,13 +257,44 @@ async fn another_use_of_the_same_key_is_an_error_and_no_panic() {
     granted(&ledger, subject("bob"), &hourly(10), 1, 1).await;
 }
 
+/// Who asked before and does not any more tells a lost ledger all the same.
+async fn what_was_seen_is_told(url: &str, lose: impl AsyncFnOnce()) {
+    let (idle, rule) = (ledger(url).await, hourly(10));
+    let names: Vec<String> = (0..20).map(|n| format!("client {n}")).collect();
+    for name in &names {
+        assert_eq!(granted(&idle, subject(name), &rule, 1, 10).await, 10);
+    }
+    lose().await;
+    let newcomer = ledger(url).await;
+    let mut seq = 0;
+    for name in &names {
+        let refusal = eventually("the pause is over", async || {
+            seq += 1;
+            let reply = newcomer.ask(subject(name), &rule, &ask(2, seq, 1)).await.ok()?;
+            // In the pause it says when to come back: within a life of credit, not of a window.
+            (reply.granted > 0 || reply.retry_in > 2 * LIFE.as_micros() as u64).then_some(reply)
+        })
+        .await;
+        assert_eq!((refusal.granted, refusal.remaining), (0, 0), "{name}");
+    }
+}
+
 #[tokio::test]
-async fn a_loss_is_noticed_by_who_does_not_ask() {
+async fn a_loss_is_mended_by_who_does_not_ask_any_more() {
     let redis = Redis::start(&[]);
-    let ledger = ledger(&redis.url()).await;
-    granted(&ledger, subject("alice"), &hourly(10), 1, 1).await;
-    let mut hints = ledger.hints();
-    let () = redis.say("FLUSHALL").await;
-    let told = hint(&mut hints, |tidings| *tidings == Tidings::Recall).await;
-    assert_eq!((&*told.limit, told.key), ("per client", key("alice")));
+    what_was_seen_is_told(&redis.url(), async || {
+        let () = redis.say("FLUSHALL").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_loss_in_a_cluster_is_mended_by_who_does_not_ask_any_more() {
+    let cluster = Cluster::start(3, false).await;
+    what_was_seen_is_told(&cluster.url(), async || {
+        for node in &cluster.nodes {
+            let () = node.say("FLUSHALL").await;
+        }
+    })
+    .await;
 }
