@@ -30,6 +30,8 @@ pub mod serve;
 pub mod signals;
 mod stack;
 pub mod state;
+pub mod store;
+mod tab;
 mod table;
 pub mod telemetry;
 pub mod trace;
