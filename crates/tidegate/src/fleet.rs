@@ -18,6 +18,7 @@ mod builder;
 mod error;
 mod ledger;
 mod local;
+mod number;
 mod parcel;
 mod permit;
 mod shard;
@@ -36,7 +37,7 @@ pub use self::{
     all::{FleetGrants, FleetReceipts, FleetVerdict, enter_all, enter_all_at},
     builder::{FleetBuilder, NoRuntime},
     error::{LedgerError, LedgerErrorKind},
-    ledger::{Adjusted, Adjustment, Hint, Ledger, Subject, Tidings},
+    ledger::{Adjusted, Adjustment, Hint, Ledger, NOTICED_WITHIN, Subject, Tidings},
     local::LocalLedger,
     permit::FleetPermit,
     shared::OnStoreFailure,

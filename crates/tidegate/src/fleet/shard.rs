@@ -1,6 +1,6 @@
 //! One shard of a fleet's throttle: its accounts behind one short lock, and what becomes of calls and answers there.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use tidegate_core::{
     Instant,
@@ -276,7 +276,7 @@ impl State {
         let slot = self.accounts.slot(at);
         let mut line = slot.line.take()?;
         let mut next = None;
-        while let Some(waiter) = line.pop_front() {
+        while let Some(waiter) = line.0.pop_front() {
             if waiter.is_gone() {
                 continue;
             }
@@ -290,7 +290,7 @@ impl State {
                 Spend::AllowAndAsk(draft) => next = Some(draft),
                 Spend::Wait(draft) => {
                     next = next.or(draft);
-                    line.push_front(waiter);
+                    line.0.push_front(waiter);
                     break;
                 }
                 Spend::Deny { retry_at } => {
@@ -304,7 +304,7 @@ impl State {
             }
             self.counts.grant(waiter, Receipt { cost: waiter_cost, era, source }, deliveries);
         }
-        if !line.is_empty() {
+        if !line.0.is_empty() {
             slot.line = Some(line);
             next = next.map(|draft| draft.for_all(slot.need()));
         }
@@ -404,7 +404,7 @@ impl State {
             if counts_anew {
                 let line = std::mem::replace(slot, Slot::new(slot.key, slot.told)).line;
                 let mut deliveries = Vec::new();
-                for waiter in line.into_iter().flat_map(|line| *line) {
+                for waiter in line.into_iter().flat_map(|line| line.0) {
                     tell(waiter, Answer::Again, &mut deliveries);
                 }
                 told.push((slot.key, deliveries));
@@ -417,7 +417,7 @@ impl State {
 
 /// Puts a call in line.
 fn wait(slot: &mut Slot, cost: u32, patience: Patience) -> Local {
-    if slot.line.as_ref().is_some_and(|line| line.len() >= MOST_IN_LINE) {
+    if slot.line.as_ref().is_some_and(|line| line.0.len() >= MOST_IN_LINE) {
         return Local::Crowded;
     }
     let (tell, local) = match patience {
@@ -428,7 +428,6 @@ fn wait(slot: &mut Slot, cost: u32, patience: Patience) -> Local {
             (Some(tell), Local::Waiting(told))
         }
     };
-    let line = slot.line.get_or_insert_with(|| Box::new(VecDeque::new()));
-    line.push_back(Waiter { cost, tell });
+    slot.line.get_or_insert_default().0.push_back(Waiter { cost, tell });
     local
 }
