@@ -123,9 +123,10 @@ impl RedisLedger {
             for number in shared.into_iter().chain(numbers) {
                 command.arg(number);
             }
-            let (publish, channel) = channel(namespace, bucket, up, client);
-            command.arg(publish).arg(channel).arg(format!("{bits:032x} {}", subject.limit));
+            command.arg(format!("{bits:032x} {}", subject.limit));
             own(command);
+            let (publish, channel) = channel(namespace, bucket, up, client);
+            command.arg(publish).arg(channel);
         };
         let work = Work::Script { script, keys: &keys, arguments: &arguments };
         Ok(Answer(client.run(namespace.slot(bucket), &work).await?))

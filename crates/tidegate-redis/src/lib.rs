@@ -34,5 +34,5 @@ pub use error::{Fault, OLDEST, StoreError};
 pub use fleet::RedisFleet;
 pub use keys::{InvalidNamespace, LONGEST_NAMESPACE, Namespace};
 pub use ledger::RedisLedger;
-pub use settings::{InvalidSettings, Settings};
+pub use settings::{InvalidSettings, LONGEST_HEARTBEAT, Settings};
 pub use store_url::{InvalidStoreUrl, StoreUrl, Topology};

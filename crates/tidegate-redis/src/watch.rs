@@ -1,6 +1,9 @@
 //! Keeps an eye on which ledger it is, so that a loss is noticed by those who do not ask, and before they spend on.
 
-use std::sync::{Arc, LazyLock, Weak};
+use std::{
+    sync::{Arc, LazyLock, Weak},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use redis::{Cmd, Value};
@@ -25,6 +28,10 @@ use crate::{
 static NOW: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!(include_str!("ledger/epoch.lua"), include_str!("ledger/now.lua"))));
 
+/// The longest time in which a node that does not ask notices a loss, were no hint to reach it: two heartbeats. A new
+/// epoch grants nothing for as long, and a life of credit.
+pub(crate) const NOTICED_WITHIN: Duration = Duration::from_secs(1);
+
 /// Hints that a slow listener may be behind.
 const HINTS: usize = 1024;
 /// Buckets of a cluster whose epoch is looked at each heartbeat; their servers are random.
@@ -38,7 +45,8 @@ pub(crate) struct Watched {
     pub(crate) namespace: Namespace,
     pub(crate) hints: broadcast::Sender<Hint>,
     epochs: Epochs,
-    changed: Notify,
+    /// The ledger may be another one: somebody says so, or an answer did.
+    pub(crate) changed: Arc<Notify>,
     pub(crate) memory: Memory,
 }
 
@@ -50,7 +58,7 @@ impl Watched {
             namespace,
             hints: broadcast::Sender::new(HINTS),
             epochs: Epochs::new(buckets),
-            changed: Notify::new(),
+            changed: Arc::default(),
             memory: Memory::default(),
         }
     }
@@ -79,6 +87,11 @@ impl Watched {
     pub(crate) fn note(&self, bucket: u8, own: u64) -> u64 {
         let (shown, noticed) = self.epochs.note(self.index(bucket), own);
         if noticed == Noticed::Change {
+            tracing::warn!(
+                namespace = self.namespace.as_str(),
+                bucket,
+                "the ledger may have lost grants; nothing is granted until nodes had the time to tell what they saw"
+            );
             self.changed.notify_one();
         }
         shown
@@ -92,7 +105,8 @@ impl Watched {
     async fn look(&self, bucket: u8) -> Result<(), StoreError> {
         let marker = self.marker(bucket);
         let arguments = |command: &mut Cmd, up: &Up| {
-            command.arg("epoch").arg(&*up.checked.run_id).arg("");
+            let (publish, channel) = hints::channel(&self.namespace, bucket, up, &self.client);
+            command.arg("epoch").arg(&*up.checked.run_id).arg("").arg(publish).arg(channel);
         };
         let work = Work::Script { script: &NOW, keys: &[marker.as_bytes()], arguments: &arguments };
         let answer = self.client.run(self.namespace.slot(bucket), &work).await?;
@@ -152,10 +166,6 @@ async fn watch(watched: Weak<Watched>) {
         let beat = strong.client.settings().heartbeat;
         if timeout(beat, strong.changed.notified()).await.is_ok() {
             strong.look_at_all().await;
-            tracing::warn!(
-                namespace = strong.namespace.as_str(),
-                "the ledger was lost, or may have lost grants; nothing is granted until nodes have told what they saw"
-            );
             is_told = false;
         }
         if !is_told {
@@ -190,6 +200,7 @@ fn listen_at_all(watched: &Watched, listeners: &mut Vec<(Link, JoinSet<()>)>) {
                 watched.namespace.clone(),
                 link.clone(),
                 watched.hints.clone(),
+                watched.changed.clone(),
             ));
             listeners.push((link, task));
         }

