@@ -214,7 +214,8 @@ impl Gateway {
         let kept: Vec<_> = now.limits.values().filter_map(|limit| limit.guard.shared()).collect();
         let gone = before.limits.values().filter_map(|limit| limit.guard.shared());
         let gone = gone.filter(|throttle| !kept.iter().any(|kept| kept.is(throttle)));
-        for throttle in gone.cloned() {
+        for throttle in gone {
+            let throttle = throttle.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(LAST_DECISIONS).await;
                 throttle.close().await;

@@ -83,8 +83,7 @@ mod tests {
         let mut tab = Tab::new(sources, move |at, cost| told.lock().push((at, cost)));
         then(&mut tab);
         tab.settle(0, 4096);
-        let seen = seen.lock().clone();
-        seen
+        seen.lock().clone()
     }
 
     #[test]
