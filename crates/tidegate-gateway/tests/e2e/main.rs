@@ -11,6 +11,7 @@ mod servers;
 
 mod admin;
 mod bad_input;
+mod costs;
 mod fleet;
 mod grpc;
 mod guards;
