@@ -31,6 +31,8 @@ pub mod signals;
 pub mod simulate;
 mod stack;
 pub mod state;
+pub mod store;
+mod tab;
 mod table;
 pub mod telemetry;
 mod text_table;

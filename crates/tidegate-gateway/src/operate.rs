@@ -106,7 +106,8 @@ fn one(state: &CounterState) -> String {
         ("LEFT", Align::Right),
         ("OF", Align::Right),
         ("FULL IN", Align::Right),
-        ("IN HAND", Align::Right),
+        ("OWED", Align::Right),
+        ("GATEWAYS", Align::Right),
     ]);
     table.row([
         state.limit.clone(),
@@ -114,7 +115,8 @@ fn one(state: &CounterState) -> String {
         state.remaining.to_string(),
         state.most.to_string(),
         format!("{:.1}s", state.reset_in_seconds),
-        state.in_hand.map_or(ABSENT.into(), |units| units.to_string()),
+        state.owed.to_string(),
+        state.nodes.map_or(ABSENT.into(), |nodes| nodes.to_string()),
     ]);
     table.print()
 }
@@ -157,9 +159,9 @@ mod tests {
             key: vec![Some("alice\n".into()), None],
             remaining,
             most: 1000,
+            owed: 0,
             reset_in_seconds: 12.34,
-            in_hand: None,
-            nodes: None,
+            nodes: Some(3),
         }
     }
 

@@ -37,7 +37,7 @@ pub use tidegate_core::{
 
 use self::throttle::refused;
 pub use self::{
-    all::{FleetGrants, FleetReceipts, FleetVerdict, enter_all},
+    all::{FleetGrants, FleetReceipts, FleetVerdict, enter_all, enter_all_at},
     builder::{FleetBuilder, NoRuntime},
     error::{LedgerError, LedgerErrorKind},
     ledger::{Adjusted, Adjustment, Hint, Ledger, NOTICED_WITHIN, Subject, Tidings},

@@ -87,6 +87,11 @@ impl FleetThrottle {
         &self.shared.name
     }
 
+    /// Whether two are clones of one.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// The rule now in force.
     pub fn rule(&self) -> Rule {
         self.shared.shards[0].0.lock().rule
