@@ -252,3 +252,103 @@ fn bar(name: &str, calls: u64) -> ProgressBar {
             .expect("the template is sound");
     ProgressBar::new(calls).with_style(style).with_prefix(name.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    const CONFIG: &str = "\
+upstreams:
+  orders: { endpoints: [\"http://127.0.0.1:9001\"] }
+limits:
+  backend: { rate: 100/s, algorithm: fixed-window }
+  per-client: { rate: 10/s, key: [client-ip] }
+routes:
+  - { match: { path: /orders }, upstream: orders, limits: [backend, per-client] }
+  - { upstream: orders, limits: [per-client] }
+";
+
+    fn parsed(line: &str) -> Simulate {
+        let line = ["tidegate", "simulate"].into_iter().chain(line.split_whitespace());
+        match Cli::try_parse_from(line).unwrap().command.unwrap() {
+            Command::Simulate(what) => what,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn folder(trace: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tidegate.yaml"), CONFIG).unwrap();
+        fs::write(folder.path().join("access.log"), trace).unwrap();
+        folder
+    }
+
+    fn found(what: &Simulate) -> serde_json::Value {
+        serde_json::from_str(&simulate(&Simulate { json: true, ..what.clone() }).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_made_up_load_is_decided_by_each_limit_and_each_rate_that_is_tried() {
+        let folder = folder("");
+        let at = folder.path().display();
+        let what = parsed(&format!(
+            "-c {at}/tidegate.yaml --limit backend --try 50/s --rate 150/s --for 5s --nodes 3 --fault lost@2s --svg {at}/a.svg"
+        ));
+        let found = found(&what);
+        let runs = found["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 2);
+        for (run, most) in runs.iter().zip([100, 50]) {
+            assert_eq!(run["over"], 0);
+            let windows = run["windows"].as_array().unwrap();
+            assert!(windows.iter().all(|window| window["admitted"].as_u64().unwrap() <= most), "{windows:?}");
+            assert!(windows[0]["admitted"].as_u64().unwrap() > most * 9 / 10, "{windows:?}");
+        }
+        let picture = fs::read_to_string(folder.path().join("a.svg")).unwrap();
+        assert!(picture.contains("backend: 100/s") && picture.contains("backend: 50/s"), "{picture}");
+    }
+
+    #[test]
+    fn a_trace_is_keyed_and_routed_as_the_gateway_does() {
+        let line = |client: &str, path: &str| {
+            format!("{client} - - [21/Nov/2026:05:12:48 +0000] \"GET {path} HTTP/1.1\" 200 5 \"-\" \"-\"\n")
+        };
+        let trace: String =
+            [line("192.0.2.1", "/orders/1").repeat(60), line("192.0.2.2", "/").repeat(4)].concat();
+        let folder = folder(&trace);
+        let at = folder.path().display();
+        let found = found(&parsed(&format!("-c {at}/tidegate.yaml --trace {at}/access.log --nodes 1")));
+        let of = |name: &str| {
+            let runs = found["runs"].as_array().unwrap();
+            runs.iter().find(|run| run["limit"] == name).unwrap().clone()
+        };
+        assert_eq!((&of("backend")["offered"], &of("backend")["refused"]), (&60.into(), &0.into()));
+        assert_eq!(of("per-client")["offered"], 64);
+        let refused = of("per-client")["refused"].as_u64().unwrap();
+        assert!(
+            (38..=60).contains(&refused),
+            "60 calls of one client in a second, at 10/s and a burst of 10: {refused}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_simulated_says_what_to_write_instead() {
+        let folder = folder("hello\n");
+        let at = folder.path().display();
+        for (line, remedy) in [
+            (format!("-c {at}/tidegate.yaml --limit nobody"), "there are backend, per-client"),
+            (
+                format!("-c {at}/tidegate.yaml --trace {at}/access.log"),
+                "access.log:1: not a line of an access log",
+            ),
+            (format!("-c {at}/nothing.yaml"), "nothing.yaml"),
+            ("--rate 4000000000/s --for 1d".into(), "lower --rate or --for"),
+            (format!("-c {at}/tidegate.yaml --for 1s --svg {at}/no/such.svg"), "cannot write"),
+        ] {
+            let error = simulate(&parsed(&line)).unwrap_err().to_string();
+            assert!(error.contains(remedy), "{line}: {error}");
+        }
+    }
+}

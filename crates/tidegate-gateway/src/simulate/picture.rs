@@ -29,9 +29,15 @@ pub(super) fn draw(runs: &[Run]) -> String {
          <rect class=\"frame\" width=\"{WIDTH}\" height=\"{height}\"/>\n"
     );
     text(&mut svg, LEFT, 28.0, "title", "What the limits would have done, in units a second");
-    for (at, name) in ["offered", "admitted", "refused", "limit"].into_iter().enumerate() {
+    let legend = [
+        ("offered", "offered"),
+        ("admitted", "admitted"),
+        ("refused", "refused"),
+        ("limit", "limit of a key"),
+    ];
+    for (at, (class, name)) in legend.into_iter().enumerate() {
         let x = LEFT + 110.0 * at as f64;
-        let _ = writeln!(svg, "<path class=\"{name}\" d=\"M{x} 48h22\"/>");
+        let _ = writeln!(svg, "<path class=\"{class}\" d=\"M{x} 48h22\"/>");
         text(&mut svg, x + 28.0, 52.0, "", name);
     }
     for (row, run) in runs.iter().enumerate() {
@@ -53,11 +59,12 @@ fn panel(svg: &mut String, top: f64, run: &Run) {
     let y = |value: f64| bottom - value / most * height;
     let heading = format!("{}: {} {}", run.limit, run.amount, run.counting);
     text(svg, LEFT, top - 8.0, "", &escaped(&heading));
-    for part in [0.0, 0.5, 1.0] {
-        let (value, at) = (most * part / 1.05, part * seconds);
+    for value in ticks(most) {
         let line = y(value);
         let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {line:.1}H{right}\"/>");
         text(svg, 8.0, line + 4.0, "", &short(value));
+    }
+    for at in ticks(seconds) {
         text(svg, x(at) - 8.0, bottom + 18.0, "", &format!("{} s", short(at)));
     }
     let _ = writeln!(svg, "<path class=\"axis\" d=\"M{LEFT} {top}V{bottom}H{right}\"/>");
@@ -98,6 +105,9 @@ struct Step {
 }
 
 fn steps(windows: &[Window], window: f64) -> Vec<Step> {
+    // The answers to the last calls may open one more window, in which nothing is offered.
+    let last = windows.iter().rposition(|window| window.offered > 0).map_or(0, |last| last + 1);
+    let windows = &windows[..last];
     let each = windows.len().div_ceil(MOST_STEPS).max(1);
     let steps = windows.chunks(each).enumerate().map(|(at, chunk)| {
         let from = (at * each) as f64 * window;
@@ -122,6 +132,14 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
+/// From 0 in steps of 1, 2 or 5 times a power of ten, three to six of them up to `most`.
+fn ticks(most: f64) -> impl Iterator<Item = f64> {
+    let power = 10_f64.powf((most / 3.0).log10().floor());
+    let step =
+        [5.0, 2.0, 1.0].map(|by| by * power).into_iter().find(|step| step * 3.0 <= most).unwrap_or(power);
+    (0..).map(move |turn| f64::from(turn) * step).take_while(move |value| *value <= most)
+}
+
 /// A number with about three digits.
 fn short(value: f64) -> String {
     match value {
@@ -129,5 +147,30 @@ fn short(value: f64) -> String {
         value if value >= 1e4 => format!("{:.0} k", value / 1e3),
         value if value >= 10.0 || value == 0.0 => format!("{value:.0}"),
         value => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        for (most, expected) in
+            [(2074.0, vec![0.0, 500.0, 1000.0, 1500.0, 2000.0]), (20.0, vec![0.0, 5.0, 10.0, 15.0, 20.0])]
+        {
+            assert_eq!(ticks(most).collect::<Vec<_>>(), expected);
+        }
+        for most in [0.3, 1.0, 7.0, 999.0, 1e6] {
+            assert!((3..=7).contains(&ticks(most).count()), "{most}");
+        }
+    }
+
+    #[test]
+    fn a_picture_ends_with_the_last_window_that_was_offered_something() {
+        let window = |offered| Window { offered, admitted: offered, refused: 0, asked: 1 };
+        let steps = steps(&[window(5), window(7), window(0)], 2.0);
+        assert_eq!(steps.len(), 2);
+        assert_eq!((steps[1].until, steps[1].admitted), (4.0, 3.5));
     }
 }
