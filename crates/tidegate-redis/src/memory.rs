@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 /// Most subjects that are remembered; of those beyond, whoever holds their credit tells when it asks again.
 const MOST: usize = 65_536;
+/// The shortest time between two sweeps for want of room.
+const SWEEPS_APART: Duration = Duration::from_secs(1);
 /// Subjects of a limit before those that count no more are looked for.
 const FIRST_SWEEP: usize = 256;
 
@@ -23,6 +25,8 @@ pub(crate) struct Memory(Mutex<Limits>);
 struct Limits {
     named: HashMap<Arc<str>, Limit>,
     count: usize,
+    /// When all limits were swept last for want of room.
+    swept: Option<Instant>,
 }
 
 struct Limit {
@@ -54,7 +58,10 @@ impl Memory {
     /// Remembers an answer that was got at `now`.
     pub(crate) fn learn(&self, limit: &str, key: Key, rule: &Rule, ask: &Ask, reply: &Reply, now: Instant) {
         let mut limits = self.0.lock();
-        let Limits { named, count } = &mut *limits;
+        if limits.count >= MOST && limits.swept.is_none_or(|swept| now >= swept + SWEEPS_APART) {
+            limits.sweep(now);
+        }
+        let Limits { named, count, .. } = &mut *limits;
         if !named.contains_key(limit) {
             named
                 .insert(limit.into(), Limit { rule: *rule, subjects: HashMap::new(), sweep_at: FIRST_SWEEP });
@@ -72,7 +79,7 @@ impl Memory {
             return;
         }
         let before = limit.subjects.len();
-        if before >= limit.sweep_at.min(MOST) {
+        if before >= limit.sweep_at {
             limit.subjects.retain(|_, subject| subject.until > now);
             *count -= before - limit.subjects.len();
             // As much again before the next look, so that looking costs each new subject a constant.
@@ -111,6 +118,18 @@ impl Memory {
             }
         }
         all
+    }
+}
+
+impl Limits {
+    /// Forgets what counts no more, of all limits.
+    fn sweep(&mut self, now: Instant) {
+        for limit in self.named.values_mut() {
+            limit.subjects.retain(|_, subject| subject.until > now);
+            limit.sweep_at = (limit.subjects.len() * 2).max(FIRST_SWEEP);
+        }
+        self.count = self.named.values().map(|limit| limit.subjects.len()).sum();
+        self.swept = Some(now);
     }
 }
 
@@ -159,16 +178,21 @@ mod tests {
     async fn memory_has_a_bound_and_makes_room_for_what_counts() {
         let (memory, mut book, now) = (Memory::default(), Book::default(), Instant::now());
         let reply = answer(&mut book, &ask(1));
-        let learn =
-            |n: usize, now| memory.learn("l", Key::of(&n.to_le_bytes()), &rule(), &ask(1), &reply, now);
+        let learn = |limit: &str, n: usize, now| {
+            memory.learn(limit, Key::of(&n.to_le_bytes()), &rule(), &ask(1), &reply, now);
+        };
         for n in 0..MOST + 10 {
-            learn(n, now);
+            learn("l", n, now);
         }
         assert_eq!(memory.lost(now, |_, _| true).len(), MOST);
-        let later = now + Duration::from_micros(reply.reset_in);
+        let later = now + Duration::from_micros(reply.reset_in).max(SWEEPS_APART);
         for n in MOST + 10..MOST + 20 {
-            learn(n, later);
+            learn("another", n, later);
         }
-        assert_eq!(memory.lost(later, |_, _| true).len(), 10);
+        assert_eq!(
+            memory.lost(later, |_, _| true).len(),
+            10,
+            "what counts no more makes room for other limits"
+        );
     }
 }
