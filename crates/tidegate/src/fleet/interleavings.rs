@@ -83,7 +83,7 @@ impl World {
                 for delivery in deliveries {
                     match delivery {
                         Delivery::Receipt(tell, receipt) => {
-                            let home = std::sync::Arc::new(Address(Arc::clone(&world)));
+                            let home = Arc::new(Address(Arc::clone(&world)));
                             drop(tell.send(Answer::Granted(Parcel::new(home, KEY, receipt))));
                         }
                         Delivery::Plain(tell, answer) => drop(tell.send(answer)),

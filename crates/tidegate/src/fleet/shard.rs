@@ -107,7 +107,9 @@ impl State {
         let errand = |draft| Errand { whose: Whose::Account, key, draft, rule, era };
         let patience = if self.mode == Mode::Shadow { Patience::Ghost } else { caller.patience };
         let slot = self.accounts.slot(at);
-        slot.used = true;
+        if !slot.used {
+            slot.used = true;
+        }
         // A peek takes one and puts it back.
         let units = cost.max(1);
         if slot.line.is_some() {
