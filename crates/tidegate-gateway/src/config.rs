@@ -1,5 +1,6 @@
 //! The configuration: what it says, how it is read, and what is wrong with it.
 
+mod calendar;
 mod cidr;
 mod defaults;
 mod effective;
@@ -25,12 +26,10 @@ mod units;
 mod wanted;
 mod watch;
 
+pub use calendar::{CalendarPeriod, CalendarQuota};
 pub use cidr::{Cidr, InvalidCidr};
 pub use effective::redacted_yaml;
-pub use limit::{
-    Algorithm, CalendarPeriod, CalendarQuota, Cost, Counting, EstimatedCost, InvalidLimit, Limit,
-    OnStoreFailure, WindowStart,
-};
+pub use limit::{Algorithm, Cost, Counting, EstimatedCost, InvalidLimit, Limit, OnStoreFailure, WindowStart};
 pub use load::{Loaded, Source, load};
 pub use model::{
     BodyBound, Bounds, Breaker, BreakerSetting, Ceiling, ClientTls, Config, Connections, Hold, HostHeader,

@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod example;
 mod readings;
+mod store;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 #[cfg(test)]
 pub(crate) use self::example::example;
+pub use self::store::{CreditState, StorePhase, StoreServerState, StoreState};
 
 /// Everything at one moment.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -141,107 +143,6 @@ pub struct LimitState {
     pub over_admission_possible: Option<u64>,
     /// How it gets its credit; none where it counts in this process alone.
     pub credit: Option<CreditState>,
-}
-
-/// Credit of a limit that is shared through a ledger.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct CreditState {
-    /// What happens once the store cannot be asked and the credit in hand is spent.
-    pub on_store_failure: &'static str,
-    /// Longest life of credit, in seconds.
-    pub life_seconds: f64,
-    /// Units that this gateway holds and may spend.
-    pub in_hand: u64,
-    /// Units set aside for when the store is away.
-    pub aside: u64,
-    /// Units that ran out in hand and were not given back yet.
-    pub stranded: u64,
-    /// Units spent beyond what was reserved, which the ledger is not told of yet.
-    pub debt: u64,
-    /// Calls admitted at once, from credit in hand.
-    pub local: u64,
-    /// Calls admitted after they waited for the store.
-    pub waited: u64,
-    /// Calls admitted from what was set aside, while the store was away.
-    pub from_aside: u64,
-    /// Calls admitted without credit, as the limit is open while the store is away.
-    pub open: u64,
-    /// Calls refused because the store did not answer.
-    pub unanswered: u64,
-    /// Questions to the store under way.
-    pub asking: u64,
-    /// Questions to the store.
-    pub operations: u64,
-    /// Questions to the store for each decision.
-    pub operations_per_decision: f64,
-    /// Questions not sent, as too many were under way or the store was given a rest.
-    pub withheld: u64,
-    /// How often the ledger was found to have lost what it knew.
-    pub losses: u64,
-    /// Questions that were not answered, by what kept the store from it.
-    pub failures: BTreeMap<&'static str, u64>,
-    /// How long the store takes to answer, lately, in seconds.
-    pub latency_seconds: f64,
-}
-
-/// Whether a store can be asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StorePhase {
-    /// Counters live in this process: there is nobody to ask.
-    #[default]
-    Memory,
-    /// It is being connected to for the first time.
-    Connecting,
-    /// Every server of it can be asked.
-    Up,
-    /// A server of it cannot be asked.
-    Away,
-}
-
-impl StorePhase {
-    /// Every phase.
-    pub const ALL: [Self; 4] = [Self::Memory, Self::Connecting, Self::Up, Self::Away];
-
-    /// The name used in metrics and state.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Connecting => "connecting",
-            Self::Up => "up",
-            Self::Away => "away",
-        }
-    }
-}
-
-/// Where counters live.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct StoreState {
-    /// Its URL, without a password.
-    pub url: String,
-    /// The prefix of every key in it.
-    pub namespace: String,
-    /// Whether it can be asked.
-    pub state: StorePhase,
-    /// Questions to it under way.
-    pub in_flight: u64,
-    /// Most questions to it under way.
-    pub max_in_flight: u64,
-    /// Its servers; of a cluster, the masters.
-    pub servers: Vec<StoreServerState>,
-}
-
-/// A server of a store.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct StoreServerState {
-    /// Which; none while that is not known.
-    pub server: Option<String>,
-    /// Whether it can be asked.
-    pub state: StorePhase,
-    /// The id of its process, which another process has not.
-    pub run_id: Option<String>,
-    /// Why it cannot be asked.
-    pub error: Option<String>,
 }
 
 /// A service behind the gateway.

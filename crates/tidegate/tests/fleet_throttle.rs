@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tidegate::{
     By, Call, Outcome, Permit as _,
     clock::now,
-    fleet::{Adjustment, FleetThrottle, LocalLedger, OnStoreFailure, Rule, enter_all},
+    fleet::{Adjustment, FleetThrottle, LocalLedger, OnStoreFailure, Rule, enter_all, enter_all_at},
     throttle::{Algorithm, Key, Mode, Quota, Ruling},
 };
 use tokio::time::sleep;
@@ -473,4 +473,29 @@ async fn a_ledger_that_lost_everything_is_told_by_nodes_that_have_nothing_to_do(
         sleep(MS * 100).await;
     }
     assert_eq!(spent.stats().losses, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_may_cost_something_else_in_each_limit_of_a_fleet() {
+    let wire = wire().await;
+    let throttle =
+        |name, rate| FleetThrottle::builder(name, windows(rate), wire.clone()).build().expect("a runtime");
+    let (calls, bytes) = (throttle("calls", "3/min"), throttle("bytes", "100/min"));
+    let limits = [(&calls, KEY), (&bytes, KEY)];
+    let mut receipts = match enter_all_at(&limits, &[1, 70], &call()).await.into_grants() {
+        Ok(grants) => grants.into_receipts(),
+        Err(refusal) => panic!("{refusal:?}"),
+    };
+    assert!(!receipts.are_over(now()) && receipts.are_over(now() + Duration::from_secs(60)));
+    let refused = enter_all_at(&limits, &[1, 31], &call()).await;
+    assert_eq!(refused.refusal().map(|refusal| refusal.limit), Some(1));
+    assert!(
+        enter_all_at(&limits, &[2, 10], &call()).await.into_grants().is_ok(),
+        "all or none: two are left"
+    );
+    receipts.settle_cost(1, &limits, 50, now());
+    assert!(
+        enter_all_at(&limits[1..], &[40], &call()).await.into_grants().is_ok(),
+        "what was too much came back"
+    );
 }

@@ -146,7 +146,9 @@ impl Account {
         );
         self.base = self.base.saturating_add(reply.granted);
         self.renews = terms.is_whole(reply.life);
-        if reply.retry_in > 0 {
+        // The call that exceeds a limit with a prohibition is the ledger's to refuse, or nobody would be barred.
+        let unheard = terms.prohibits() && reply.granted >= ask.least;
+        if reply.retry_in > 0 && !unheard {
             self.retry_at = sent_at + Duration::from_micros(reply.retry_in);
             self.retry_cost = ask.least.max(1);
         } else {

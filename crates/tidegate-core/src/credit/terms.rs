@@ -21,6 +21,7 @@ pub const MAX_DRIFT: u32 = 100_000;
 pub struct Terms {
     largest: u32,
     drift: u32,
+    prohibits: bool,
     /// Whether credit that is given back can be granted again: of a bucket, hardly.
     keeps: bool,
     /// Nanoseconds.
@@ -35,6 +36,7 @@ impl Terms {
         Self {
             largest: u32::try_from(rule.largest()).unwrap_or(u32::MAX),
             drift: DEFAULT_DRIFT,
+            prohibits: rule.prohibit() > 0,
             keeps: !matches!(rule.law(), Law::Bucket { .. }),
             life: rule.life().saturating_mul(1000),
             window: rule.window().saturating_mul(1000),
@@ -63,6 +65,11 @@ impl Terms {
 
     pub(super) const fn keeps(&self) -> bool {
         self.keeps
+    }
+
+    /// Whether whoever exceeds the limit stays out for a time: then the ledger has to hear of it.
+    pub(super) const fn prohibits(&self) -> bool {
+        self.prohibits
     }
 
     pub(super) const fn life(&self) -> u64 {

@@ -156,6 +156,20 @@ fn exhaustion_is_known_without_asking_until_it_can_be_over() {
 }
 
 #[test]
+fn the_ledger_hears_of_the_call_that_exceeds_a_limit_with_a_prohibition() {
+    let quota = Quota::of("3/s".parse().unwrap()).algorithm(Algorithm::FixedWindow).build().unwrap();
+    let mut node = Node1::new(Rule::of(quota).prohibit(Duration::from_secs(60)).build().unwrap());
+    for call in 0..3 {
+        assert!(node.call(1, call * 2000));
+    }
+    assert!(!node.call(1, 10_000));
+    let Spend::Deny { retry_at } = node.spend(1, 20_000) else {
+        panic!("it is barred, and that is known here")
+    };
+    assert_eq!(retry_at, at(10_000) + Duration::from_secs(60));
+}
+
+#[test]
 fn what_is_too_dear_now_does_not_deny_what_is_cheap() {
     let mut node = Node1::new(fixed("10/s"));
     assert!(node.call(6, 0));

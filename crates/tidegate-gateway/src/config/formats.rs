@@ -8,7 +8,7 @@ use tidegate_core::Rate;
 use tidegate_redis::{InvalidStoreUrl, StoreUrl};
 
 use super::{
-    limit::CalendarQuota,
+    calendar::CalendarQuota,
     problem::quoted,
     store::MEMORY,
     units::{ByteSize, HumanDuration, MAX_DURATION},

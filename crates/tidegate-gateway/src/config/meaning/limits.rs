@@ -8,7 +8,7 @@ use tidegate_core::{
 };
 
 use super::{
-    super::{limit::CalendarQuota, store::MEMORY, units::HumanDuration},
+    super::{calendar::CalendarQuota, store::MEMORY, units::HumanDuration},
     Node, Problem, entries, not_zero, parsed, quoted,
     tree::Entry,
 };
