@@ -79,6 +79,17 @@ impl<'de> Deserialize<'de> for CostSource {
     }
 }
 
+impl CostSource {
+    /// Whether the cost may be known only after the call was decided.
+    pub const fn is_told_later(&self) -> bool {
+        match self {
+            Self::RequestHeader(_) => false,
+            // A body of unknown length tells it at its end.
+            Self::RequestBytes | Self::ResponseBytes | Self::ResponseHeader(_) => true,
+        }
+    }
+}
+
 /// The whole number in a header field; none when it is not there or is no such number. More than fits counts as the most.
 pub fn number_in(headers: &HeaderMap, name: &HeaderName) -> Option<u32> {
     let text = headers.get(name)?.to_str().ok()?.trim();

@@ -14,14 +14,14 @@ pub struct CounterState {
     pub limit: String,
     /// The parts of the key.
     pub key: KeyParts,
-    /// Units left.
+    /// Units left; what gateways hold as credit is not counted.
     pub remaining: u64,
     /// Units there are at most.
     pub most: u64,
+    /// Units that calls cost beyond what there was: paid before anything else is granted.
+    pub owed: u64,
     /// Seconds until all of them are there again.
     pub reset_in_seconds: f64,
-    /// Units that this gateway holds as credit, which `remaining` does not count; none where nothing is shared.
-    pub in_hand: Option<u64>,
     /// Gateways that asked for credit lately; none where nothing is shared.
     pub nodes: Option<u64>,
 }

@@ -18,6 +18,7 @@ use crate::{
     proxy::forwarded::Trust,
     record::{CallProtocol, CallRecord, Finished},
     refusal::{self, Cause, Dialect, Standing},
+    tab::Tab,
     table::Route,
     telemetry::RouteMetrics,
     trace::{self, Trace, Tracer},
@@ -41,6 +42,8 @@ pub struct Exchange {
     pub(crate) upload: Option<Arc<Progress>>,
     /// Bytes that had gone up when a sweep last looked.
     seen_up: u64,
+    /// What is settled with limits at the end; mostly nothing.
+    pub(crate) tab: Option<Box<Tab>>,
     protocol: CallProtocol,
     trace: Trace,
     metrics: Arc<RouteMetrics>,
@@ -128,6 +131,7 @@ impl Exchange {
             endpoint: None,
             upload: None,
             seen_up: 0,
+            tab: None,
             protocol,
             trace,
             metrics: Arc::clone(metrics),
@@ -271,6 +275,9 @@ impl Exchange {
         let duration = now.since(self.call.now);
         let head_duration = self.head.map(|head| head.at.since(self.call.now));
         let request_bytes = self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        if let Some(tab) = self.tab.take() {
+            tab.settle(request_bytes, bytes);
+        }
         let finished = Finished {
             status,
             grpc_status,
@@ -338,6 +345,9 @@ impl Ending for Exchange {
             End::Complete(trailers) => trailers,
             _ => None,
         };
+        if let (Some(tab), Some(trailers)) = (&mut self.tab, trailers) {
+            tab.read(trailers);
+        }
         let head = self.head;
         let status = head.map_or(CLIENT_CLOSED_REQUEST, |head| head.status);
         let grpc_status = trailers

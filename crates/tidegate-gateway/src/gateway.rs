@@ -12,13 +12,13 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
-use tidegate::{clock, limiter, redacted_url};
+use tidegate::{clock, limiter};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     admin::{AdminSource, AdminStats},
-    config::{self, Config, Counting},
+    config::{self, Config},
     counter::{Change, CounterChange, CounterError, CounterState, KeyParts},
     exchange::Scribe,
     in_flight::Pools,
@@ -28,12 +28,16 @@ use crate::{
     stack::Stack,
     state::{
         BreakerState, ConfigState, ConnectionsState, EndpointState, InFlightState, LimitState, ListenerState,
-        PartitionState, RouteState, State, StoreState, UpstreamState,
+        PartitionState, RouteState, State, UpstreamState,
     },
+    store::{NoStore, Store},
     table::{BuildError, Route, Service, Table},
     telemetry::Telemetry,
     upstream::Endpoint,
 };
+
+/// How long calls may still be decided by the table before a reload. Default: 1 s.
+const LAST_DECISIONS: Duration = Duration::from_secs(1);
 
 /// A gateway: the request path, and all that stands around it.
 #[derive(Debug)]
@@ -54,6 +58,7 @@ pub struct Gateway {
 #[derive(Debug)]
 struct Running {
     config: Config,
+    store: Arc<Store>,
     state: ConfigState,
 }
 
@@ -87,24 +92,29 @@ pub enum ReloadError {
     /// The certificate can not be served.
     #[error(transparent)]
     Tls(#[from] crate::listener::TlsError),
+    /// There is no such store.
+    #[error(transparent)]
+    Store(#[from] NoStore),
     /// The log's filter is none.
     #[error(transparent)]
     Logging(#[from] crate::logging::LoggingError),
 }
 
 impl Gateway {
-    /// Puts a gateway together. It takes no calls yet.
+    /// Puts a gateway together whose counters live in `store`. It takes no calls yet.
     ///
     /// # Errors
     /// When an upstream's or the listener's files are not what they should be.
     pub fn new(
         config: Config,
         source: String,
+        store: Store,
         telemetry: Arc<Telemetry>,
         scribe: Scribe,
         logging: Logging,
     ) -> Result<Self, ReloadError> {
-        let table = Table::build(&config, None, &telemetry)?.commit();
+        let store = Arc::new(store);
+        let table = Table::build(&config, None, &store, &telemetry)?.commit();
         let tls = config.listen.tls.as_ref().map(LiveTls::load).transpose()?.map(Arc::new);
         let stack = Stack {
             table: ArcSwap::from_pointee(table),
@@ -123,7 +133,7 @@ impl Gateway {
             limits: Limits::from(&config.bounds).live(),
             tls,
             logging,
-            running: Mutex::new(Running { config, state }),
+            running: Mutex::new(Running { config, store, state }),
             stage: AtomicU8::new(Stage::Starting as u8),
             started: Instant::now(),
             draining_since: OnceLock::new(),
@@ -153,10 +163,19 @@ impl Gateway {
     /// under way end as they began.
     ///
     /// # Errors
-    /// When it can not be built. The running one stays as it was then.
-    pub fn reload(&self, config: Config) -> Result<(), ReloadError> {
+    /// When it can not be built, or its store is unfit. The running one stays as it was then.
+    ///
+    /// # Cancel safety
+    /// Dropping it while another store is opened changes nothing.
+    pub async fn reload(&self, config: Config) -> Result<(), ReloadError> {
+        let store = Arc::clone(&self.running.lock().store);
+        let store = if store.is_of(&config.store, &config.namespace) {
+            store
+        } else {
+            Arc::new(Store::open(&config.store, &config.namespace).await?)
+        };
         let mut running = self.running.lock();
-        let built = Table::build(&config, Some(&self.stack.table.load()), &self.telemetry)?;
+        let built = Table::build(&config, Some(&self.stack.table.load()), &store, &self.telemetry)?;
         match (&self.tls, &config.listen.tls) {
             (Some(tls), Some(files)) => tls.reload(files)?,
             (None, None) => {}
@@ -176,7 +195,8 @@ impl Gateway {
         if old.tracing != new.tracing {
             needs_restart("tracing");
         }
-        self.stack.table.store(Arc::new(built.commit()));
+        let before = self.stack.table.swap(Arc::new(built.commit()));
+        self.retire(&before);
         self.limits.store(Arc::new(Limits::from(&config.bounds)));
         self.stack.scribe.log.configure(&config.log);
         running.state.reloads += 1;
@@ -184,7 +204,33 @@ impl Gateway {
         running.state.hash = hash_of(&config);
         running.state.loaded_at_seconds = unix_seconds();
         running.config = config;
+        running.store = store;
         Ok(())
+    }
+
+    /// Hands back the credit of limits that the running table no longer has, once calls that began before are decided.
+    fn retire(&self, before: &Table) {
+        let now = self.stack.table.load();
+        let kept: Vec<_> = now.limits.values().filter_map(|limit| limit.guard.shared()).collect();
+        let gone = before.limits.values().filter_map(|limit| limit.guard.shared());
+        let gone = gone.filter(|throttle| !kept.iter().any(|kept| kept.is(throttle)));
+        for throttle in gone {
+            let throttle = throttle.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(LAST_DECISIONS).await;
+                throttle.close().await;
+            });
+        }
+    }
+
+    /// Hands all credit back, so that other gateways can use it: at most for `within`.
+    pub(crate) async fn hand_back(&self, within: Duration) {
+        let table = self.stack.table.load_full();
+        let throttles = table.limits.values().filter_map(|limit| limit.guard.shared());
+        let all = futures_util::future::join_all(throttles.map(|throttle| throttle.close()));
+        if tokio::time::timeout(within, all).await.is_err() {
+            tracing::warn!("the store did not take all credit back: it is lost until its windows are over");
+        }
     }
 
     /// Notes that a reload was refused, and why.
@@ -253,7 +299,7 @@ impl AdminSource for Gateway {
             config,
             listeners: self.listeners(),
             routes: table.all.iter().map(|route| route_state(route)).collect(),
-            store: self.store(),
+            store: self.running.lock().store.state(),
             limits: self.limits(),
             upstreams: services.into_iter().map(|service| service_state(service)).collect(),
             ..State::default()
@@ -272,7 +318,7 @@ impl AdminSource for Gateway {
         let table = self.stack.table.load();
         let mut limits: Vec<_> = table.limits.values().collect();
         limits.sort_by(|a, b| a.name.cmp(&b.name));
-        limits.into_iter().map(|limit| limit_state(limit)).collect()
+        limits.into_iter().map(|limit| limit.state()).collect()
     }
 
     fn counter(&self, limit: String, key: KeyParts) -> BoxFuture<'_, Result<CounterState, CounterError>> {
@@ -299,13 +345,6 @@ impl Gateway {
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
             CounterError::NoLimit { name, known }
         })
-    }
-
-    fn store(&self) -> StoreState {
-        let running = self.running.lock();
-        let (url, namespace) =
-            (redacted_url(&running.config.store.url).into_owned(), running.config.namespace.clone());
-        StoreState { url, namespace, ..StoreState::default() }
     }
 
     fn listeners(&self) -> Vec<ListenerState> {
@@ -352,28 +391,6 @@ fn route_state(route: &Route) -> RouteState {
         limits: route.limits.iter().map(|limit| limit.name.to_string()).collect(),
         in_flight: route.limiter.as_ref().map(|limiter| InFlightState::of(&limiter.snapshot(), "fixed")),
         ..RouteState::default()
-    }
-}
-
-fn limit_state(limit: &Limit) -> LimitState {
-    let stats = limit.throttle.stats();
-    LimitState {
-        name: limit.name.to_string(),
-        rate: limit.config.amount(),
-        burst: match limit.config.counting() {
-            Some(counting @ Counting::TokenBucket { .. }) => Some(counting.most().into()),
-            _ => None,
-        },
-        algorithm: limit.config.counting().map_or("", |counting| counting.name()).into(),
-        key: limit.config.key.clone(),
-        shadow: limit.config.shadow,
-        keys: stats.keys as u64,
-        max_keys: stats.capacity as u64,
-        admitted: stats.admitted,
-        refused: stats.refused,
-        shadow_refused: stats.shadow_refused,
-        shared: stats.shared,
-        ..LimitState::default()
     }
 }
 

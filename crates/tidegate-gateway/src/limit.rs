@@ -1,18 +1,21 @@
 //! A limit as the request path uses it: what it counts per, what a call costs in it, and the guard that decides.
 
-use std::{net::IpAddr, sync::Arc};
+mod operate;
+
+use std::{sync::Arc, time::Duration};
 
 use tidegate::{
-    Throttle, clock,
-    throttle::{self, Mode},
+    Throttle,
+    fleet::{self, FleetThrottle},
+    throttle::{Key, Mode},
 };
 
 use crate::{
-    config::{self, Counting, WindowStart},
-    cost::{CostSource, number_in},
-    counter::{self, CounterChange, CounterError, CounterState, KeyParts, masked},
+    config::{self, Counting, OnStoreFailure, WindowStart},
+    cost::{CostSource, number_in, units},
     key::{Extractor, Facts},
     refusal::Policy,
+    store::Store,
     table::{BuildError, Change},
 };
 
@@ -20,16 +23,45 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Limit {
     pub(crate) name: Arc<str>,
-    pub(crate) throttle: Arc<Throttle>,
+    pub(crate) guard: Guard,
     pub(crate) key: Vec<Extractor>,
     pub(crate) policy: Policy,
     pub(crate) config: config::Limit,
+    /// Where its counters live.
+    pub(crate) store: Arc<Store>,
+}
+
+/// Who decides.
+#[derive(Clone, Debug)]
+pub(crate) enum Guard {
+    /// Counters in this process, exact and decided at once.
+    Here(Arc<Throttle>),
+    /// Accounts in a ledger: one that a fleet shares, or one in this process for what counters do not know.
+    Shared(FleetThrottle),
+}
+
+impl Guard {
+    /// The counters in this process, if these decide.
+    pub(crate) fn here(&self) -> Option<&Throttle> {
+        match self {
+            Self::Here(throttle) => Some(throttle),
+            Self::Shared(_) => None,
+        }
+    }
+
+    /// The accounts in a ledger, if these decide.
+    pub(crate) const fn shared(&self) -> Option<&FleetThrottle> {
+        match self {
+            Self::Here(_) => None,
+            Self::Shared(throttle) => Some(throttle),
+        }
+    }
 }
 
 impl Limit {
     /// The key of a call in this limit.
-    pub(crate) fn key(&self, facts: &Facts<'_>) -> throttle::Key {
-        let mut hasher = throttle::KeyHasher::new();
+    pub(crate) fn key(&self, facts: &Facts<'_>) -> Key {
+        let mut hasher = self.store.hasher();
         for part in &self.key {
             part.feed(facts, |part| {
                 match part {
@@ -41,96 +73,16 @@ impl Limit {
         hasher.finish()
     }
 
-    /// What a call reserves.
-    pub(crate) fn cost(&self, facts: &Facts<'_>) -> u32 {
+    /// What a call reserves, whose request body is so long, if that is known.
+    pub(crate) fn cost(&self, facts: &Facts<'_>, body: Option<u64>) -> u32 {
         let estimate = self.config.cost.estimate().get();
         match self.config.cost.source() {
+            // A client that says 0 still makes a call, and so does one that sends nothing.
             Some(CostSource::RequestHeader(name)) => {
-                // A client that says 0 still makes a call.
                 number_in(facts.headers, name).map_or(estimate, |units| units.max(1))
             }
-            None
-            | Some(CostSource::RequestBytes | CostSource::ResponseBytes | CostSource::ResponseHeader(_)) => {
-                estimate
-            }
-        }
-    }
-
-    /// The key that an operator means.
-    fn key_of(&self, parts: &KeyParts) -> Result<throttle::Key, CounterError> {
-        if parts.len() != self.key.len() {
-            let names: Vec<String> = self.key.iter().map(ToString::to_string).collect();
-            let (wanted, given) = (names.len(), parts.len());
-            let parts = if names.is_empty() { "one counter for all".into() } else { names.join(" ") };
-            return Err(CounterError::Parts { wanted, parts, given });
-        }
-        let mut hasher = throttle::KeyHasher::new();
-        for (extractor, part) in self.key.iter().zip(parts) {
-            let Some(value) = part else {
-                hasher.absent();
-                continue;
-            };
-            let feed = |part: Option<&[u8]>| {
-                if let Some(bytes) = part {
-                    hasher.part(bytes);
-                }
-            };
-            extractor.feed_value(value, feed).map_err(|remedy| CounterError::Value {
-                value: value.clone(),
-                part: extractor.clone(),
-                remedy,
-            })?;
-        }
-        Ok(hasher.finish())
-    }
-
-    /// Where a counter stands.
-    pub(crate) async fn counter(&self, parts: KeyParts) -> Result<CounterState, CounterError> {
-        let key = self.key_of(&parts)?;
-        Ok(self.told(parts, &self.throttle.standing(&key, clock::now())))
-    }
-
-    /// Changes a counter, and says so in the log.
-    pub(crate) async fn change(
-        &self,
-        parts: KeyParts,
-        change: counter::Change,
-        by: IpAddr,
-    ) -> Result<CounterChange, CounterError> {
-        let key = self.key_of(&parts)?;
-        let now = clock::now();
-        let changed = match change {
-            counter::Change::Add(units) => self.throttle.adjust(&key, units, now),
-            counter::Change::Reset => self.throttle.reset(&key, now),
-        };
-        let changed = changed.map_err(|shared| CounterError::Shared(shared.to_string()))?;
-        let changed = CounterChange {
-            before: self.told(parts.clone(), &changed.before),
-            after: self.told(parts, &changed.after),
-        };
-        tracing::info!(
-            target: "tidegate::audit",
-            %by,
-            limit = &*self.name,
-            counter = ?key,
-            key = masked(&self.key, &changed.before.key),
-            ?change,
-            before = changed.before.remaining,
-            after = changed.after.remaining,
-            "an operator changed a counter"
-        );
-        Ok(changed)
-    }
-
-    fn told(&self, key: KeyParts, standing: &throttle::Standing) -> CounterState {
-        CounterState {
-            limit: self.name.to_string(),
-            key,
-            remaining: standing.remaining().into(),
-            most: standing.limit().into(),
-            reset_in_seconds: standing.reset_in().as_secs_f64(),
-            in_hand: None,
-            nodes: None,
+            Some(CostSource::RequestBytes) => body.map_or(estimate, |bytes| units(bytes).max(1)),
+            None | Some(CostSource::ResponseBytes | CostSource::ResponseHeader(_)) => estimate,
         }
     }
 
@@ -139,9 +91,11 @@ impl Limit {
         name: &str,
         config: &config::Limit,
         running: Option<&Self>,
+        store: &Arc<Store>,
         changes: &mut Vec<Change>,
     ) -> Result<Self, BuildError> {
         let place = || format!("limits.{name}");
+        let wrong = |why| BuildError::value(place(), why);
         let key = config
             .key
             .iter()
@@ -149,41 +103,94 @@ impl Limit {
                 text.parse().map_err(|why| BuildError::value(format!("{}.key: {text}", place()), why))
             })
             .collect::<Result<Vec<Extractor>, _>>()?;
-        let counting = config
-            .counting()
-            .ok_or_else(|| BuildError::value(place(), "there is neither a rate nor a quota"))?;
-        let told_later = !matches!(config.cost.source(), None | Some(CostSource::RequestHeader(_)));
-        if config.prohibit.is_some() || told_later {
-            return Err(BuildError::value(place(), "this cost or a prohibition is not there yet"));
-        }
-        if matches!(
-            counting,
-            Counting::FixedWindow { start: WindowStart::FirstCall, .. } | Counting::Calendar(_)
-        ) {
-            return Err(BuildError::value(place(), "this window is not there yet"));
-        }
-        let quota = config.quota_of_rate().map_err(|why| BuildError::value(place(), why))?;
-        let mode = if config.shadow { Mode::Shadow } else { Mode::Enforce };
         let taken_over = running.filter(|old| {
-            old.key == key
-                && old.config.counting().map(|old| old.name()) == Some(counting.name())
-                && old.config.max_keys == config.max_keys
+            Arc::ptr_eq(&old.store, store) && old.key == key && old.config.max_keys == config.max_keys
         });
-        let throttle = match taken_over {
-            Some(old) => {
-                let throttle = Arc::clone(&old.throttle);
-                changes.push(Box::new({
-                    let throttle = Arc::clone(&throttle);
-                    move || {
-                        throttle.set_mode(mode);
-                        throttle.update(quota).expect("the algorithm is the same");
-                    }
-                }));
-                throttle
-            }
-            None => Arc::new(Throttle::builder(quota).max_keys(config.max_keys).mode(mode).build()),
+        let rule = config.rule().map_err(wrong)?;
+        let (guard, quota, window) = if needs_ledger(config, store) {
+            let running = taken_over.and_then(|old| match &old.guard {
+                Guard::Shared(throttle) => Some(throttle),
+                Guard::Here(_) => None,
+            });
+            let guard = shared(name, config, rule, running, store, changes)?;
+            (guard, rule.limit(), Duration::from_micros(rule.window()))
+        } else {
+            let quota = config.quota_of_rate().map_err(wrong)?;
+            let running = taken_over.and_then(|old| match &old.guard {
+                Guard::Here(throttle) => (old.config.counting().map(|old| old.name())
+                    == config.counting().map(|new| new.name()))
+                .then_some(throttle),
+                Guard::Shared(_) => None,
+            });
+            (here(config, quota, running, changes), quota.limit(), quota.window())
         };
-        let policy = Policy::new(name, quota.limit(), quota.window());
-        Ok(Self { name: name.into(), throttle, key, policy, config: config.clone() })
+        let policy = Policy::new(name, quota, window);
+        Ok(Self { name: name.into(), guard, key, policy, config: config.clone(), store: Arc::clone(store) })
     }
+}
+
+/// Whether counters in this process cannot do it.
+fn needs_ledger(config: &config::Limit, store: &Store) -> bool {
+    let from_first_call_or_calendar = match config.counting() {
+        Some(Counting::FixedWindow { start, .. }) => start == WindowStart::FirstCall,
+        Some(Counting::Calendar(_)) => true,
+        Some(Counting::TokenBucket { .. } | Counting::SlidingWindow { .. }) | None => false,
+    };
+    store.is_shared()
+        || from_first_call_or_calendar
+        || config.prohibit.is_some()
+        || config.cost.source().is_some_and(CostSource::is_told_later)
+}
+
+fn mode(config: &config::Limit) -> Mode {
+    if config.shadow { Mode::Shadow } else { Mode::Enforce }
+}
+
+fn here(
+    config: &config::Limit,
+    quota: tidegate_core::Quota,
+    running: Option<&Arc<Throttle>>,
+    changes: &mut Vec<Change>,
+) -> Guard {
+    let mode = mode(config);
+    let Some(throttle) = running else {
+        return Guard::Here(Arc::new(Throttle::builder(quota).max_keys(config.max_keys).mode(mode).build()));
+    };
+    let changed = Arc::clone(throttle);
+    changes.push(Box::new(move || {
+        changed.set_mode(mode);
+        changed.update(quota).expect("the algorithm is the same");
+    }));
+    Guard::Here(Arc::clone(throttle))
+}
+
+fn shared(
+    name: &str,
+    config: &config::Limit,
+    rule: fleet::Rule,
+    running: Option<&FleetThrottle>,
+    store: &Store,
+    changes: &mut Vec<Change>,
+) -> Result<Guard, BuildError> {
+    let mode = mode(config);
+    let on_failure = match config.on_store_failure {
+        OnStoreFailure::Deny => fleet::OnStoreFailure::Deny,
+        OnStoreFailure::Share => fleet::OnStoreFailure::Share { units: config.aside_units() },
+        OnStoreFailure::Open => fleet::OnStoreFailure::Open,
+    };
+    if let Some(throttle) = running {
+        let changed = throttle.clone();
+        changes.push(Box::new(move || {
+            changed.set_mode(mode);
+            changed.set_on_store_failure(on_failure);
+            if changed.rule() != rule {
+                changed.update(rule);
+            }
+        }));
+        return Ok(Guard::Shared(throttle.clone()));
+    }
+    let builder =
+        store.throttle(name, rule).mode(mode).on_store_failure(on_failure).max_keys(config.max_keys);
+    let throttle = builder.build().map_err(|why| BuildError::value(format!("limits.{name}"), why))?;
+    Ok(Guard::Shared(throttle))
 }

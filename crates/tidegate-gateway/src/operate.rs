@@ -1,19 +1,16 @@
 //! The commands for a gateway that runs: asks its admin pages and prints what they say.
 
 mod ask;
-mod table;
 
 use http::Method;
 use serde_json::{Value, json};
 
 pub use self::ask::Failed;
-use self::{
-    ask::ask,
-    table::{Align, Table},
-};
+use self::ask::ask;
 use crate::{
     cli::{Key, Limits},
     counter::{CounterChange, CounterState, KeyParts},
+    text_table::{Align, Table},
 };
 
 /// How a part of a key is written that calls lack.
@@ -109,7 +106,8 @@ fn one(state: &CounterState) -> String {
         ("LEFT", Align::Right),
         ("OF", Align::Right),
         ("FULL IN", Align::Right),
-        ("IN HAND", Align::Right),
+        ("OWED", Align::Right),
+        ("GATEWAYS", Align::Right),
     ]);
     table.row([
         state.limit.clone(),
@@ -117,7 +115,8 @@ fn one(state: &CounterState) -> String {
         state.remaining.to_string(),
         state.most.to_string(),
         format!("{:.1}s", state.reset_in_seconds),
-        state.in_hand.map_or(ABSENT.into(), |units| units.to_string()),
+        state.owed.to_string(),
+        state.nodes.map_or(ABSENT.into(), |nodes| nodes.to_string()),
     ]);
     table.print()
 }
@@ -160,9 +159,9 @@ mod tests {
             key: vec![Some("alice\n".into()), None],
             remaining,
             most: 1000,
+            owed: 0,
             reset_in_seconds: 12.34,
-            in_hand: None,
-            nodes: None,
+            nodes: Some(3),
         }
     }
 

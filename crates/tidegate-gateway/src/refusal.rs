@@ -114,6 +114,9 @@ impl Cause {
                 }
                 By::Breaker => "the upstream keeps failing and is given a rest; the call was not sent",
                 By::Deadline => "the deadline of the call passed before it could be sent",
+                By::Store => {
+                    "the store of the limit does not answer, and no credit is left; the call was not sent"
+                }
                 By::Closed => "the gateway is shutting down; the call was not sent",
                 _ => "the call was refused and not sent",
             },

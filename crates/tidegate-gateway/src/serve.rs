@@ -22,6 +22,7 @@ use crate::{
     logging::Logging,
     open_files,
     signals::{EXIT_ABORTED, Signals},
+    store::{NoStore, Store},
     telemetry::Telemetry,
     trace::Tracer,
     workers::Workers,
@@ -35,6 +36,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 enum Failed {
     /// The configuration is wrong: exit code 2.
     Config(Problems),
+    /// The store of the configuration is unfit: exit code 2.
+    Store(NoStore),
     /// The machine does not allow it: exit code 1.
     Start(Box<dyn std::error::Error>),
 }
@@ -58,6 +61,10 @@ pub fn serve(flags: &cli::Serve) -> ExitCode {
         Ok(code) => code,
         Err(Failed::Config(problems)) => {
             eprint!("{}", problems.render(Style::of_terminal()));
+            ExitCode::from(2)
+        }
+        Err(Failed::Store(error)) => {
+            eprintln!("tidegate: {error}");
             ExitCode::from(2)
         }
         Err(Failed::Start(error)) => {
@@ -87,7 +94,9 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     };
     let telemetry = Arc::new(Telemetry::new(workers.count()));
     let config = loaded.config.clone();
-    let gateway = Arc::new(Gateway::new(config, origin.name(), Arc::clone(&telemetry), scribe, logging)?);
+    let store = Store::open(&config.store, &config.namespace).await.map_err(Failed::Store)?;
+    let gateway =
+        Arc::new(Gateway::new(config, origin.name(), store, Arc::clone(&telemetry), scribe, logging)?);
 
     let admin = loaded.config.listen.admin;
     let admin = Admin::bind(admin).await.map_err(|error| NoAdmin { address: admin, error })?;
@@ -119,6 +128,7 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     };
     workers.stop(LAST_WORDS).await;
     let _ = tokio::time::timeout(LAST_WORDS, gateway.leave_fleets()).await;
+    gateway.hand_back(LAST_WORDS).await;
     pages_end.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, pages).await;
     gateway.stack.scribe.tracer.flush(LAST_WORDS).await;
@@ -153,19 +163,19 @@ async fn steer(
                 gateway.draining();
                 drain.cancel();
             }
-            Ok(()) = signals.reload.changed() => reload(gateway, origin, &mut watch),
-            () = watch.changed() => reload(gateway, origin, &mut watch),
+            Ok(()) = signals.reload.changed() => reload(gateway, origin, &mut watch).await,
+            () = watch.changed() => reload(gateway, origin, &mut watch).await,
         }
     }
 }
 
-fn reload(gateway: &Gateway, origin: &Origin, watch: &mut Watch) {
+async fn reload(gateway: &Gateway, origin: &Origin, watch: &mut Watch) {
     let glance = watch.glance();
     let result = match origin.load() {
         Ok(loaded) => {
             eprint!("{}", loaded.warnings.render(Style::of_terminal()));
             watch.follow(&loaded);
-            gateway.reload(loaded.config).map_err(|error| error.to_string())
+            gateway.reload(loaded.config).await.map_err(|error| error.to_string())
         }
         Err(problems) => {
             watch.refused(glance);

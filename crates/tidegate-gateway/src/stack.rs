@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tidegate::clock;
+use tidegate::{clock, throttle::Refusal};
 use tidegate_core::{Call, Refused};
 use tokio_util::task::TaskTracker;
 
@@ -87,10 +87,19 @@ async fn pass<'t>(
     peer: &Peer,
     exchange: &mut Exchange,
 ) -> Result<Passed<'t>, Stop<'t>> {
-    let Entered { request, route, charge, upgrade, lane } = enter(table, request, peer, exchange)?;
-    let call = match admit(route, lane, exchange).await {
+    let Entered { request, route, mut charge, upgrade, lane } = enter(table, request, peer, exchange)?;
+    let call = match pay(&mut charge, exchange.call).await {
+        Ok(call) => call,
+        Err(refusal) => return Err(stop(route, charge, refusal)),
+    };
+    let call = match admit(route, lane, call, exchange).await {
         Ok(call) => call,
         Err(refused) => return Err(Stop { charge: Some(charge), ..Cause::Refused(refused).into() }),
+    };
+    // Credit that was over before the call could go has to be taken anew.
+    let call = match pay(&mut charge, call).await {
+        Ok(call) => call,
+        Err(refusal) => return Err(stop(route, charge, refusal)),
     };
     let lease = exchange.lease().cloned();
     // In a box, so that calls without a lease carry no room for it.
@@ -109,14 +118,39 @@ async fn pass<'t>(
     }
 }
 
-/// Takes the permits of a call: first the route's, so that who waits for it holds nothing of the upstream's.
-async fn admit(route: &Route, lane: Option<Lane>, exchange: &mut Exchange) -> Result<Call, Refused> {
-    let mut call = exchange.call;
-    // The time in a queue is not the upstream's.
-    let after = |waited: Waited, call: Call| match waited {
+/// Has the limits that share a ledger decide, unless their credit is in hand already.
+async fn pay(charge: &mut Charge<'_>, call: Call) -> Result<Call, Refusal> {
+    if !charge.is_open(call.now) {
+        return Ok(call);
+    }
+    let (refusal, waited) = with_wait(Box::pin(charge.ask(&call))).await;
+    match refusal {
+        Some(refusal) => Err(refusal),
+        None => Ok(after(waited, call)),
+    }
+}
+
+/// The time in a queue is not the upstream's.
+fn after(waited: Waited, call: Call) -> Call {
+    match waited {
         Waited::Yes => Call { now: clock::now(), ..call },
         Waited::No => call,
-    };
+    }
+}
+
+/// A limit refused.
+fn stop<'t>(route: &'t Route, charge: Charge<'t>, refusal: Refusal) -> Stop<'t> {
+    let limit = Some(&route.limits[refusal.limit].name);
+    Stop { charge: Some(charge), limit, ..Cause::Refused(refusal.refused).into() }
+}
+
+/// Takes the permits of a call: first the route's, so that who waits for it holds nothing of the upstream's.
+async fn admit(
+    route: &Route,
+    lane: Option<Lane>,
+    mut call: Call,
+    exchange: &mut Exchange,
+) -> Result<Call, Refused> {
     if let Some(limiter) = &route.limiter {
         let (permit, waited) = with_wait(limiter.acquire(&call)).await;
         exchange.held.of_route = Some(permit?);
@@ -130,7 +164,7 @@ async fn admit(route: &Route, lane: Option<Lane>, exchange: &mut Exchange) -> Re
     Ok(call)
 }
 
-/// A call that its limits admitted.
+/// A call that its limits in this process admitted.
 struct Entered<'t> {
     request: Box<Request<RequestBody>>,
     route: &'t Route,
@@ -140,7 +174,8 @@ struct Entered<'t> {
     lane: Option<Lane>,
 }
 
-/// Finds the route and charges its limits: all that needs no waiting, so that the future above stays small.
+/// Finds the route and charges the limits in this process: all that needs no waiting, so that the future above stays
+/// small.
 fn enter<'t>(
     table: &'t Table,
     mut request: Request<Incoming>,
@@ -157,9 +192,10 @@ fn enter<'t>(
         .routes
         .find(name, request.uri().path(), request.method(), request.headers())
         .ok_or(Cause::NoRoute)?;
-    let upgrades = hop::upgrade(request.headers(), request.version()).is_some();
+    let wanted = hop::upgrade(request.headers(), request.version());
     let kind =
-        Kind::of(route.kind, &route.service.stream_paths, upgrades, request.uri().path(), request.headers());
+        Kind::of(route.kind, &route.service.stream_paths, wanted, request.uri().path(), request.headers());
+    let upgrades = wanted.is_some();
     exchange.take_route(route, kind, request.headers());
     if route.body_bytes.is_some_and(|most| request.body().size_hint().lower() > most) {
         return Err(Cause::TooLarge.into());
@@ -176,10 +212,9 @@ fn enter<'t>(
         headers: request.headers(),
         client: exchange.client,
     };
-    let (charge, refusal) = Charge::take(route, &facts, &exchange.call);
+    let (charge, refusal) = Charge::take(route, &facts, request.body().size_hint().exact(), &exchange.call);
     if let Some(refusal) = refusal {
-        let limit = Some(&route.limits[refusal.limit].name);
-        return Err(Stop { charge: Some(charge), limit, ..Cause::Refused(refusal.refused).into() });
+        return Err(stop(route, charge, refusal));
     }
     let lane = route.service.pools.as_ref().map(|pools| pools.lane(kind, &facts));
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
@@ -200,8 +235,12 @@ impl Stack {
 
     /// Sends an upstream's answer down. From here on the body keeps the books.
     fn deliver(&self, passed: Passed<'_>, mut exchange: Exchange) -> Response<ResponseBody> {
-        let Passed { mut response, route, charge, upgrade } = passed;
+        let Passed { mut response, route, mut charge, upgrade } = passed;
         exchange.answered(response.status(), response.headers());
+        exchange.tab = charge.tab();
+        if let Some(tab) = &mut exchange.tab {
+            tab.read(response.headers());
+        }
         let upgrade = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
         let protocol = response.headers().get(header::UPGRADE).cloned();
         let version = response.version();

@@ -136,9 +136,9 @@ pub struct LimitState {
     pub shadow_refused: u64,
     /// Decisions on a counter shared with other keys, for want of room.
     pub shared: u64,
-    /// The most calls beyond the limit that could have been admitted by now: 0, but for a limit that is open while the
-    /// store is away.
-    pub over_admission_possible: u64,
+    /// The most units beyond the limit that could be admitted now: 0 where it is exact; none where nothing bounds it, as it
+    /// is open while the store is away.
+    pub over_admission_possible: Option<u64>,
     /// How it gets its credit; none where it counts in this process alone.
     pub credit: Option<CreditState>,
 }
@@ -154,20 +154,30 @@ pub struct CreditState {
     pub in_hand: u64,
     /// Units set aside for when the store is away.
     pub aside: u64,
-    /// Units that were granted to this gateway and never spent, as they ran out or their grant was lost.
+    /// Units that ran out in hand and were not given back yet.
     pub stranded: u64,
-    /// Decisions taken without waiting for the store.
+    /// Units spent beyond what was reserved, which the ledger is not told of yet.
+    pub debt: u64,
+    /// Calls admitted at once, from credit in hand.
     pub local: u64,
-    /// Decisions that waited for the store.
+    /// Calls admitted after they waited for the store.
     pub waited: u64,
+    /// Calls admitted from what was set aside, while the store was away.
+    pub from_aside: u64,
     /// Calls admitted without credit, as the limit is open while the store is away.
     pub open: u64,
+    /// Calls refused because the store did not answer.
+    pub unanswered: u64,
     /// Questions to the store under way.
     pub asking: u64,
     /// Questions to the store.
     pub operations: u64,
     /// Questions to the store for each decision.
     pub operations_per_decision: f64,
+    /// Questions not sent, as too many were under way or the store was given a rest.
+    pub withheld: u64,
+    /// How often the ledger was found to have lost what it knew.
+    pub losses: u64,
     /// Questions that were not answered, by what kept the store from it.
     pub failures: BTreeMap<&'static str, u64>,
     /// How long the store takes to answer, lately, in seconds.

@@ -19,6 +19,7 @@ use crate::{
     limit::Limit,
     refusal,
     route::{Matcher, Routes},
+    store::Store,
     telemetry::{NO_ROUTE, RouteMetrics, Telemetry},
     upload::Allowance,
 };
@@ -41,6 +42,8 @@ pub(crate) struct Table {
 pub(crate) struct Route {
     pub(crate) name: String,
     pub(crate) limits: Vec<Arc<Limit>>,
+    /// Whether a limit of it has a ledger, which may have to be asked.
+    pub(crate) asks: bool,
     /// Header fields that a call may have only once, as limits count by them.
     pub(crate) single: Vec<HeaderName>,
     /// What clients are told of the limits that may refuse.
@@ -109,18 +112,16 @@ impl Table {
     pub(crate) fn build(
         config: &Config,
         running: Option<&Self>,
+        store: &Arc<Store>,
         telemetry: &Telemetry,
     ) -> Result<Built, BuildError> {
-        if !config.store.is_memory() {
-            return Err(BuildError::value("store", "a shared store is not there yet; write memory://"));
-        }
         let mut changes: Vec<Change> = Vec::new();
         let mut limits = HashMap::new();
         for (name, limit) in &config.limits {
             let old = running.and_then(|table| table.limits.get(name));
             limits.insert(
                 name.clone(),
-                Arc::new(Limit::build(name, limit, old.map(|old| &**old), &mut changes)?),
+                Arc::new(Limit::build(name, limit, old.map(|old| &**old), store, &mut changes)?),
             );
         }
         let mut services = HashMap::new();
@@ -173,6 +174,7 @@ impl Table {
                 policies: refusal::policies(
                     limits.iter().filter(|limit| !limit.config.shadow).map(|limit| &limit.policy),
                 ),
+                asks: limits.iter().any(|limit| limit.guard.here().is_none()),
                 single: single(&limits),
                 metrics: telemetry.route(&name, &route.upstream),
                 name,

@@ -13,8 +13,8 @@ use tidegate_core::{
 };
 
 use crate::{
-    RedisLedger, StoreError, client::Work, ledger::Seeing, link::Up, script::Script, slot::slot_of,
-    watch::Watched,
+    RedisLedger, StoreError, client::Work, hints::channel, ledger::Seeing, link::Up, script::Script,
+    slot::slot_of, watch::Watched,
 };
 
 #[cfg(test)]
@@ -65,6 +65,8 @@ impl RedisFleet {
             // As a text: a node's number may be more than a double holds.
             command.arg(self.limit).arg(format!("{:x}", node.0)).arg(demand.seq);
             command.arg(demand.kept).arg(demand.wanted).arg::<Micros>(life);
+            let (publish, channel) = channel(namespace, bucket, up, client);
+            command.arg(publish).arg(channel);
         };
         let keys = [epoch.as_bytes(), leases.as_bytes()];
         let work = Work::Script { script: &LEASES, keys: &keys, arguments: &arguments };

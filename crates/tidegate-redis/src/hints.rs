@@ -38,7 +38,13 @@ fn is_sharded(up: &Up, client: &Client) -> bool {
 
 /// Listens at one server of the store, for as long as it is polled, and listens again whenever that is lost. It has a
 /// connection of its own: a server may push what a connection for questions would take for an answer.
-pub(crate) async fn listen(client: Client, namespace: Namespace, link: Link, hints: broadcast::Sender<Hint>) {
+pub(crate) async fn listen(
+    client: Client,
+    namespace: Namespace,
+    link: Link,
+    hints: broadcast::Sender<Hint>,
+    changed: Arc<Notify>,
+) {
     let mut states = link.follow();
     loop {
         let up = match states.wait_for(|state| matches!(state, State::Up(_))).await.as_deref() {
@@ -46,7 +52,9 @@ pub(crate) async fn listen(client: Client, namespace: Namespace, link: Link, hin
             Ok(_) => continue,
             Err(_) => return,
         };
-        match subscribed(&client, &namespace, &link, &up, &hints).await {
+        // It may be another process than before.
+        changed.notify_one();
+        match subscribed(&client, &namespace, &link, &up, &hints, &changed).await {
             Ok(()) => {}
             Err(failed) => {
                 tracing::debug!(server = %up.server, error = %failed.at(&up.server), "no hints from the store");
@@ -63,13 +71,16 @@ async fn subscribed(
     link: &Link,
     up: &Up,
     hints: &broadcast::Sender<Hint>,
+    changed: &Arc<Notify>,
 ) -> Result<(), Failed> {
     let beat = client.settings().heartbeat;
     let lost = Arc::new(Notify::new());
-    let (told, tell) = (lost.clone(), hints.clone());
+    let (told, tell, changed) = (lost.clone(), hints.clone(), changed.clone());
     let pushed: Pushed = Box::new(move |push: PushInfo| match push.kind {
         PushKind::Message | PushKind::SMessage => {
-            if let Some(hint) = read(&push.data) {
+            if matches!(&push.data[..], [_, Value::BulkString(text)] if text == b"lost") {
+                changed.notify_one();
+            } else if let Some(hint) = read(&push.data) {
                 // Nobody may be listening, and who listens slowly loses the oldest.
                 let _ = tell.send(hint);
             }

@@ -1,11 +1,18 @@
 //! Where things stand in the store: every key of a namespace in one of 256 buckets, and each bucket in one slot.
 
+use tidegate::throttle::Key;
+
 use crate::slot::slot_of;
 
 /// Buckets of a namespace. Each has its epoch beside its accounts, in the same slot of a cluster.
 pub(crate) const BUCKETS: usize = 256;
 /// The longest namespace, in bytes.
 pub const LONGEST_NAMESPACE: usize = 64;
+
+/// The bucket of a key.
+pub(crate) fn bucket_of(key: Key) -> u8 {
+    key.bits().to_le_bytes()[0]
+}
 
 /// The prefix of every key of one deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]

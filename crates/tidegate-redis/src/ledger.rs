@@ -2,16 +2,20 @@
 
 use std::sync::{Arc, LazyLock};
 
+use futures_util::future::join_all;
 use redis::{Cmd, Value};
-use tidegate::{
-    fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, Subject},
-    throttle::Key,
-};
+use tidegate::fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, Subject};
 use tidegate_core::ledger::{Ask, Law, Mark, Micros, Reply, Rule, Seen, Standing};
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::Instant};
 
 use crate::{
-    Client, Namespace, StoreError, client::Work, hints::channel, link::Up, script::Script, watch::Watched,
+    Client, Namespace, StoreError,
+    client::Work,
+    hints::channel,
+    keys::bucket_of,
+    link::Up,
+    script::Script,
+    watch::{AT_ONCE, Watched},
 };
 
 #[cfg(test)]
@@ -54,6 +58,10 @@ impl RedisLedger {
     /// The store it is in.
     pub fn client(&self) -> &Client {
         &self.0.client
+    }
+
+    pub(crate) const fn of(watched: Arc<Watched>) -> Self {
+        Self(watched)
     }
 
     pub(crate) const fn watched(&self) -> &Arc<Watched> {
@@ -112,12 +120,13 @@ impl RedisLedger {
             };
             let [limit, divisor] = [rule.limit(), rule.divisor()].map(u64::from);
             let shared = [limit, rule.largest(), rule.window(), rule.life(), rule.prohibit(), divisor];
-            for number in shared.into_iter().chain(numbers) {
+            for number in shared.into_iter().chain(numbers).chain([rule.memory()]) {
                 command.arg(number);
             }
-            let (publish, channel) = channel(namespace, bucket, up, client);
-            command.arg(publish).arg(channel).arg(format!("{bits:032x} {}", subject.limit));
+            command.arg(format!("{bits:032x} {}", subject.limit));
             own(command);
+            let (publish, channel) = channel(namespace, bucket, up, client);
+            command.arg(publish).arg(channel);
         };
         let work = Work::Script { script, keys: &keys, arguments: &arguments };
         Ok(Answer(client.run(namespace.slot(bucket), &work).await?))
@@ -159,6 +168,32 @@ impl RedisLedger {
         })
     }
 
+    /// Asks, with what this node saw last, and remembers the answer.
+    async fn ask_and_learn(&self, subject: Subject<'_>, rule: &Rule, ask: &Ask) -> Result<Reply, StoreError> {
+        let Watched { memory, .. } = &*self.0;
+        let bucket = bucket_of(subject.key);
+        let seen = memory.seen(subject.limit, subject.key, ask.seen, Instant::now());
+        let own = Seen { epoch: self.0.own(bucket, seen.epoch), mark: seen.mark };
+        let mut reply = self.grant(subject, rule, &Ask { seen: own, ..*ask }, &Seeing::REAL).await?;
+        reply.epoch = self.0.note(bucket, reply.epoch);
+        memory.learn(subject.limit, subject.key, rule, ask, &reply, Instant::now());
+        Ok(reply)
+    }
+
+    /// Tells a ledger that lost something what this node saw of it. Whether all is told.
+    pub(crate) async fn reassert(&self) -> bool {
+        let lost = self.0.memory.lost(Instant::now(), |key, shown| self.0.is_lost(key, shown));
+        let mut is_all = true;
+        for some in lost.chunks(AT_ONCE) {
+            let told = some.iter().map(|what| {
+                let subject = Subject { limit: &what.limit, key: what.key };
+                self.ask_and_learn(subject, &what.rule, &what.ask)
+            });
+            is_all &= join_all(told).await.iter().all(Result::is_ok);
+        }
+        is_all
+    }
+
     async fn look(
         &self,
         subject: Subject<'_>,
@@ -195,12 +230,7 @@ impl RedisLedger {
 
 impl Ledger for RedisLedger {
     async fn ask(&self, subject: Subject<'_>, rule: &Rule, ask: &Ask) -> Result<Reply, LedgerError> {
-        let bucket = bucket_of(subject.key);
-        self.0.asked(subject.limit, subject.key);
-        let seen = Seen { epoch: self.0.own(bucket, ask.seen.epoch), mark: ask.seen.mark };
-        let mut reply = self.grant(subject, rule, &Ask { seen, ..*ask }, &Seeing::REAL).await?;
-        reply.epoch = self.0.note(bucket, reply.epoch);
-        Ok(reply)
+        Ok(self.ask_and_learn(subject, rule, ask).await?)
     }
 
     async fn inspect(&self, subject: Subject<'_>, rule: &Rule) -> Result<Standing, LedgerError> {
@@ -229,11 +259,6 @@ pub(crate) struct Seeing<'a> {
 
 impl Seeing<'_> {
     pub(crate) const REAL: Self = Self { clock: None, run_id: None };
-}
-
-/// The bucket of a key.
-fn bucket_of(key: Key) -> u8 {
-    key.bits().to_le_bytes()[0]
 }
 
 /// What a script answered.

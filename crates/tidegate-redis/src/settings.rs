@@ -4,6 +4,11 @@ use std::{num::NonZeroU32, time::Duration};
 
 use tidegate::breaker;
 
+use crate::watch::NOTICED_WITHIN;
+
+/// The longest time between two looks at a server.
+pub const LONGEST_HEARTBEAT: Duration = NOTICED_WITHIN.checked_div(2).expect("2 is not 0");
+
 /// How a store is spoken to.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -14,7 +19,9 @@ pub struct Settings {
     /// Longest wait for a connection to be open, logged in and checked. Default: 1 s.
     pub connect_timeout: Duration,
     /// How often a connection is probed, a sentinel asked who the master is, and a cluster, while something is wrong,
-    /// who owns which slot. A server that leaves a probe unanswered for as long is given up. Default: 1 s.
+    /// who owns which slot, and which ledger it is looked at. A server that leaves a probe unanswered for as long is given
+    /// up. At most 500 ms, so that a node that does not ask notices a lost ledger before anything is granted.
+    /// Default: 500 ms.
     pub heartbeat: Duration,
     /// Longest wait before a server that was lost is tried again; the wait is random, and shorter at first.
     /// Default: 1 s.
@@ -31,7 +38,7 @@ impl Default for Settings {
             deadline: Duration::from_millis(50),
             in_flight: 1024,
             connect_timeout: Duration::from_secs(1),
-            heartbeat: Duration::from_secs(1),
+            heartbeat: LONGEST_HEARTBEAT,
             reconnect_within: Duration::from_secs(1),
             breaker: breaker::Settings {
                 open_for: Duration::from_millis(250),
@@ -49,6 +56,11 @@ pub enum InvalidSettings {
     /// A time is zero.
     #[error("store: {0} is 0; write a time, like 50ms")]
     Zero(&'static str),
+    /// Losses would be noticed too late.
+    #[error(
+        "store: heartbeat is {0:?}; it is at most {LONGEST_HEARTBEAT:?}, so that a lost ledger is noticed in time"
+    )]
+    Heartbeat(Duration),
     /// Nothing could ever be asked.
     #[error("store: in_flight is 0; at least one operation must be able to run")]
     InFlight,
@@ -75,6 +87,9 @@ impl Settings {
             if time.is_zero() {
                 return Err(InvalidSettings::Zero(name));
             }
+        }
+        if self.heartbeat > LONGEST_HEARTBEAT {
+            return Err(InvalidSettings::Heartbeat(self.heartbeat));
         }
         if self.in_flight == 0 {
             return Err(InvalidSettings::InFlight);

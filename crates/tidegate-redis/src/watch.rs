@@ -1,17 +1,13 @@
 //! Keeps an eye on which ledger it is, so that a loss is noticed by those who do not ask, and before they spend on.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, LazyLock, Weak},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use redis::{Cmd, Value};
-use tidegate::{
-    fleet::{Hint, Tidings},
-    throttle::Key,
-};
+use tidegate::{fleet::Hint, throttle::Key};
 use tokio::{
     sync::{Notify, broadcast},
     task::JoinSet,
@@ -19,26 +15,29 @@ use tokio::{
 };
 
 use crate::{
-    Client, Health, Namespace, StoreError,
+    Client, Health, Namespace, RedisLedger, StoreError,
     client::Work,
     epochs::{Epochs, Noticed},
     hints,
-    keys::BUCKETS,
+    keys::{BUCKETS, bucket_of},
     link::{Link, Up},
+    memory::Memory,
     script::Script,
 };
 
 static NOW: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!(include_str!("ledger/epoch.lua"), include_str!("ledger/now.lua"))));
 
+/// The longest time in which a node that does not ask notices a loss, were no hint to reach it: two heartbeats. A new
+/// epoch grants nothing for as long, and a life of credit.
+pub(crate) const NOTICED_WITHIN: Duration = Duration::from_secs(1);
+
 /// Hints that a slow listener may be behind.
 const HINTS: usize = 1024;
 /// Buckets of a cluster whose epoch is looked at each heartbeat; their servers are random.
 const LOOKED_AT: usize = 8;
-/// Buckets that are asked at once when all are.
-const AT_ONCE: usize = 32;
-/// Limits of which the subject that was asked last is remembered.
-const LIMITS: usize = 1024;
+/// Questions at once when there are many to ask.
+pub(crate) const AT_ONCE: usize = 32;
 
 /// Which ledger it is, and who is told when it changes.
 pub(crate) struct Watched {
@@ -46,9 +45,9 @@ pub(crate) struct Watched {
     pub(crate) namespace: Namespace,
     pub(crate) hints: broadcast::Sender<Hint>,
     epochs: Epochs,
-    changed: Notify,
-    /// Of each limit, the subject that was asked last: told when the ledger is another one.
-    latest: Mutex<HashMap<Arc<str>, Key>>,
+    /// The ledger may be another one: somebody says so, or an answer did.
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) memory: Memory,
 }
 
 impl Watched {
@@ -59,8 +58,8 @@ impl Watched {
             namespace,
             hints: broadcast::Sender::new(HINTS),
             epochs: Epochs::new(buckets),
-            changed: Notify::new(),
-            latest: Mutex::default(),
+            changed: Arc::default(),
+            memory: Memory::default(),
         }
     }
 
@@ -88,19 +87,14 @@ impl Watched {
     pub(crate) fn note(&self, bucket: u8, own: u64) -> u64 {
         let (shown, noticed) = self.epochs.note(self.index(bucket), own);
         if noticed == Noticed::Change {
+            tracing::warn!(
+                namespace = self.namespace.as_str(),
+                bucket,
+                "the ledger may have lost grants; nothing is granted until nodes had the time to tell what they saw"
+            );
             self.changed.notify_one();
         }
         shown
-    }
-
-    /// Remembers whom a limit was asked for.
-    pub(crate) fn asked(&self, limit: &str, key: Key) {
-        let mut latest = self.latest.lock();
-        if let Some(last) = latest.get_mut(limit) {
-            *last = key;
-        } else if latest.len() < LIMITS {
-            latest.insert(limit.into(), key);
-        }
     }
 
     fn index(&self, bucket: u8) -> usize {
@@ -111,7 +105,8 @@ impl Watched {
     async fn look(&self, bucket: u8) -> Result<(), StoreError> {
         let marker = self.marker(bucket);
         let arguments = |command: &mut Cmd, up: &Up| {
-            command.arg("epoch").arg(&*up.checked.run_id).arg("");
+            let (publish, channel) = hints::channel(&self.namespace, bucket, up, &self.client);
+            command.arg("epoch").arg(&*up.checked.run_id).arg("").arg(publish).arg(channel);
         };
         let work = Work::Script { script: &NOW, keys: &[marker.as_bytes()], arguments: &arguments };
         let answer = self.client.run(self.namespace.slot(bucket), &work).await?;
@@ -142,13 +137,10 @@ impl Watched {
         }
     }
 
-    /// Has at least one subject of each limit asked: the answer says which ledger it is.
-    fn tell(&self) {
-        for (limit, key) in &*self.latest.lock() {
-            let hint = Hint { limit: limit.clone(), key: *key, tidings: Tidings::Recall };
-            // Nobody may be listening.
-            let _ = self.hints.send(hint);
-        }
+    /// Whether what was seen in the epoch `shown` may be unknown to the ledger that a key is in now.
+    pub(crate) fn is_lost(&self, key: Key, shown: u64) -> bool {
+        let bucket = bucket_of(key);
+        self.own(bucket, shown) != self.own(bucket, u64::MAX)
     }
 }
 
@@ -156,6 +148,7 @@ async fn watch(watched: Weak<Watched>) {
     let mut known: Vec<Arc<str>> = Vec::new();
     let mut next = fastrand::usize(..BUCKETS);
     let mut listeners: Vec<(Link, JoinSet<()>)> = Vec::new();
+    let mut is_told = true;
     loop {
         let Some(strong) = watched.upgrade() else { return };
         listen_at_all(&strong, &mut listeners);
@@ -173,11 +166,10 @@ async fn watch(watched: Weak<Watched>) {
         let beat = strong.client.settings().heartbeat;
         if timeout(beat, strong.changed.notified()).await.is_ok() {
             strong.look_at_all().await;
-            tracing::warn!(
-                namespace = strong.namespace.as_str(),
-                "the ledger was lost, or may have lost grants; nothing is granted until nodes have told what they saw"
-            );
-            strong.tell();
+            is_told = false;
+        }
+        if !is_told {
+            is_told = RedisLedger::of(strong).reassert().await;
         }
     }
 }
@@ -208,6 +200,7 @@ fn listen_at_all(watched: &Watched, listeners: &mut Vec<(Link, JoinSet<()>)>) {
                 watched.namespace.clone(),
                 link.clone(),
                 watched.hints.clone(),
+                watched.changed.clone(),
             ));
             listeners.push((link, task));
         }

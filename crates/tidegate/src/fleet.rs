@@ -16,14 +16,18 @@ mod ask;
 mod background;
 mod builder;
 mod error;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod ledger;
 mod local;
+mod number;
 mod parcel;
 mod permit;
 mod shard;
 mod shared;
 mod slot;
 mod stats;
+mod step;
 mod throttle;
 
 pub use tidegate_core::{
@@ -33,10 +37,10 @@ pub use tidegate_core::{
 
 use self::throttle::refused;
 pub use self::{
-    all::{FleetGrants, FleetReceipts, FleetVerdict, enter_all},
+    all::{FleetGrants, FleetReceipts, FleetVerdict, enter_all, enter_all_at},
     builder::{FleetBuilder, NoRuntime},
     error::{LedgerError, LedgerErrorKind},
-    ledger::{Adjusted, Adjustment, Hint, Ledger, Subject, Tidings},
+    ledger::{Adjusted, Adjustment, Hint, Ledger, NOTICED_WITHIN, Subject, Tidings},
     local::LocalLedger,
     permit::FleetPermit,
     shared::OnStoreFailure,

@@ -51,7 +51,7 @@ impl AdminSource for Source {
                 return Err(CounterError::NoLimit { name: limit, known: "per-client".into() });
             }
             let (most, reset_in_seconds) = (1000, 1.5);
-            Ok(CounterState { limit, key, remaining: 7, most, reset_in_seconds, in_hand: None, nodes: None })
+            Ok(CounterState { limit, key, remaining: 7, most, owed: 0, reset_in_seconds, nodes: None })
         })
     }
 

@@ -56,6 +56,10 @@ pub struct Limit {
     /// of the limit idle while the store is there.
     #[serde(default)]
     pub on_store_failure: OnStoreFailure,
+    /// Units of each key that each gateway sets aside with `on_store_failure: share`. Default: a hundredth of the limit, at
+    /// least 1.
+    #[serde(default)]
+    pub aside: Option<NonZeroU32>,
     /// Longest life of credit taken from a shared store, 10ms to 1h. Default: 5s, of a sliding-window a hundredth of its
     /// period, of a token-bucket a tenth of the time it takes to fill.
     #[serde(default)]
@@ -275,6 +279,7 @@ impl Limit {
             cost: Cost::default(),
             shadow: false,
             on_store_failure: OnStoreFailure::default(),
+            aside: None,
             lease: None,
             max_keys: default_keys(),
         }
@@ -344,6 +349,17 @@ impl Limit {
             (Some(quota), _) => quota.to_string(),
             (None, Some(rate)) => rate.to_string(),
             (None, None) => String::new(),
+        }
+    }
+
+    /// Units that are set aside for an outage; 0 where it has no use for them.
+    pub fn aside_units(&self) -> u32 {
+        match self.on_store_failure {
+            OnStoreFailure::Deny | OnStoreFailure::Open => 0,
+            OnStoreFailure::Share => {
+                let hundredth = self.counting().map_or(0, |counting| counting.most() / 100).max(1);
+                self.aside.map_or(hundredth, NonZeroU32::get)
+            }
         }
     }
 

@@ -77,7 +77,7 @@ mistakes! {
     quotas_that_are_none: format!("{UPSTREAM}limits:\n  a: {{ quota: 100/s }}\n  b: {{ quota: 5/day, algorithm: token-bucket, burst: 2, window: clock }}\n  c: {{ rate: 5/s, window: first-call }}\n{ROUTE}    limits: [a, b, c]\n");
     costs_that_are_none: format!("{UPSTREAM}limits:\n  a: {{ rate: 10/s, cost: 11 }}\n  b: {{ rate: 10/s, burst: 5, cost: {{ of: response-bytes, estimate: 6 }} }}\n  c: {{ rate: 1/s, cost: heder:x }}\n  d: {{ rate: 1/s, cost: 0 }}\n  e: {{ rate: 1/s, cost: {{ estimate: 1 }} }}\n{ROUTE}    limits: [a, b, c, d, e]\n");
     a_burst_that_takes_years: format!("{UPSTREAM}limits:\n  a: {{ rate: 1/366d, burst: 1000 }}\n{ROUTE}    limits: [a]\n");
-    words_of_a_limit_that_are_wrong: format!("{UPSTREAM}limits:\n  a: {{ rate: 1/s, on_store_failure: allow, prohibit: 0s, lease: 1ms, key: [client-ip/0, client-ip/240] }}\n{ROUTE}    limits: [a]\n");
+    words_of_a_limit_that_are_wrong: format!("{UPSTREAM}limits:\n  a: {{ rate: 1/s, on_store_failure: allow, prohibit: 0s, lease: 1ms, aside: 5, key: [client-ip/0, client-ip/240] }}\n{ROUTE}    limits: [a]\n");
     a_store_that_is_wrong: format!("store: redis://app:hunter2@a,b\n{UPSTREAM}{ROUTE}");
     a_store_without_a_scheme: format!("store: localhost:6379\n{UPSTREAM}{ROUTE}");
     certificates_that_are_not_there: format!("listen: {{ tls: {{ cert: no/such.crt, key: Cargo.toml }} }}\n{UPSTREAM}    tls: {{ cert: Cargo.toml }}\n{ROUTE}");

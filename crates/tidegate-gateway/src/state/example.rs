@@ -81,6 +81,7 @@ pub(crate) fn example() -> State {
                 max_keys: 1_000_000,
                 admitted: 120_000,
                 shadow_refused: 12,
+                over_admission_possible: Some(0),
                 credit: Some(CreditState {
                     on_store_failure: "deny",
                     life_seconds: 1.0,
@@ -108,7 +109,7 @@ pub(crate) fn example() -> State {
                 max_keys: 1_000_000,
                 admitted: 119_958,
                 refused: 42,
-                shadow_refused: 0,
+                over_admission_possible: Some(0),
                 ..LimitState::default()
             },
         ],

@@ -218,19 +218,29 @@ impl Snapshot {
             "tidegate_limit_over_admission_possible",
             "The most calls beyond a limit that could have been admitted",
             None,
-            over.map(|limit| ([("limit", limit.name.as_str())], limit.over_admission_possible as f64)),
+            over.map(|limit| {
+                let over = limit.over_admission_possible.map_or(f64::INFINITY, |units| units as f64);
+                ([("limit", limit.name.as_str())], over)
+            }),
         )?;
         page.counter(
             "tidegate_credit_decisions",
-            "Decisions of a shared limit, by where they were taken",
+            "Decisions of a shared limit, by how they were taken",
             None,
             shared().flat_map(|(name, c)| {
-                [("local", c.local), ("waited", c.waited), ("open", c.open)]
-                    .map(|(place, count)| ([("limit", name), ("place", place)], count))
+                let aside = ("aside", c.from_aside);
+                let unanswered = ("unanswered", c.unanswered);
+                [("local", c.local), ("waited", c.waited), aside, ("open", c.open), unanswered]
+                    .map(|(how, count)| ([("limit", name), ("how", how)], count))
             }),
         )?;
         let operations = shared().map(|(name, c)| ([("limit", name)], c.operations));
         page.counter("tidegate_store_operations", "Questions of a limit to the store", None, operations)?;
+        let withheld = shared().map(|(name, c)| ([("limit", name)], c.withheld));
+        let help = "Questions not sent, too many being under way or the store resting";
+        page.counter("tidegate_store_withheld", help, None, withheld)?;
+        let losses = shared().map(|(name, c)| ([("limit", name)], c.losses));
+        page.counter("tidegate_store_losses", "Losses of the ledger that were noticed", None, losses)?;
         page.counter(
             "tidegate_store_failures",
             "Questions of a limit that the store did not answer, by what kept it from that",

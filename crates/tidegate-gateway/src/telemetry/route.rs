@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Every rule that refuses, in the order of [`Counts::refused`].
-const RULES: [By; 11] = [
+const RULES: [By; 12] = [
     By::Quota,
     By::InFlight,
     By::QueueFull,
@@ -29,6 +29,7 @@ const RULES: [By; 11] = [
     By::Pressure,
     By::Nested,
     By::Closed,
+    By::Store,
 ];
 /// gRPC has the codes 0 to 16; one more place is for what is none of them.
 const GRPC_CODES: usize = 18;

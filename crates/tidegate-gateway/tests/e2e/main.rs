@@ -6,8 +6,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../../../tidegate-redis/tests/support/mod.rs"]
+mod servers;
+
 mod admin;
 mod bad_input;
+mod costs;
+mod fleet;
 mod grpc;
 mod guards;
 mod harness;

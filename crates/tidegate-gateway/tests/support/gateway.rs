@@ -148,6 +148,11 @@ impl Gateway {
         .await;
     }
 
+    /// Kills it at once.
+    pub fn kill(self) {
+        drop(self);
+    }
+
     /// Ends it with SIGTERM and waits for that.
     pub async fn drain(&mut self) -> ExitStatus {
         self.process.signal("TERM");

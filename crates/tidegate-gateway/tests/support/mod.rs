@@ -3,11 +3,13 @@
 pub mod client;
 pub mod gateway;
 pub mod grpc;
+pub mod load;
 pub mod nginx;
 pub mod ports;
 pub mod process;
 pub mod raw;
 pub mod scripted;
+pub mod tally;
 pub mod upstream;
 
 use std::{future::Future, time::Duration};

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tidegate_core::{Instant, lease::Leases};
 
 use super::*;
-use crate::{Client, Namespace, Settings, StoreUrl, support};
+use crate::{Client, Namespace, Settings, StoreUrl, support, watch::NOTICED_WITHIN};
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -38,13 +38,13 @@ async fn agree(client: &Client, limit: u32, events: &[Event], name: u64) {
     let (mut server, mut seqs, mut now) = (0_u64, [10_u64; 6], 1_764_000_000_000_000_u64);
     let at = |micros: u64| Instant::from_nanos(micros * 1000);
     // The first question finds no ledger.
-    let mut leases = Leases::learning(limit, at(now) + life);
+    let mut leases = Leases::learning(limit, at(now) + NOTICED_WITHIN + life);
     let mut begun = None;
     for event in events {
         let run_id = server.to_string();
         let seeing = Seeing { clock: Some(now), run_id: Some(&run_id) };
         if matches!(event, Event::Lease { .. } | Event::GiveBack { .. }) && begun != Some(server) {
-            leases = Leases::learning(fleet.limit, at(now) + life);
+            leases = Leases::learning(fleet.limit, at(now) + NOTICED_WITHIN + life);
             begun = Some(server);
         }
         let mut number = |who: u64, back: u64| {

@@ -1,7 +1,7 @@
 -- Permits of one limit among the instances of a fleet: tidegate_core::lease, room `books`.
 --
 -- KEYS: the epoch; the limit's leases. ARGV: the verb; the server's run id; the time, or ''; the limit; the node; the
--- request's number; what it keeps, what it wants, and the life of a lease in microseconds.
+-- request's number; what it keeps, what it wants, and the life of a lease in microseconds; the last two as for all.
 
 local MOST_NODES = 10000
 

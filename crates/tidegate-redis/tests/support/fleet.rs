@@ -26,7 +26,7 @@ use crate::support::eventually;
 
 /// What all nodes may be granted in a window.
 pub(crate) const LIMIT: u32 = 60;
-const WINDOW: Duration = Duration::from_secs(2);
+const WINDOW: Duration = Duration::from_millis(2500);
 /// Short beside the window: after a loss grants go on in the same window, and must know what was granted in it.
 const LIFE: Duration = Duration::from_millis(200);
 /// Keys, so that several buckets and all masters of a cluster are asked.

@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// How long a server may take for anything a test waits for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A redis-server of a test.
 pub(crate) struct Redis {
@@ -81,6 +81,16 @@ impl Redis {
     /// Runs a command given as words.
     pub(crate) async fn say<T: FromRedisValue>(&self, words: &str) -> T {
         say(&mut self.connect().await, words).await
+    }
+}
+
+impl Redis {
+    /// Whether it takes writes. A sentinel cuts all connections when it changes that.
+    pub(crate) async fn is_master(&self) -> Option<()> {
+        let client = redis::Client::open(self.url()).ok()?;
+        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await.ok()?;
+        info.contains("role:master").then_some(())
     }
 }
 

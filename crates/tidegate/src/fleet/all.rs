@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 
 use super::{
     FleetThrottle,
-    shard::{Local, Patience},
     slot::{Answer, Receipt},
+    step::{Local, Patience},
 };
 use crate::{
     Permit, sync,
@@ -29,7 +29,27 @@ const ROUNDS: u32 = 3;
 /// # Cancel safety
 /// Dropping the future takes nothing. Questions that it made others ask go on.
 pub async fn enter_all<'a>(limits: &'a [(&'a FleetThrottle, Key)], call: &Call) -> FleetVerdict<'a> {
-    let mut taking = Taking::new(limits);
+    decided(Taking::new(limits, &[]), call).await
+}
+
+/// As [`enter_all`], for a call that costs something else in each limit: `costs` are in their order, in place of the
+/// call's own.
+///
+/// # Panics
+/// With more than [`MAX_LIMITS`] limits, or another number of costs.
+///
+/// # Cancel safety
+/// As for [`enter_all`].
+pub async fn enter_all_at<'a>(
+    limits: &'a [(&'a FleetThrottle, Key)],
+    costs: &'a [u32],
+    call: &Call,
+) -> FleetVerdict<'a> {
+    assert_eq!(limits.len(), costs.len(), "there is a cost for each limit");
+    decided(Taking::new(limits, costs), call).await
+}
+
+async fn decided<'a>(mut taking: Taking<'a>, call: &Call) -> FleetVerdict<'a> {
     let mut now = call.now;
     for _ in 0..ROUNDS {
         let Some(waiting) = taking.take(call, now) else { break };
@@ -102,6 +122,11 @@ impl FleetReceipts {
         }
     }
 
+    /// Whether credit of one of them is over by `now`: a call that has not been sent by then has to be decided anew.
+    pub fn are_over(&self, now: Instant) -> bool {
+        self.0.iter().any(|receipt| receipt.is_over(now))
+    }
+
     /// Tells one limit, by its place among `limits`, what the call cost in the end: as [`FleetPermit::settle_cost`]. The
     /// others keep what they took.
     ///
@@ -129,6 +154,8 @@ type Waiting = [Option<oneshot::Receiver<Answer>>; MAX_LIMITS];
 /// What a call has taken so far: it goes back unless the call is admitted.
 struct Taking<'a> {
     limits: &'a [(&'a FleetThrottle, Key)],
+    /// What the call costs in each; empty where that is the call's own cost in all.
+    costs: &'a [u32],
     standings: [Standing; MAX_LIMITS],
     receipts: [Option<Receipt>; MAX_LIMITS],
     refusal: Option<Refusal>,
@@ -137,15 +164,21 @@ struct Taking<'a> {
 }
 
 impl<'a> Taking<'a> {
-    fn new(limits: &'a [(&'a FleetThrottle, Key)]) -> Self {
+    fn new(limits: &'a [(&'a FleetThrottle, Key)], costs: &'a [u32]) -> Self {
         assert!(limits.len() <= MAX_LIMITS, "a call has at most {MAX_LIMITS} limits, not {}", limits.len());
         Self {
             limits,
+            costs,
             standings: [Standing::default(); MAX_LIMITS],
             receipts: [None; MAX_LIMITS],
             refusal: None,
             waited: [false; MAX_LIMITS],
         }
+    }
+
+    /// The call as one limit sees it.
+    fn call_at(&self, at: usize, call: &Call) -> Call {
+        Call { cost: self.costs.get(at).copied().unwrap_or(call.cost), ..*call }
     }
 
     /// Takes of every limit that has not given yet. What there is to wait for, if anything.
@@ -157,8 +190,9 @@ impl<'a> Taking<'a> {
             }
             // After a refusal nobody is asked for what is of no use.
             let patience = if self.refusal.is_some() { Patience::None } else { Patience::Waits };
+            let cost = self.call_at(at, call).cost;
             let standing = Some(&mut self.standings[at]);
-            match throttle.shared.enter(*key, call.cost, now, patience, standing) {
+            match throttle.shared.enter(*key, cost, now, patience, standing) {
                 Local::Granted(receipt) => self.receipts[at] = Some(receipt),
                 Local::Waiting(told) => waiting[at] = Some(told),
                 Local::Unknown => {}
@@ -174,7 +208,7 @@ impl<'a> Taking<'a> {
             let Some(told) = told else { continue };
             let (throttle, key) = self.limits[at];
             self.waited[at] = true;
-            match throttle.shared.wait(told, call, key, since).await {
+            match throttle.shared.wait(told, &self.call_at(at, call), key, since).await {
                 Some(Ok(receipt)) => self.receipts[at] = Some(receipt),
                 Some(Err(refused)) => {
                     self.refuse(at, refused);

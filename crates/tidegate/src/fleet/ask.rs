@@ -1,10 +1,7 @@
 //! Questions on their way to the ledger: each in a task of its own, so that no caller can break it; a bounded number,
 //! and none while the store is given a rest.
 
-use std::{
-    sync::{Arc, atomic},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tidegate_core::{
     Call, Instant, Outcome,
@@ -16,8 +13,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     error::{LedgerError, LedgerErrorKind},
     ledger::Subject,
-    shard::{Errand, Errands, Landed, Whose},
+    number,
     shared::{OnStoreFailure, Shared},
+    step::{Errand, Errands, Landed, Whose},
 };
 use crate::{
     Permit as _, breaker, clock,
@@ -55,13 +53,6 @@ impl Store {
         self.round_trip.store(before - before / 8 + took / 8, Ordering::Relaxed);
         self.heard_at.store(now.as_nanos(), Ordering::Relaxed);
     }
-}
-
-/// Numbers the questions of this process. A number is never used twice, whatever throttles come and go.
-fn number() -> u64 {
-    // No model explores it: it has no order to keep.
-    static NEXT: atomic::AtomicU64 = atomic::AtomicU64::new(1);
-    NEXT.fetch_add(1, atomic::Ordering::Relaxed)
 }
 
 /// A question under way: when its task ends without an answer, whoever waits hears that.
@@ -168,7 +159,7 @@ impl UnderWay {
         shared.store.asked.fetch_add(1, Ordering::Relaxed);
         // Credit lives from before the question leaves.
         let sent_at = clock::now();
-        let ask = draft.send(shared.node, number());
+        let ask = draft.send(shared.node, number::next());
         let answer = tokio::time::timeout(shared.patience, shared.ledger.ask(subject, &rule, &ask)).await;
         let now = clock::now();
         let late = || LedgerError::new(LedgerErrorKind::Late, "no answer in time");

@@ -9,18 +9,20 @@ use tidegate_core::Instant;
 use tokio::{sync::broadcast, time::timeout};
 
 use super::{
-    ledger::{Hint, Tidings},
-    shard::{Delivery, Errand, State, Whose},
+    ledger::{Hint, NOTICED_WITHIN, Tidings},
+    shard::State,
     shared::Shared,
     slot::{Answer, Slot},
     stats::tell,
+    step::{Delivery, Errand, Whose},
 };
 use crate::{clock, sync::Ordering};
 
 /// The shortest time between two looks at all accounts.
 const PASS: Duration = Duration::from_millis(250);
-/// The shortest and the longest time between two looks at whether the ledger needs a sign of life.
-const BEATS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(500)];
+/// How often it is looked at whether the ledger needs a sign of life: so that a loss is noticed well within
+/// [`NOTICED_WITHIN`].
+const BEAT: Duration = NOTICED_WITHIN.checked_div(4).expect("4 is not 0");
 /// Times that closing looks for credit that came in meanwhile.
 const LAST_LOOKS: u32 = 4;
 
@@ -49,9 +51,8 @@ pub(super) async fn tend(shared: Weak<Shared>) {
             passed_at = now;
             told = if this.pass(losses, now).await { losses } else { told };
         }
-        let beat = this.beat(now);
-        let noticed = this.loss_noticed.notified();
-        let waited = timeout(beat, noticed).await;
+        this.beat(now);
+        let waited = timeout(BEAT, this.loss_noticed.notified()).await;
         drop(waited);
         drop(this);
     }
@@ -108,17 +109,13 @@ impl Shared {
         self.send_in(place, errand, clock::now())
     }
 
-    /// Lets the ledger hear of this node while it may be needed to repair it, and says when to look again.
-    fn beat(self: &Arc<Self>, now: Instant) -> Duration {
-        let life = Duration::from_micros(self.shards[0].0.lock().rule.life());
-        let [shortest, longest] = BEATS;
-        let beat = (life / 4).clamp(shortest, longest);
+    /// Lets the ledger hear of this node while it may be needed to repair it.
+    fn beat(self: &Arc<Self>, now: Instant) {
         let heard_at = Instant::from_nanos(self.store.heard_at.load(Ordering::Relaxed));
-        if now.since(heard_at) >= (life / 3).max(shortest) {
+        if now.since(heard_at) >= BEAT {
             let sign = self.shards.iter().find_map(|shard| shard.0.lock().sign_of_life(now));
             self.send([sign, None], now);
         }
-        beat
     }
 
     /// Asks for nothing, gives all credit back, and refuses every call from now on.
@@ -204,7 +201,7 @@ impl State {
         waiting
             .map(|slot| {
                 let mut deliveries = Vec::new();
-                for waiter in slot.line.take().into_iter().flat_map(|line| *line) {
+                for waiter in slot.line.take().into_iter().flat_map(|line| line.0) {
                     tell(waiter, Answer::Closed, &mut deliveries);
                 }
                 (slot.key, deliveries)

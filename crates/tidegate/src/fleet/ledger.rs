@@ -22,6 +22,9 @@ pub struct Subject<'a> {
 /// It equals [`Book`](tidegate_core::ledger::Book), question by question. All that a node may rely on is that: nothing
 /// else it does, late, never or twice, changes what the fleet spends in all.
 ///
+/// A ledger that lost what it knew begins another [`Epoch`](tidegate_core::ledger::Epoch), and grants nothing for
+/// [`NOTICED_WITHIN`] and a life of credit: until then all nodes that are alive have told it what they saw.
+///
 /// Every operation ends within a deadline of the ledger's own, and dropping its future is always allowed: the ledger
 /// may have booked the question or not.
 pub trait Ledger: Send + Sync + 'static {
@@ -61,6 +64,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// how much they hand back, never what is admitted in all; so the channel may be short and drop the oldest.
     fn hints(&self) -> broadcast::Receiver<Hint>;
 }
+
+/// The longest time in which a node notices that the ledger began another epoch, even one that has no calls.
+pub const NOTICED_WITHIN: Duration = Duration::from_secs(1);
 
 /// What an operator does to an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

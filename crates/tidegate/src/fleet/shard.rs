@@ -1,6 +1,6 @@
 //! One shard of a fleet's throttle: its accounts behind one short lock, and what becomes of calls and answers there.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use tidegate_core::{
     Instant,
@@ -13,6 +13,7 @@ use super::{
     accounts::{Accounts, Room},
     slot::{Answer, Receipt, Slot, Waiter},
     stats::{Counts, tell},
+    step::{Caller, Delivery, Errand, Errands, Landed, Local, Patience, Whose},
 };
 use crate::{
     sync::Mutex,
@@ -38,85 +39,6 @@ pub(super) struct State {
     latest: Instant,
     pub(super) accounts: Accounts,
     pub(super) counts: Counts,
-}
-
-/// What a call may do while it is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
-    /// It takes an answer or leaves.
-    None,
-    /// It waits in line.
-    Waits,
-    /// It goes on, and only its trace waits in line, to be counted.
-    Ghost,
-}
-
-/// What became of a call at once.
-pub(super) enum Local {
-    Granted(Receipt),
-    /// It waits for this.
-    Waiting(oneshot::Receiver<Answer>),
-    /// An answer is needed, and the call does not wait for it.
-    Unknown,
-    Denied(Instant),
-    Impossible,
-    /// No room for another key.
-    Full,
-    /// No room in line.
-    Crowded,
-    Closed,
-}
-
-/// A question to be sent.
-pub(super) struct Errand {
-    pub(super) whose: Whose,
-    pub(super) key: Key,
-    pub(super) draft: Draft,
-    /// Under which rule, and in which era of it.
-    pub(super) rule: Rule,
-    pub(super) era: u32,
-}
-
-/// Whose question it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// The key's account.
-    Account,
-    /// What is held aside for an outage.
-    Aside,
-    /// An account that was forgotten: nobody hears the answer.
-    Nobody,
-}
-
-/// At most two questions come of one step: that of an account, and one beside it.
-pub(super) type Errands = [Option<Errand>; 2];
-
-/// An answer to a question of an account, or that there is none.
-pub(super) struct Landed<'a> {
-    pub(super) key: Key,
-    pub(super) ask: &'a Ask,
-    pub(super) era: u32,
-    /// How many losses of the ledger were known when it was sent.
-    pub(super) told: u32,
-    pub(super) reply: Option<&'a Reply>,
-    pub(super) sent_at: Instant,
-    pub(super) now: Instant,
-}
-
-/// What a call is and may.
-#[derive(Clone, Copy)]
-pub(super) struct Caller {
-    pub(super) key: Key,
-    pub(super) cost: u32,
-    pub(super) now: Instant,
-    pub(super) patience: Patience,
-    pub(super) told: u32,
-}
-
-/// An answer for a waiter, to be given outside the lock.
-pub(super) enum Delivery {
-    Receipt(oneshot::Sender<Answer>, Receipt),
-    Plain(oneshot::Sender<Answer>, Answer),
 }
 
 impl Shard {
@@ -276,7 +198,7 @@ impl State {
         let slot = self.accounts.slot(at);
         let mut line = slot.line.take()?;
         let mut next = None;
-        while let Some(waiter) = line.pop_front() {
+        while let Some(waiter) = line.0.pop_front() {
             if waiter.is_gone() {
                 continue;
             }
@@ -290,7 +212,7 @@ impl State {
                 Spend::AllowAndAsk(draft) => next = Some(draft),
                 Spend::Wait(draft) => {
                     next = next.or(draft);
-                    line.push_front(waiter);
+                    line.0.push_front(waiter);
                     break;
                 }
                 Spend::Deny { retry_at } => {
@@ -304,7 +226,7 @@ impl State {
             }
             self.counts.grant(waiter, Receipt { cost: waiter_cost, era, source }, deliveries);
         }
-        if !line.is_empty() {
+        if !line.0.is_empty() {
             slot.line = Some(line);
             next = next.map(|draft| draft.for_all(slot.need()));
         }
@@ -404,7 +326,7 @@ impl State {
             if counts_anew {
                 let line = std::mem::replace(slot, Slot::new(slot.key, slot.told)).line;
                 let mut deliveries = Vec::new();
-                for waiter in line.into_iter().flat_map(|line| *line) {
+                for waiter in line.into_iter().flat_map(|line| line.0) {
                     tell(waiter, Answer::Again, &mut deliveries);
                 }
                 told.push((slot.key, deliveries));
@@ -417,7 +339,7 @@ impl State {
 
 /// Puts a call in line.
 fn wait(slot: &mut Slot, cost: u32, patience: Patience) -> Local {
-    if slot.line.as_ref().is_some_and(|line| line.len() >= MOST_IN_LINE) {
+    if slot.line.as_ref().is_some_and(|line| line.0.len() >= MOST_IN_LINE) {
         return Local::Crowded;
     }
     let (tell, local) = match patience {
@@ -428,7 +350,6 @@ fn wait(slot: &mut Slot, cost: u32, patience: Patience) -> Local {
             (Some(tell), Local::Waiting(told))
         }
     };
-    let line = slot.line.get_or_insert_with(|| Box::new(VecDeque::new()));
-    line.push_back(Waiter { cost, tell });
+    slot.line.get_or_insert_default().0.push_back(Waiter { cost, tell });
     local
 }

@@ -18,7 +18,7 @@ pub(super) struct Slot {
     pub(super) key: Key,
     pub(super) account: Account,
     /// Who waits for an answer. While anybody does, a question is under way.
-    pub(super) line: Option<Box<VecDeque<Waiter>>>,
+    pub(super) line: Option<Box<Line>>,
     /// What is kept for an outage, where the limit keeps something.
     pub(super) aside: Option<Box<Aside>>,
     /// When the limit is whole again, as the ledger said.
@@ -30,6 +30,10 @@ pub(super) struct Slot {
     /// Whether a call came since the hand of the clock was here.
     pub(super) used: bool,
 }
+
+/// Those who wait for one answer, in the order they came.
+#[derive(Default)]
+pub(super) struct Line(pub(super) VecDeque<Waiter>);
 
 /// A caller that waits, or what is left of one.
 pub(super) struct Waiter {
@@ -95,7 +99,7 @@ impl Slot {
 
     /// What waiters need together, in units.
     pub(super) fn need(&self) -> u32 {
-        let costs = self.line.iter().flat_map(|line| line.iter()).map(|waiter| waiter.cost);
+        let costs = self.line.iter().flat_map(|line| &line.0).map(|waiter| waiter.cost);
         costs.fold(0, u32::saturating_add)
     }
 

@@ -147,7 +147,7 @@ fn partitions(html: &mut Html, partitions: &[PartitionState]) {
         html.raw("<td>").text(breakdown(&in_flight.refused)).raw("</td><td>");
         html.text(span(in_flight.wait.p99_seconds)).raw("</td></tr>");
     }
-    html.raw("</tbody></table>");
+    html.raw("</tbody></table><br>");
 }
 
 /// A bar, or the number alone where nothing bounds it.
@@ -261,7 +261,9 @@ fn store(html: &mut Html, state: &State) {
             "#stranded",
             "#local",
             "#waited",
+            "#from aside",
             "#open",
+            "#unanswered",
             "#asked",
             "#a decision",
             "#latency",
@@ -270,9 +272,10 @@ fn store(html: &mut Html, state: &State) {
     );
     for (limit, credit) in state.limits.iter().filter_map(|limit| Some((limit, limit.credit.as_ref()?))) {
         html.raw("<tr><td>").text(&limit.name);
-        if limit.over_admission_possible > 0 {
-            let over = format!("up to {} over", count(limit.over_admission_possible));
-            html.raw(" ").pill("bad", over);
+        match limit.over_admission_possible {
+            Some(0) => {}
+            Some(units) => _ = html.raw(" ").pill("warm", format!("up to {} over", count(units))),
+            None => _ = html.raw(" ").pill("bad", "not bounded without the store"),
         }
         html.raw("</td><td>").text(credit.on_store_failure).raw("</td>");
         for value in [
@@ -281,7 +284,9 @@ fn store(html: &mut Html, state: &State) {
             credit.stranded,
             credit.local,
             credit.waited,
+            credit.from_aside,
             credit.open,
+            credit.unanswered,
             credit.operations,
         ] {
             number(html, value);

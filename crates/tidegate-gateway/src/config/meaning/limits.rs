@@ -54,6 +54,16 @@ impl Limit<'_> {
             let problem = problem.at(&at.span);
             self.report(problem, "lease");
         }
+        if let Some(aside) = self.given("aside")
+            && self.given("on_store_failure").and_then(|entry| entry.value.text()) != Some("share")
+        {
+            let problem = Problem::error(
+                "nothing is set `aside` unless it is shared out when the store fails",
+                "write on_store_failure: share, or remove `aside`",
+            );
+            let problem = problem.at(&aside.key_span);
+            self.report(problem, "aside");
+        }
         if memory && let Some(lease) = self.given("lease") {
             let problem =
                 Problem::warning("a store in memory gives no credit, so `lease` has no use", "remove it");

@@ -1,0 +1,208 @@
+//! Where counters live: this process, or a store that a fleet shares, connected and watched.
+
+use std::{fmt, io, path::PathBuf, time::Duration};
+
+use tidegate::{
+    Credentials, Secret,
+    fleet::{FleetBuilder, FleetThrottle, LocalLedger, Rule},
+    redacted_url,
+    throttle::{KeyHasher, Seed},
+};
+use tidegate_redis::{
+    Client, Health, InvalidNamespace, InvalidSettings, InvalidStoreUrl, Namespace, RedisLedger, Settings,
+    StoreError, StoreUrl,
+};
+
+use crate::{
+    config::{self, NoSecret},
+    state::{StorePhase, StoreServerState, StoreState},
+};
+
+/// Longest wait for a store at the start: after it, the store counts as away. Default: 3 s.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
+
+/// Where counters live.
+#[derive(Debug)]
+pub struct Store {
+    kind: Kind,
+    config: config::Store,
+    namespace: String,
+    /// The password as it was read: a rotated one is another store.
+    password: Option<Secret>,
+}
+
+enum Kind {
+    Memory(LocalLedger),
+    Redis { ledger: RedisLedger, seed: Seed },
+}
+
+/// Why there is no store. No variant prints a password.
+#[derive(Debug, thiserror::Error)]
+pub enum NoStore {
+    /// Its URL.
+    #[error("store: {0}")]
+    Url(#[from] InvalidStoreUrl),
+    /// The prefix of its keys.
+    #[error("namespace: {0}")]
+    Namespace(#[from] InvalidNamespace),
+    /// Its password.
+    #[error("store.password: {0}")]
+    Password(#[from] NoSecret),
+    /// The roots to trust.
+    #[error("store.tls.roots: {} can not be read: {why}", .path.display())]
+    Roots {
+        /// Their file.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// How it is used.
+    #[error(transparent)]
+    Settings(#[from] InvalidSettings),
+    /// It is there, and cannot hold counters or does not let us in.
+    #[error("{0}")]
+    Unfit(StoreError),
+}
+
+impl Store {
+    /// Connects to the store of a configuration. One that is merely away is connected to later; what its limits do
+    /// until then is their own policy.
+    ///
+    /// # Errors
+    /// [`NoStore`], when an operator has to mend something.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes what was opened.
+    pub async fn open(config: &config::Store, namespace: &str) -> Result<Self, NoStore> {
+        let (kind, password) = if config.is_memory() {
+            (Kind::Memory(LocalLedger::new()), None)
+        } else {
+            let password = read_password(config)?;
+            (redis(config, namespace, password.clone()).await?, password)
+        };
+        Ok(Self { kind, config: config.clone(), namespace: namespace.to_owned(), password })
+    }
+
+    /// Whether a configuration means this very store.
+    pub fn is_of(&self, config: &config::Store, namespace: &str) -> bool {
+        let same_password = || read_password(config).is_ok_and(|password| password == self.password);
+        self.config == *config && (config.is_memory() || self.namespace == namespace && same_password())
+    }
+
+    /// Whether processes share it.
+    pub(crate) const fn is_shared(&self) -> bool {
+        matches!(self.kind, Kind::Redis { .. })
+    }
+
+    /// Begins a key: one that means the same in every process where they share counters.
+    pub(crate) fn hasher(&self) -> KeyHasher {
+        match &self.kind {
+            Kind::Memory(_) => KeyHasher::new(),
+            Kind::Redis { seed, .. } => KeyHasher::seeded(*seed),
+        }
+    }
+
+    /// Begins the throttle of a limit whose accounts are kept here.
+    pub(crate) fn throttle(&self, limit: &str, rule: Rule) -> FleetBuilder {
+        let builder = match &self.kind {
+            Kind::Memory(ledger) => FleetThrottle::builder(limit, rule, ledger.clone()),
+            Kind::Redis { ledger, .. } => FleetThrottle::builder(limit, rule, ledger.clone()),
+        };
+        builder.patience(*self.config.deadline).max_asks(self.config.in_flight)
+    }
+
+    /// What it is doing now.
+    pub fn state(&self) -> StoreState {
+        let state = StoreState {
+            url: redacted_url(&self.config.url).into_owned(),
+            namespace: self.namespace.clone(),
+            ..StoreState::default()
+        };
+        match &self.kind {
+            Kind::Memory(_) => state,
+            Kind::Redis { ledger, .. } => {
+                let client = ledger.client();
+                let health = client.health();
+                StoreState {
+                    state: phase(&health),
+                    in_flight: client.in_flight() as u64,
+                    max_in_flight: client.settings().in_flight as u64,
+                    servers: health.iter().map(server_state).collect(),
+                    ..state
+                }
+            }
+        }
+    }
+}
+
+async fn redis(config: &config::Store, namespace: &str, password: Option<Secret>) -> Result<Kind, NoStore> {
+    let mut url: StoreUrl = config.url.parse()?;
+    if let Some(password) = password {
+        let user = config.user.clone().unwrap_or_default();
+        url.credentials = Some(Credentials { user, password });
+    }
+    let roots = config.tls.as_ref().and_then(|tls| tls.roots.as_ref());
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|why| NoStore::Roots { path: path.clone(), why });
+    let settings = Settings {
+        deadline: *config.deadline,
+        in_flight: config.in_flight.get() as usize,
+        authorities: roots.map(read).transpose()?,
+        ..Settings::default()
+    };
+    let keys = Namespace::new(namespace)?;
+    let client = Client::start(&url, settings)?;
+    match tokio::time::timeout(FIRST_WAIT, client.ready()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) if error.fault().is_some() => return Err(NoStore::Unfit(error)),
+        // Why, the client says when it finds out.
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!(store = %url, "the store is away: until it is there, limits do what on_store_failure says");
+        }
+    }
+    // Never another one: counters are found by it.
+    let seed = Seed::of(namespace.as_bytes());
+    Ok(Kind::Redis { ledger: RedisLedger::new(client, keys), seed })
+}
+
+fn read_password(config: &config::Store) -> Result<Option<Secret>, NoSecret> {
+    config.password.as_ref().map(|password| password.read(std::path::Path::new(""))).transpose()
+}
+
+fn phase(health: &[Health]) -> StorePhase {
+    let any = |is: fn(&Health) -> bool| health.iter().any(is);
+    if any(|health| matches!(health, Health::Down(_))) {
+        StorePhase::Away
+    } else if any(|health| matches!(health, Health::Connecting)) {
+        StorePhase::Connecting
+    } else {
+        StorePhase::Up
+    }
+}
+
+fn server_state(health: &Health) -> StoreServerState {
+    match health {
+        Health::Connecting => {
+            StoreServerState { state: StorePhase::Connecting, ..StoreServerState::default() }
+        }
+        Health::Up { server, run_id } => StoreServerState {
+            server: Some(server.to_string()),
+            state: StorePhase::Up,
+            run_id: Some(run_id.to_string()),
+            error: None,
+        },
+        Health::Down(error) => StoreServerState {
+            state: StorePhase::Away,
+            error: Some(error.to_string()),
+            ..StoreServerState::default()
+        },
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory(_) => "Memory",
+            Self::Redis { .. } => "Redis",
+        })
+    }
+}
