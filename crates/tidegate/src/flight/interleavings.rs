@@ -13,7 +13,7 @@ use super::*;
 struct Count(AtomicUsize);
 
 impl Wake for Count {
-    fn wake(self: std::sync::Arc<Self>) {
+    fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -52,8 +52,8 @@ fn in_every_interleaving_a_waiter_is_woken_once_at_most_and_a_lost_flight_is_tol
     shuttle::check_random(
         || {
             let (flight, lander) = Flight::<u32>::new();
-            let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
-            let waker = Waker::from(std::sync::Arc::clone(&count));
+            let count = Arc::new(Count(AtomicUsize::new(0)));
+            let waker = Waker::from(Arc::clone(&count));
             let losing = thread::spawn(move || drop(lander));
             let mut join = flight.join();
             let polled = Pin::new(&mut join).poll(&mut Context::from_waker(&waker));

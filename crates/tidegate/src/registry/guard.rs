@@ -63,7 +63,8 @@ pub(super) struct Lookups(pub(super) Arc<Books>);
 
 impl Registry {
     /// Makes a registry over a source, with what the snapshots on disk tell. A snapshot that cannot be read, or a
-    /// directory that cannot be written, is told by [`problems`](Self::problems) and does no other harm.
+    /// directory that cannot be written, is told by [`problems`](Self::problems) and does no other harm. Snapshots are read
+    /// before this returns: make it at the start of a program.
     ///
     /// # Errors
     /// [`InvalidSettings`] with the first setting that is out of range.
