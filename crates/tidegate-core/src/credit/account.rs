@@ -208,10 +208,13 @@ impl Account {
         self.debt = self.debt.saturating_add(beyond - paid);
     }
 
-    /// Whether nothing was spent since the last question, for half a life of credit or more.
+    /// Whether nothing was spent since the last question, for half a life of credit or more; or some was and the rest has
+    /// died in hand. Who is busy has asked again by then, and given back what is left; the ledger does not remember for
+    /// long who may.
     pub fn is_idle(&self, terms: &Terms, now: Instant) -> bool {
         let spent = self.base > self.units.saturating_add(self.next_units);
-        !spent && now >= self.asked_at + Duration::from_nanos(terms.life() / 2)
+        let quiet = if spent { terms.life() } else { terms.life() / 2 };
+        now >= self.asked_at + Duration::from_nanos(quiet) && (!spent || self.stranded(now) > 0)
     }
 
     /// Hands back the credit it holds and tells what it owes, if there is any. It goes on: the next call asks.

@@ -236,6 +236,30 @@ fn credit_that_died_in_hand_goes_back_with_the_next_question() {
 }
 
 #[test]
+fn what_bursts_leave_over_is_not_lost_to_a_long_window() {
+    let mut node = Node1::new(fixed("100000/d"));
+    let (mut spent, mut asked) = (0, 0);
+    // A burst of 200 calls a minute, for an hour, and a look at the account four times a second.
+    for minute in 0..60 {
+        for tick in 0..60 * 4 {
+            let now = (minute * 60_190 + tick * 250) * 1000;
+            if tick < 4 {
+                spent += (0..50).filter(|call| node.call(1, now + call * 5000)).count() as u64;
+            }
+            if node.account.is_idle(&node.terms, at(now + 249_000))
+                && let Some(draft) = node.account.hand_back(at(now + 249_000))
+            {
+                node.answer(draft, now + 249_000);
+                asked += 1;
+            }
+        }
+    }
+    let used = node.book.inspect(&node.rule, NOON + 3_700_000_000).used;
+    assert_eq!((spent, used), (12_000, 12_000));
+    assert!(asked <= 120, "{asked} questions to hand back what 60 bursts left over");
+}
+
+#[test]
 fn what_a_call_cost_beyond_its_reserve_is_owed_and_paid_first() {
     let mut node = Node1::new(fixed("100/s"));
     let draft = waits(node.spend(10, 0));

@@ -20,6 +20,8 @@ pub const MAX_LIFE: Duration = Duration::from_secs(3600);
 pub const MAX_PROHIBIT: Duration = Duration::from_secs(366 * 24 * 3600);
 /// A node gets at most one part in this many of its equal share at once, unless its callers wait for more.
 pub const DEFAULT_DIVISOR: u32 = 4;
+/// The longest time in which a node gives back what has died in hand, in microseconds.
+const NOTICED_WITHIN: Micros = 1_000_000;
 /// The longest a bucket may take to fill in the ledger: ten years.
 const MAX_REFILL: u128 = 10 * 366 * 24 * 3600 * 1_000_000;
 
@@ -175,11 +177,19 @@ impl Rule {
     }
 
     /// How long a node is remembered at least after it asked, in microseconds: as long as it may give something back.
-    /// The census of an account counts in generations of this length.
+    /// Where the window goes on after a life of credit, that includes the time in which a node notices that some has
+    /// died in hand. The census of an account counts in generations of this length.
     pub const fn memory(&self) -> Micros {
         match self.law {
             Law::Sliding { .. } => self.window(),
-            Law::Aligned { .. } | Law::FirstCall { .. } | Law::Month | Law::Bucket { .. } => self.life,
+            Law::Bucket { .. } => self.life,
+            Law::Aligned { .. } | Law::FirstCall { .. } | Law::Month if self.life == self.window() => {
+                self.life
+            }
+            Law::Aligned { .. } | Law::FirstCall { .. } | Law::Month if self.life > NOTICED_WITHIN => {
+                2 * self.life
+            }
+            Law::Aligned { .. } | Law::FirstCall { .. } | Law::Month => self.life + NOTICED_WITHIN,
         }
     }
 

@@ -281,6 +281,21 @@ fn nodes_that_are_silent_for_two_lives_share_no_more() {
 }
 
 #[test]
+fn what_died_in_hand_is_taken_back_whenever_it_was_asked_for() {
+    for (rate, life) in [("1000/d", 5000), ("1000/h", 20)] {
+        let quota = Quota::of(rate.parse().unwrap()).algorithm(Algorithm::FixedWindow).build().unwrap();
+        let rule = Rule::of(quota).life(Duration::from_millis(life)).build().unwrap();
+        for part in 0..20 {
+            let (mut book, asked) = (Book::default(), NOON + part * rule.memory() / 20);
+            let granted = grant(&mut book, &rule, asks(1, 1, 100, 100), asked);
+            let back = Ask { back: 60, of: granted.of, ..asks(1, 2, 0, 0) };
+            let noticed = asked + rule.life() + 900_000;
+            assert_eq!(grant(&mut book, &rule, back, noticed).remaining, 960, "{rate} {part}");
+        }
+    }
+}
+
+#[test]
 fn rates_too_fine_for_a_double_are_a_little_slower_never_faster() {
     for (rate, burst) in [
         ("999999937/30d", 999_999_937),
