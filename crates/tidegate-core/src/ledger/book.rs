@@ -102,7 +102,8 @@ impl Book {
         if visit == Visit::New && ask.back > 0 {
             count.give_back(&mut self.used, u64::from(ask.back), ask.of, now);
         }
-        if visit != Visit::Stale {
+        // A question that was overtaken is the only one to tell of its debt.
+        if visit != Visit::Repeated {
             self.debt = (self.debt + u64::from(ask.debt)).min(MOST_DEBT);
         }
         // Until it is known what was used, nothing is known to be there to pay with.

@@ -37,8 +37,10 @@ pub(super) enum Visit {
     Unknown,
     /// The next of a node that is remembered.
     New,
-    /// An old one, repeated or late.
-    Stale,
+    /// The last one again.
+    Repeated,
+    /// One that a later one came before; or one of those that were repeated.
+    Overtaken,
 }
 
 impl Census {
@@ -55,7 +57,8 @@ impl Census {
         let visit = match seat {
             None => Visit::Unknown,
             Some(seat) if seq > seat.seq => Visit::New,
-            Some(_) => Visit::Stale,
+            Some(seat) if seq == seat.seq => Visit::Repeated,
+            Some(_) => Visit::Overtaken,
         };
         if seat.is_none_or(|seat| seat.generation != generation) {
             self.present += 1;

@@ -6,7 +6,8 @@ use crate::lease::Node;
 /// What a node asks of one subject's account.
 ///
 /// A repeated question may burn credit, never mint it: what is given back and what is owed is booked once by `seq`,
-/// and what is granted to a question nobody waits for any more is lost until its window is over.
+/// and what is granted to a question nobody waits for any more is lost until its window is over. One that comes after a
+/// later one of its node gives nothing back, and pays what it owes, though it may have paid before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// Who asks. A process that starts anew is another node.

@@ -281,6 +281,15 @@ fn nodes_that_are_silent_for_two_lives_share_no_more() {
 }
 
 #[test]
+fn what_is_owed_is_booked_even_when_a_later_question_came_first() {
+    // An account that was forgotten tells its debt while the next one of the key already asks.
+    let (rule, mut book) = (rule("100/h", Algorithm::FixedWindow), Book::default());
+    let _ = grant(&mut book, &rule, asks(1, 2, 10, 10), NOON);
+    let overtaken = Ask { debt: 30, back: 5, of: book.state().of, ..asks(1, 1, 0, 0) };
+    assert_eq!(grant(&mut book, &rule, overtaken, NOON + 1).remaining, 60, "it pays, and gives nothing back");
+}
+
+#[test]
 fn what_died_in_hand_is_taken_back_whenever_it_was_asked_for() {
     for (rate, life) in [("1000/d", 5000), ("1000/h", 20)] {
         let quota = Quota::of(rate.parse().unwrap()).algorithm(Algorithm::FixedWindow).build().unwrap();

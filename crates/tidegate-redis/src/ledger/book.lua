@@ -1,6 +1,7 @@
 -- One subject's account: tidegate_core::ledger, room `book`. The order of steps is part of what it is.
 
--- Enters a question; says whether it is the next of a node that is remembered, an old one, or of an unknown node.
+-- Enters a question; says whether it is the next of a node that is remembered, the last one again, an older one, or of
+-- an unknown node.
 local function visit(node, seq, now)
   local generation = quotient(now, rule.memory)
   local seats = book.seats
@@ -14,7 +15,7 @@ local function visit(node, seq, now)
   end
   local seat = seats[node]
   local outcome = 'unknown'
-  if seat then outcome = seq > seat[1] and 'new' or 'stale' end
+  if seat then outcome = seq > seat[1] and 'new' or seq == seat[1] and 'repeated' or 'overtaken' end
   if not seat or seat[2] ~= generation then book.present = book.present + 1 end
   if seat then
     seats[node] = { math.max(seat[1], seq), generation }
@@ -92,7 +93,7 @@ local function grant()
   if seen ~= epoch and seen ~= 0 then count.merge(tonumber(ARGV[25]), tonumber(ARGV[26]), now) end
   local visited = visit(node, seq, now)
   if visited == 'new' and back > 0 then count.give_back(back, back_of, now) end
-  if visited ~= 'stale' then book.debt = math.min(book.debt + debt, MOST_DEBT) end
+  if visited ~= 'repeated' then book.debt = math.min(book.debt + debt, MOST_DEBT) end
   if pause == 0 then pay(now) end
   local there, sharers, granted = available(pause, now), nodes(), 0
   if there >= least then
