@@ -4,7 +4,9 @@
 //! of their title. One file for each guard; `harness` times, counts and prints.
 
 mod breaker;
+mod fleet_throttle;
 mod harness;
+mod keeper;
 mod limiter;
 mod stack;
 mod throttle;
@@ -23,6 +25,8 @@ fn main() -> ExitCode {
     };
     let mut suite = Suite::new(options);
     breaker::tables(&mut suite);
+    fleet_throttle::tables(&mut suite);
+    keeper::tables(&mut suite);
     limiter::tables(&mut suite);
     stack::tables(&mut suite);
     throttle::tables(&mut suite);

@@ -8,6 +8,8 @@
 //! | to decide | look at |
 //! |---|---|
 //! | whether a call may go by a quota of calls per time | [`Quota`], and the counters [`Gcra`], [`Fixed`], [`Sliding`] |
+//! | whether a call may go by a limit that a fleet shares, without asking | [`credit`] on a node, [`ledger`] in the store |
+//! | how a fleet would fare under a limit | [`simulation`] |
 //! | whether it goes, waits or is shed, by the calls in flight | [`gate`] |
 //! | how large the limit on calls in flight should be | [`limit`]: fixed, AIMD, Vegas, gradient |
 //! | whether a dependency is failing, and when to try it again | [`breaker`] |

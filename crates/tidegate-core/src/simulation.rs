@@ -22,10 +22,12 @@ mod fleet;
 mod judge;
 mod load;
 mod report;
+mod scenario;
 #[cfg(test)]
 mod tests;
 
 pub use dice::Dice;
-pub use fleet::{Fault, Fleet, Scenario};
-pub use load::{Call, Load};
+pub use fleet::Fleet;
+pub use load::{Call, Load, Zipf};
 pub use report::{Progress, Report, Window};
+pub use scenario::{Fault, Scenario};

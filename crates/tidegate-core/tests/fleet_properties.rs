@@ -5,10 +5,14 @@
 
 mod fleet {
     pub(crate) mod check;
+    pub(crate) mod history;
     pub(crate) mod world;
 }
 
-use fleet::world::{Kind, Op, World};
+use fleet::{
+    history::{Kind, Op},
+    world::World,
+};
 use proptest::prelude::*;
 
 /// What happens in a fleet, the everyday more often than the rest.
@@ -26,6 +30,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Saturate),
         3 => (0_u8..5).prop_map(Op::SpendAll),
         2 => (0_u8..5).prop_map(Op::HandBackTwice),
+        2 => any::<u8>().prop_map(Op::Late),
         4 => (any::<u8>(), -400_i32..400).prop_map(|(of, by)| Op::ToEdge { of, by }),
         1 => (0_u8..5).prop_map(Op::GiveUp),
         1 => (0_u8..5).prop_map(Op::HandBack),
@@ -67,6 +72,51 @@ fn limit() -> impl Strategy<Value = u32> {
 /// Drifts of the nodes' clocks, in millionths.
 fn drifts() -> impl Strategy<Value = [i64; 5]> {
     prop::array::uniform5(-10_000_i64..=10_000)
+}
+
+/// What random histories meet too seldom, for all laws and some limits.
+fn always(ops: &[Op]) {
+    for kind in [Kind::Aligned, Kind::LongAligned, Kind::FirstCall, Kind::Sliding, Kind::Bucket] {
+        for limit in [1, 2, 10, 50, 200] {
+            for drifts in [[0; 5], [-10_000; 5], [10_000, -10_000, 10_000, -10_000, 0]] {
+                let mut world = World::new(kind, limit, drifts);
+                ops.iter().for_each(|op| world.step(*op));
+                if let Err(over) = world.check() {
+                    panic!("{kind:?} of {limit}: {over}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn credit_that_is_spent_as_late_as_it_lives_is_within_the_limit() {
+    let hoard = |node| Op::Hoard { node, units: 100 };
+    for by in [-20_000, 0, 7000, 9000] {
+        let late = Op::ToEdge { of: 3, by };
+        always(&[hoard(0), hoard(1), late, Op::SpendAll(0), Op::SpendAll(1), Op::Saturate]);
+        always(&[Op::Saturate, Op::Pass(990_000), hoard(0), hoard(1), late, Op::Saturate, Op::SpendAll(0)]);
+    }
+}
+
+#[test]
+fn what_is_given_back_is_not_given_back_again_by_a_late_copy() {
+    let hoard = Op::Hoard { node: 0, units: 60 };
+    for pass in [10, 110_000, 220_000, 350_000] {
+        let back = [hoard, Op::HandBackTwice(0), Op::Saturate, Op::Pass(pass), Op::Call { node: 1, cost: 1 }];
+        always(&[&back[..], &[Op::Late(0), Op::Saturate, Op::Late(0), Op::Saturate]].concat());
+    }
+}
+
+#[test]
+fn what_is_refunded_late_does_not_count_in_another_window() {
+    let hoard = Op::Hoard { node: 0, units: 30 };
+    for edge in 0..6 {
+        let next = Op::ToEdge { of: edge, by: 50 };
+        let refunds = [Op::Refund(0); 25];
+        let before = [hoard, Op::SpendAll(0), Op::Saturate, next, hoard];
+        always(&[&before[..], &refunds[..], &[Op::SpendAll(0), Op::Saturate]].concat());
+    }
 }
 
 /// Histories for each law. `PROPTEST_CASES` asks for more.

@@ -20,6 +20,8 @@ pub struct Error {
 pub enum ErrorKind {
     /// No member gave an answer in time: theirs, and worth another try.
     Unavailable,
+    /// This client holds itself back: its next login is put off, for many of its fleet log in. Nothing was sent.
+    Throttled,
     /// The user or the password is wrong: the configuration's.
     Credentials,
     /// The user may not do this to these keys: the configuration's, or that of etcd's roles.

@@ -2,7 +2,7 @@
 
 use crate::{
     Client, Error, ErrorKind,
-    history::Sure,
+    history::Teller,
     proto::{KeyValue, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse, kv_client::KvClient},
 };
 
@@ -14,6 +14,7 @@ pub(crate) struct Reading {
     /// Its place in the order of all that etcd told, which never goes back.
     pub(crate) place: u64,
     pub(crate) cluster: u64,
+    pub(crate) era: u64,
     pub(crate) entries: Vec<KeyValue>,
 }
 
@@ -59,6 +60,7 @@ impl Client {
             ..RangeRequest::default()
         };
         loop {
+            let known = self.history().known();
             let answer = match self.range(&request).await {
                 Err(error) if error.kind() == ErrorKind::TooLarge && request.limit > 1 => {
                     request.limit /= 4;
@@ -66,15 +68,17 @@ impl Client {
                 }
                 answer => answer?,
             };
-            let header = answer.header.unwrap_or_default();
+            let header = answer.header.ok_or_else(headless)?;
             if reading.revision == 0 {
-                if header.revision < self.history().highest() && request.serializable {
+                if header.revision < known.highest && request.serializable {
                     request.serializable = false;
                     continue;
                 }
-                let sure = if request.serializable { Sure::Member } else { Sure::Cluster };
-                reading.place = self.history().place(header.cluster_id, header.revision, sure);
+                let teller = if request.serializable { Teller::Member } else { Teller::Cluster(known) };
+                self.history().told(header.cluster_id, header.revision, teller);
                 (reading.revision, reading.cluster) = (header.revision, header.cluster_id);
+                reading.era = self.history().known().era;
+                reading.place = self.history().place(reading.era, reading.revision);
                 // The further pages are of the same revision; a member that has not got there yet is an error.
                 request.revision = header.revision;
             }
@@ -96,8 +100,9 @@ impl Client {
     /// The revision of the cluster, as its leader knows it.
     pub(crate) async fn revision(&self, prefix: &[u8]) -> Result<i64, Error> {
         let request = RangeRequest { key: prefix.to_vec(), count_only: true, ..RangeRequest::default() };
-        let header = self.range(&request).await?.header.unwrap_or_default();
-        self.history().place(header.cluster_id, header.revision, Sure::Cluster);
+        let known = self.history().known();
+        let header = self.range(&request).await?.header.ok_or_else(headless)?;
+        self.history().told(header.cluster_id, header.revision, Teller::Cluster(known));
         Ok(header.revision)
     }
 
@@ -131,6 +136,10 @@ impl Client {
         )
         .await
     }
+}
+
+fn headless() -> Error {
+    Error::unavailable("an answer has no header with a revision; is this etcd?")
 }
 
 /// Where the keys that begin with `prefix` end: the first key after all of them.

@@ -181,7 +181,8 @@ enum End {
 }
 
 fn too_late(wait: Duration) -> Error {
-    Error::unavailable("the next login is put off, for many clients of etcd log in at once").after(wait)
+    let why = "the next login to etcd is put off, for many clients log in at once";
+    Error::new(ErrorKind::Throttled, why).after(wait)
 }
 
 /// One login, from its delay to its end, whoever still waits for it.

@@ -20,9 +20,9 @@ use crate::{
 
 /// A registry in etcd: it lists, gets, watches and registers. Clones share one.
 ///
-/// All registrations of it live with one lease, which one long-lived stream renews: steady, a process sends etcd two or
-/// three small messages a lease's life, and no login. What is deleted or lost is registered anew, at a pace that a
-/// fleet of such processes can afford.
+/// All registrations of it live with one lease, which one long-lived stream renews: steady, a process sends etcd four
+/// small messages in the life of a lease, and no login. What is deleted or lost is registered anew, at a pace that a
+/// fleet of such processes can afford. It needs a tokio runtime.
 ///
 /// # Examples
 /// ```no_run
@@ -56,20 +56,27 @@ impl EtcdRegistry {
     /// # Errors
     /// Of the kind [`Invalid`](ErrorKind::Invalid) when the URL names no etcd.
     pub fn connect(url: &RegistryUrl) -> Result<Self, Error> {
-        let settings =
-            Settings::of(url).map_err(|why: InvalidRegistryUrl| Error::invalid(format!("{url}: {why}")))?;
-        Ok(Self::new(settings.build()?, url, Layout::default(), LeaseSettings::default()))
+        let client = Settings::of(url).map_err(|why| Error::invalid(format!("{url}: {why}")))?.build()?;
+        Self::new(client, url, Layout::default(), LeaseSettings::default())
     }
 
-    /// A registry over a client of its own, below the prefix of a URL.
-    pub fn new(client: Client, url: &RegistryUrl, layout: Layout, lease: LeaseSettings) -> Self {
-        let prefix = match url {
-            RegistryUrl::Etcd { prefix, .. } => prefix,
-            RegistryUrl::File(_) | RegistryUrl::Dns(_) | RegistryUrl::Srv(_) => "",
+    /// A registry over a client, below the prefix of a URL. Its user must be allowed to read that prefix, and to write
+    /// there if instances are registered.
+    ///
+    /// # Errors
+    /// Of the kind [`Invalid`](ErrorKind::Invalid) when the URL names no etcd.
+    pub fn new(
+        client: Client,
+        url: &RegistryUrl,
+        layout: Layout,
+        lease: LeaseSettings,
+    ) -> Result<Self, Error> {
+        let RegistryUrl::Etcd { prefix, .. } = url else {
+            return Err(Error::invalid(format!("{url}: {}", InvalidRegistryUrl::Scheme)));
         };
         let space = KeySpace::new(layout, prefix);
         let lease = SharedLease::new(client.clone(), lease, space.root().to_vec());
-        Self(Arc::new(Inner { client, space, lease, name: url.to_string() }))
+        Ok(Self(Arc::new(Inner { client, space, lease, name: url.to_string() })))
     }
 
     /// What its client has done so far.
@@ -154,8 +161,7 @@ fn told(error: Error) -> SourceError {
     let kind = match error.kind() {
         ErrorKind::Credentials | ErrorKind::Denied => SourceErrorKind::Denied,
         ErrorKind::Invalid | ErrorKind::TooLarge => SourceErrorKind::Malformed,
-        // The client itself holds it back: its next login is put off.
-        ErrorKind::Unavailable if error.retry_after().is_some() => SourceErrorKind::Throttled,
+        ErrorKind::Throttled => SourceErrorKind::Throttled,
         ErrorKind::Unavailable | ErrorKind::Compacted | ErrorKind::LeaseLost => SourceErrorKind::Unavailable,
     };
     let told = SourceError::new(kind, error.to_string());

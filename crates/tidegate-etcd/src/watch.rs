@@ -14,7 +14,6 @@ use crate::{
     Client, Error, ErrorKind,
     client::stamped,
     error::Fault,
-    history::Sure,
     kv::{Extent, Reading, end_of},
     login::Stamp,
     pace::{Backoff, about},
@@ -59,6 +58,7 @@ pub(crate) struct KeyWatch {
     /// Everything up to here was told.
     revision: i64,
     cluster: u64,
+    era: u64,
     first: Option<Reading>,
     stream: Option<Live>,
     backoff: Backoff,
@@ -81,8 +81,18 @@ impl KeyWatch {
     pub(crate) async fn start(client: Client, prefix: Vec<u8>) -> Result<Self, Error> {
         let first = client.read(&prefix, Extent::Entries).await?;
         let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        let (revision, cluster) = (first.revision, first.cluster);
-        Ok(Self { client, prefix, revision, cluster, first: Some(first), stream: None, backoff, cut: None })
+        let (revision, cluster, era) = (first.revision, first.cluster, first.era);
+        Ok(Self {
+            client,
+            prefix,
+            revision,
+            cluster,
+            era,
+            first: Some(first),
+            stream: None,
+            backoff,
+            cut: None,
+        })
     }
 
     /// Waits for news.
@@ -120,7 +130,7 @@ impl KeyWatch {
                     self.stream = None;
                     self.client.counts().resyncs.add(1);
                     let all = self.client.read(&self.prefix, Extent::Entries).await?;
-                    (self.revision, self.cluster) = (all.revision, all.cluster);
+                    (self.revision, self.cluster, self.era) = (all.revision, all.cluster, all.era);
                     return Ok(Seen::All(all));
                 }
                 Err(End::Cut(error)) => {
@@ -132,7 +142,7 @@ impl KeyWatch {
     }
 
     fn place(&self) -> u64 {
-        self.client.history().place(self.cluster, self.revision, Sure::Member)
+        self.client.history().place(self.era, self.revision)
     }
 
     /// Waits before the next attempt, if there is patience for one.
@@ -199,7 +209,8 @@ impl KeyWatch {
             });
         }
         client.members().succeeded(member.index);
-        if header.cluster_id != self.cluster {
+        // Somebody else of this client may have noticed that etcd was set back.
+        if header.cluster_id != self.cluster || client.history().known().era != self.era {
             return Err(End::Behind);
         }
         if header.revision < self.revision {

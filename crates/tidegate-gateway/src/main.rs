@@ -7,6 +7,7 @@ use tidegate_gateway::{
     cli::{Cli, Command},
     config, operate,
     serve::serve,
+    simulate::simulate,
 };
 
 #[global_allocator]
@@ -28,6 +29,16 @@ fn main() -> ExitCode {
             Err(error) => {
                 eprintln!("tidegate: {error}");
                 ExitCode::FAILURE
+            }
+        },
+        Command::Simulate(what) => match simulate(&what) {
+            Ok(said) => {
+                say(&said);
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("tidegate: {error}");
+                ExitCode::from(2)
             }
         },
         Command::Schema => {

@@ -1,19 +1,16 @@
 //! The commands for a gateway that runs: asks its admin pages and prints what they say.
 
 mod ask;
-mod table;
 
 use http::Method;
 use serde_json::{Value, json};
 
 pub use self::ask::Failed;
-use self::{
-    ask::ask,
-    table::{Align, Table},
-};
+use self::ask::ask;
 use crate::{
     cli::{Key, Limits},
     counter::{CounterChange, CounterState, KeyParts},
+    text_table::{Align, Table},
 };
 
 /// How a part of a key is written that calls lack.

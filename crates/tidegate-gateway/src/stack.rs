@@ -192,9 +192,10 @@ fn enter<'t>(
         .routes
         .find(name, request.uri().path(), request.method(), request.headers())
         .ok_or(Cause::NoRoute)?;
-    let upgrades = hop::upgrade(request.headers(), request.version()).is_some();
+    let wanted = hop::upgrade(request.headers(), request.version());
     let kind =
-        Kind::of(route.kind, &route.service.stream_paths, upgrades, request.uri().path(), request.headers());
+        Kind::of(route.kind, &route.service.stream_paths, wanted, request.uri().path(), request.headers());
+    let upgrades = wanted.is_some();
     exchange.take_route(route, kind, request.headers());
     if route.body_bytes.is_some_and(|most| request.body().size_hint().lower() > most) {
         return Err(Cause::TooLarge.into());

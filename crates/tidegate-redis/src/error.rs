@@ -110,6 +110,10 @@ impl StoreError {
 /// The oldest Redis that is spoken to: the first that has all that is used here and is still found in the field.
 pub const OLDEST: (u32, u32) = (6, 2);
 
+/// What a user of the store has to be allowed, in the words of its ACL.
+pub const RIGHTS: &str = "+eval +evalsha +get +set +time +publish +subscribe +spublish +ssubscribe +info +ping +select \
+                          +cluster|slots";
+
 /// What an operator has to mend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -128,8 +132,8 @@ pub enum Fault {
     },
     /// The user may not do what is needed.
     #[error(
-        "the user may not do what is needed: {said}; allow it +@read +@write +@scripting +@pubsub +info +ping \
-             +cluster|slots +command of the namespace's keys and channels"
+        "the user may not do what is needed: {said}; allow it {RIGHTS} on the namespace's keys and channels, like \
+         ~prod:* &prod:*"
     )]
     Forbidden {
         /// What it said.

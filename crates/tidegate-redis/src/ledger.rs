@@ -120,7 +120,7 @@ impl RedisLedger {
             };
             let [limit, divisor] = [rule.limit(), rule.divisor()].map(u64::from);
             let shared = [limit, rule.largest(), rule.window(), rule.life(), rule.prohibit(), divisor];
-            for number in shared.into_iter().chain(numbers) {
+            for number in shared.into_iter().chain(numbers).chain([rule.memory()]) {
                 command.arg(number);
             }
             command.arg(format!("{bits:032x} {}", subject.limit));

@@ -237,16 +237,20 @@ impl Keeper {
         }
         let failed = |failed: Failed| failed.at(&self.dial.server);
         let wire = Wire::open(&self.dial, None).await.map_err(failed)?;
-        let checked = check(&wire, self.mode, self.dial.settings.connect_timeout).await.map_err(|error| {
-            match (&self.target, error) {
-                // The sentinels' word and the server's differ for a moment in a failover: nobody's fault.
-                (Target::Master(_), Failed::Fault(Fault::Replica { master })) => {
-                    failed(Failed::Lost(format!("it is a replica of {master}, and not the master any more")))
-                }
-                (_, error) => failed(error),
-            }
-        })?;
+        let checked = check(&wire, self.mode, self.dial.settings.connect_timeout).await;
+        let checked = checked.map_err(|error| failed(self.excused(error)))?;
         Ok((wire, checked))
+    }
+
+    /// In a failover, what a sentinel or another node said of a server is not true for a moment: nobody's fault.
+    fn excused(&self, failed: Failed) -> Failed {
+        match (failed, self.mode, &self.target) {
+            (Failed::Fault(Fault::Replica { master }), Mode::Cluster, _)
+            | (Failed::Fault(Fault::Replica { master }), _, Target::Master(_)) => {
+                Failed::Lost(format!("it is a replica of {master}, and not the master any more"))
+            }
+            (failed, _, _) => failed,
+        }
     }
 
     /// Returns when the connection is to be replaced, with the reason.
@@ -275,7 +279,8 @@ impl Keeper {
 
     async fn probe(&self, up: &Up, whole: bool, beat: Duration) -> Result<(), StoreError> {
         if whole {
-            check(&up.wire, self.mode, beat).await.map(drop).map_err(|error| error.at(&up.server))?;
+            let checked = check(&up.wire, self.mode, beat).await;
+            checked.map(drop).map_err(|error| self.excused(error).at(&up.server))?;
         } else {
             let answer: Result<String, Failed> = up.wire.ask(&redis::cmd("PING"), beat).await;
             match answer {

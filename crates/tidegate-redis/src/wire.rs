@@ -278,6 +278,9 @@ fn read(error: &RedisError) -> Failed {
                 _ if words(error).contains("READONLY") => {
                     Failed::Refused { code: "READONLY".into(), said: words(error) }
                 }
+                _ if words(error).contains("user executing the script") => {
+                    Failed::Fault(Fault::Forbidden { said: words(error) })
+                }
                 "NOAUTH" => Failed::Fault(Fault::PasswordMissing),
                 _ => Failed::Refused { code, said: words(error) },
             }

@@ -15,7 +15,7 @@ use tidegate_core::{
     Algorithm, Quota,
     ledger::{Ask, Seen},
 };
-use tidegate_redis::{Client, Namespace, RedisLedger, Settings, StoreUrl};
+use tidegate_redis::{Client, Namespace, RIGHTS, RedisLedger, Settings, StoreUrl};
 use tokio::sync::broadcast;
 
 const LIFE: Duration = Duration::from_millis(100);
@@ -294,4 +294,30 @@ async fn a_loss_in_a_cluster_is_mended_by_who_does_not_ask_any_more() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_user_who_may_do_only_what_is_told_is_enough() {
+    let mut arguments = vec!["--user", "app", "on", ">pw", "~test:*", "&test:*", "-@all"];
+    arguments.extend(RIGHTS.split_ascii_whitespace());
+    let redis = Redis::start(&arguments);
+    let ledger = ledger(&format!("redis://app:pw@127.0.0.1:{}/1", redis.port)).await;
+    assert_eq!(granted(&ledger, subject("alice"), &hourly(10), 1, 4).await, 4);
+    let mut hints = ledger.hints();
+    eventually("hints come", async || {
+        let _ = ledger.adjust(subject("alice"), &hourly(10), Adjustment::Charge(1)).await;
+        hints.try_recv().ok()
+    })
+    .await;
+    for right in ["time", "get", "evalsha"] {
+        let () = redis.say(&format!("ACL SETUSER app -{right}")).await;
+        let error = eventually("it is refused", async || {
+            ledger.ask(subject("alice"), &hourly(10), &ask(1, 999, 1)).await.err()
+        })
+        .await;
+        assert_eq!(error.kind(), LedgerErrorKind::Denied, "without {right}: {error}");
+        assert!(error.message().contains(RIGHTS), "{error}");
+        let () = redis.say(&format!("ACL SETUSER app +{right}")).await;
+        granted(&ledger, subject("bob"), &hourly(1_000_000), 1, 1).await;
+    }
 }

@@ -16,6 +16,8 @@ mod ask;
 mod background;
 mod builder;
 mod error;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod ledger;
 mod local;
 mod number;
@@ -25,6 +27,7 @@ mod shard;
 mod shared;
 mod slot;
 mod stats;
+mod step;
 mod throttle;
 
 pub use tidegate_core::{

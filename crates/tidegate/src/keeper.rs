@@ -35,6 +35,7 @@ use tidegate_core::{
 };
 
 mod answer;
+mod asking;
 mod drive;
 mod fetch;
 mod settings;

@@ -8,11 +8,12 @@
 //! |---|---|---|
 //! | [`Limiter`] | calls in flight, with a bounded queue; a fixed limit or one that adapts | [`layer::limit`] |
 //! | [`Throttle`] | calls per time and key: token bucket, fixed or sliding window | |
+//! | [`FleetThrottle`](fleet::FleetThrottle) | the same over a fleet, exactly, on credit from a shared ledger | |
 //! | [`Breaker`] | calls to a dependency that keeps failing | [`layer::breaker`] |
 //! | [`RetryBudget`] | retries, as a share of all calls | |
 //!
 //! Each of them is a [`Gate`], so that code can be written for any guard; [`Unsent`](Outcome::Unsent) calls give back
-//! what they took. Clones share one guard. No guard spawns a task, and admitting a call at once allocates nothing.
+//! what they took. Clones share one guard. Only what a fleet shares spawns tasks, and admitting a call at once allocates nothing.
 //!
 //! What a guard knows of a call stands in [`Call`]: the time, which is read once, a deadline, a priority and a cost.
 //!
@@ -73,6 +74,12 @@
 //! # Ok::<(), tidegate::retry_budget::InvalidSettings>(())
 //! ```
 //!
+//! # Who serves what
+//!
+//! [`Registry`] answers from what it knows of a registry of services while that is slow, wrong or gone, and asks it no
+//! more than agreed; [`registry`] shows it. It is a [`Keeper`]: values by key, fetched once for all who ask, refreshed
+//! before they end, served with their age while the source fails. These two work in tasks of their own.
+//!
 //! # Layers
 //!
 //! [`layer::limit::LimitLayer`] and [`layer::breaker::BreakerLayer`] guard a `tower` service, of a client or a server,
@@ -105,7 +112,9 @@ pub use breaker::Breaker;
 pub use classify::{ByStatus, Classify, Judged};
 pub use event::{Event, Observer};
 pub use gate::{Gate, Permit};
+pub use keeper::Keeper;
 pub use limiter::Limiter;
+pub use registry::Registry;
 pub use retry_budget::RetryBudget;
 pub use secret::{REDACTED, Secret};
 pub use server_url::{Credentials, InvalidServerUrl, Server, ServerUrl, redacted_url};

@@ -171,11 +171,10 @@ impl Limiter {
     pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidLimiter> {
         let Parts { limit, queue, settings } = settings.into_parts()?;
         self.shared.permits.reorder(queue, settings.order);
-        let adaptive = limit.as_ref().map_or(self.shared.tuner.is_on(), |(_, law)| law.is_some());
-        self.shared.watch.set(settings, adaptive);
         if let Some((limit, law)) = limit {
             self.shared.tuner.replace(law, || self.shared.permits.resize(limit));
         }
+        self.shared.watch.set(settings, &self.shared.tuner);
         Ok(())
     }
 

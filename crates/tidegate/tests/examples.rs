@@ -1,9 +1,21 @@
 //! The examples do what they say.
 #![cfg(not(any(loom, shuttle)))]
+#![expect(clippy::duplicate_mod, reason = "each example has the server that it calls")]
 
 #[path = "../examples/limit_tonic.rs"]
 #[expect(dead_code, reason = "its main prints what run returns")]
 mod limit_tonic;
+
+#[path = "../examples/registry_tonic.rs"]
+#[expect(dead_code, reason = "its main prints what run returns")]
+mod registry_tonic;
+
+#[tokio::test]
+async fn registry_tonic_balances_over_a_server_that_registers_later() {
+    let (first, second) = registry_tonic::run().await.unwrap();
+    assert_eq!(first + second, 100);
+    assert!(first >= 50 && second > 0, "{first} and {second}");
+}
 
 #[tokio::test]
 async fn limit_tonic_sends_at_most_eight_calls_at_once() {

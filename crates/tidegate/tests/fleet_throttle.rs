@@ -38,11 +38,15 @@ async fn go(throttle: &FleetThrottle) {
     let _ = throttle.enter(&call(), &KEY).await.expect("there is credit");
 }
 
-/// A wire, and time at the beginning of a window of a minute.
+/// A ledger behind a wire, at the beginning of a minute.
 async fn wire() -> Wire {
+    wire_to(&LocalLedger::new()).await
+}
+
+async fn wire_to(ledger: &LocalLedger) -> Wire {
     let into_minute = now().as_nanos() % 60_000_000_000;
     sleep(Duration::from_nanos(60_000_000_000 - into_minute)).await;
-    Wire::new(LocalLedger::new())
+    Wire::new(ledger.clone())
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,6 +136,26 @@ async fn credit_for_a_caller_that_went_away_unseen_is_for_the_next_one() {
     }
     drop(gone);
     assert!(throttle.try_enter(&call, &KEY).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn credit_that_was_over_before_its_caller_looked_admits_nothing() {
+    let wire = wire().await;
+    let (late, other) = (node(&wire, windows("1/200ms")), node(&wire, windows("1/200ms")));
+    let call = call();
+    let mut caller = task::spawn(late.enter(&call, &KEY));
+    assert_pending!(caller.poll());
+    while !caller.is_woken() {
+        sleep(MS).await;
+    }
+    // Granted in the first window, looked at in the second, whose one call is gone.
+    sleep(MS * 210).await;
+    go(&other).await;
+    assert_pending!(caller.poll());
+    while !caller.is_woken() {
+        sleep(MS).await;
+    }
+    assert_eq!(assert_ready!(caller.poll()).unwrap_err().by, By::Quota);
 }
 
 #[tokio::test(start_paused = true)]
@@ -423,6 +447,32 @@ async fn calls_come_from_other_threads_than_the_questions() {
     for admitted in join_all(callers.collect::<Vec<_>>()).await {
         assert!(admitted.unwrap().into_iter().any(|admitted| admitted));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_lost_everything_is_told_by_nodes_that_have_nothing_to_do() {
+    let ledger = LocalLedger::new();
+    let wire = wire_to(&ledger).await;
+    let (spent, fresh) = (node(&wire, windows("10/min")), node(&wire, windows("10/min")));
+    let others: Vec<_> = (0..20).map(|key: u8| Key::of(&[key])).collect();
+    for _ in 0..10 {
+        go(&spent).await;
+        for key in &others {
+            assert!(spent.enter(&call(), key).await.is_ok());
+        }
+    }
+    sleep(MS * 100).await;
+    ledger.lose();
+    // Of these keys only the node knows that has no calls.
+    let mut keys: Vec<_> = others.iter().collect();
+    keys.push(&KEY);
+    for turn in 0..200 {
+        for key in &keys {
+            assert!(fresh.enter(&call(), key).await.is_err(), "in turn {turn}");
+        }
+        sleep(MS * 100).await;
+    }
+    assert_eq!(spent.stats().losses, 1);
 }
 
 #[tokio::test(start_paused = true)]

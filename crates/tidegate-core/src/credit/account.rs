@@ -15,6 +15,10 @@ const LOW_PART: u32 = 5;
 /// Or when so many round trips of demand are left: calls come in bursts, and an answer may be late.
 const TRIPS: f32 = 4.0;
 
+/// Over how long demand is averaged, in seconds: half a life of credit within these.
+const SHORTEST_MEMORY: f32 = 0.05;
+const LONGEST_MEMORY: f32 = 1.0;
+
 /// What an account says to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -240,7 +244,10 @@ impl Account {
             return None;
         }
         let left = nanos(self.until.since(now)) as f32 / 1e9;
-        let own = (self.demand * left).ceil() as u32;
+        // Its calls may have become fewer since it asked.
+        let spent = self.base.saturating_sub(self.units.saturating_add(self.next_units));
+        let since = nanos(now.since(self.asked_at)).max(terms.trip()).max(1) as f32 / 1e9;
+        let own = (self.demand.min(spent as f32 / since) * left).ceil() as u32;
         let surplus = self.in_hand(now).saturating_sub(own).min(self.units);
         if surplus == 0 {
             return None;
@@ -371,10 +378,11 @@ impl Account {
         }
         let passed = nanos(now.since(self.asked_at)).max(terms.trip()).max(1) as f32 / 1e9;
         let latest = spent as f32 / passed;
-        // Long ago says less than now.
-        let weight = (passed / (passed + 0.1)).max(0.3);
-        self.demand += weight * (latest - self.demand);
         let life = terms.life() as f32 / 1e9;
+        // Weighed by its time, as many short times with one call each would make it look busier than it is.
+        let memory = (life / 2.0).clamp(SHORTEST_MEMORY, LONGEST_MEMORY);
+        let weight = if self.demand == 0.0 { 1.0 } else { passed / (passed + memory) };
+        self.demand += weight * (latest - self.demand);
         (self.demand * life) as u32
     }
 

@@ -25,6 +25,9 @@ pub struct Aside {
 impl Aside {
     /// What to ask so that `slice` units are held aside, if it is time to. What is over is given back.
     ///
+    /// Its questions count as the node's on this subject: not two of them, of the account and of this, under way at
+    /// once, for the later one in number makes the earlier one stale.
+    ///
     /// It is asked for when less than half a life is left of what is held, and granted up to one part of the node's share.
     pub fn ask(&mut self, slice: u32, terms: &Terms, now: Instant) -> Option<Draft> {
         if self.asking || now < self.next_at {

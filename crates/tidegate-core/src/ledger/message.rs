@@ -79,7 +79,8 @@ pub struct Reply {
 ///
 /// A new epoch begins with a pause of one life of credit in which nothing is granted: by its end all credit of the
 /// epoch before is over, and every live node has had the time to say what it [saw](Seen). A ledger over-grants after
-/// a loss only what no node that is left has seen.
+/// a loss only what no node that is left has seen. Where nodes may take long to notice the loss, the store asks for
+/// answers with a [`begun`](Self::begun) that is so much later, which makes the pause so much longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch {
     /// Different for every epoch of a store, and growing; not 0.

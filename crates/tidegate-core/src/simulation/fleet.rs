@@ -7,60 +7,15 @@ use std::{
 };
 
 use super::{
-    Call, Dice, Progress, Report,
+    Call, Dice, Fault, Progress, Report, Scenario,
     judge::{Ideal, Judge},
 };
 use crate::{
     Instant,
     credit::{Account, Draft, Spend, Terms},
     lease::Node,
-    ledger::{Ask, Book, Epoch, Micros, Reply, Rule},
+    ledger::{Ask, Book, Epoch, Micros, Reply},
 };
-
-/// The store's clock at the start of a run: the first of January 2026.
-const START: Micros = 1_767_225_600_000_000;
-
-/// What a fleet runs under.
-#[derive(Clone, Debug)]
-pub struct Scenario {
-    /// The limit of every key.
-    pub rule: Rule,
-    /// How long a question takes to be answered, on average. Default: 0.5 ms.
-    pub latency: Duration,
-    /// How long a call waits for the store before it is refused. Default: 50 ms.
-    pub patience: Duration,
-    /// Whether nodes tell each other that a key is exhausted. Default: yes.
-    pub hints: bool,
-    /// What goes wrong, and when from the start. Default: nothing.
-    pub faults: Vec<(Duration, Fault)>,
-    /// The seed of the dice. Default: 1.
-    pub seed: u64,
-}
-
-/// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The store answers nothing for so long.
-    Away(Duration),
-    /// The store forgets everything.
-    Lost,
-    /// A node dies, and another takes its place at once.
-    Dies(usize),
-}
-
-impl Scenario {
-    /// A scenario in which nothing goes wrong.
-    pub const fn new(rule: Rule) -> Self {
-        Self {
-            rule,
-            latency: Duration::from_micros(500),
-            patience: Duration::from_millis(50),
-            hints: true,
-            faults: Vec::new(),
-            seed: 1,
-        }
-    }
-}
 
 /// What happens at a moment.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +103,7 @@ impl Fleet {
             asked: 0,
             seats: BTreeMap::new(),
             keys: BTreeMap::new(),
-            epoch: Epoch { id: START, begun: 0 },
+            epoch: Epoch { id: scenario.start, begun: 0 },
             away_until: 0,
             report: Report::default(),
             scenario,
@@ -221,11 +176,10 @@ impl Fleet {
             Event::Fault(Fault::Away(time)) => self.away_until = self.now + micros(time),
             Event::Fault(Fault::Lost) => {
                 self.keys.values_mut().for_each(|key| key.book = Book::default());
-                self.epoch = Epoch::new(START + self.now);
-                // A heartbeat finds out within a third of a life of credit.
+                self.epoch = Epoch::new(self.scenario.start + self.now);
+                let most = self.scenario.notice.as_micros() as f64;
                 for node in 0..self.ids.len() {
-                    let third = self.scenario.rule.life() as f64 / 3.0;
-                    let after = (self.dice.unit() * third) as Micros;
+                    let after = (self.dice.unit() * most) as Micros;
                     self.at(self.now + after, Event::Noticed(node));
                 }
             }
@@ -278,7 +232,7 @@ impl Fleet {
         self.report.offered += u64::from(call.cost);
         self.row().offered += u64::from(call.cost);
         let ideal = &mut self.keys.entry(call.key).or_default().ideal;
-        if ideal.admits(&self.scenario.rule, START + self.now, call.cost) {
+        if ideal.admits(&self.scenario.rule, self.scenario.start + self.now, call.cost) {
             self.report.ideal += u64::from(call.cost);
         }
         let place = Place { node: call.node, key: call.key };
@@ -312,7 +266,7 @@ impl Fleet {
         self.row().admitted += u64::from(call.cost);
         let of = self.seats.get(&place).map_or(0, |seat| seat.account.window());
         let judge = &mut self.keys.entry(place.key).or_default().judge;
-        let over = judge.note(&self.scenario.rule, START + self.now, of, call.cost);
+        let over = judge.note(&self.scenario.rule, self.scenario.start + self.now, of, call.cost);
         self.report.over = self.report.over.max(over);
     }
 
@@ -351,10 +305,12 @@ impl Fleet {
         if self.now < self.away_until {
             return;
         }
-        let now = START + self.now;
+        let now = self.scenario.start + self.now;
         self.epoch = self.epoch.at(ask.seen.epoch, now);
         let key = self.keys.entry(from.key).or_default();
-        let reply = key.book.grant(&self.scenario.rule, &ask, now, self.epoch);
+        let pause = if self.epoch.begun == 0 { 0 } else { micros(self.scenario.notice) };
+        let epoch = Epoch { begun: self.epoch.begun + pause, ..self.epoch };
+        let reply = key.book.grant(&self.scenario.rule, &ask, now, epoch);
         // News that is old when it arrives is none.
         let lasting = reply.retry_in > 8 * micros(self.scenario.latency);
         let news = reply.remaining == 0 && lasting && key.told <= self.now;

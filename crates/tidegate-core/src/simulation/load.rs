@@ -57,11 +57,13 @@ impl Load {
     }
 }
 
-/// Shares of 1/n to a power, added up.
-struct Zipf(Vec<f64>);
+/// Chooses among things that are more and less popular: the n-th has a share of 1/n to a power (Zipf).
+#[derive(Clone, Debug)]
+pub struct Zipf(Vec<f64>);
 
 impl Zipf {
-    fn new(count: usize, skew: f64) -> Self {
+    /// Of `count` things, at least one; with a `skew` of 0 all are alike.
+    pub fn new(count: usize, skew: f64) -> Self {
         let mut sum = 0.0;
         let sums = (1..=count.max(1)).map(|rank| {
             sum += (rank as f64).powf(-skew);
@@ -70,7 +72,8 @@ impl Zipf {
         Self(sums.collect())
     }
 
-    fn pick(&self, dice: &mut Dice) -> usize {
+    /// One of them, from 0.
+    pub fn pick(&self, dice: &mut Dice) -> usize {
         let all = self.0.last().copied().unwrap_or(1.0);
         let point = dice.unit() * all;
         self.0.partition_point(|sum| *sum <= point).min(self.0.len() - 1)

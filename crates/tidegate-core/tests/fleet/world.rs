@@ -1,84 +1,24 @@
 //! A fleet, its ledger and the network between them, on one true clock: the store's.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use proptest::test_runner::TestCaseError;
 use tidegate_core::{
-    Algorithm, Instant, Quota, Rate,
+    Instant,
     credit::{Account, Draft, Spend, Terms},
     lease::Node,
-    ledger::{Ask, Book, Epoch, Law, Mark, Micros, Opening, Reply, Rule, Seen},
+    ledger::{Ask, Book, Epoch, Law, Mark, Micros, Reply, Rule, Seen},
 };
 
-use super::check::{self, Allowance, Spent};
+use super::{
+    check::{self, Allowance, Spent},
+    history::{Kind, Lost, Message, Op, rule},
+};
 
-const PERIOD: Duration = Duration::from_secs(1);
 /// The store's clock at the start.
 const START: Micros = 1_780_056_000_000_000;
 /// How much faster the store's clock may run than that of a node which is a percent slow.
 const DRIFT: u32 = 10_102;
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind {
-    Aligned,
-    /// Credit dies long before its window.
-    LongAligned,
-    FirstCall,
-    Sliding,
-    Bucket,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Op {
-    Call {
-        node: u8,
-        cost: u32,
-    },
-    Rush {
-        node: u8,
-        calls: u32,
-    },
-    Deliver(u8),
-    Repeat(u8),
-    Drop(u8),
-    Pass(u32),
-    GiveUp(u8),
-    HandBack(u8),
-    Exhausted(u8),
-    Refund(u8),
-    Owe {
-        node: u8,
-        beyond: u32,
-    },
-    Die(u8),
-    Snapshot,
-    Lose,
-    SetBack,
-    Reassert(u8),
-    /// A node comes to hold much, and spends nothing yet.
-    Hoard {
-        node: u8,
-        units: u32,
-    },
-    /// A node spends all it holds.
-    SpendAll(u8),
-    /// A node hands back, and the network keeps a copy.
-    HandBackTwice(u8),
-    /// All nodes call until nothing is left, over a network at its best.
-    Saturate,
-    /// Time passes to just before or after the end of a window, a slice, or a life of credit.
-    ToEdge {
-        of: u8,
-        by: i32,
-    },
-    Limit(u32),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Message {
-    Question(Ask),
-    Answer { ask: Ask, reply: Reply },
-}
 
 #[derive(Debug)]
 struct Member {
@@ -102,6 +42,7 @@ pub(crate) struct World {
     members: Vec<Member>,
     born: u64,
     network: Vec<Message>,
+    copies: Vec<Ask>,
     book: Book,
     epoch: Epoch,
     snapshot: Book,
@@ -112,29 +53,6 @@ pub(crate) struct World {
     /// What nodes were told, those that died included.
     told: Vec<Seen>,
     lost: Option<Lost>,
-}
-
-/// A ledger that was lost and is not repaired yet.
-#[derive(Debug)]
-struct Lost {
-    at: Micros,
-    /// The epoch before.
-    epoch: u64,
-    /// The marks of that epoch which the new ledger was told of.
-    heard: Vec<Mark>,
-}
-
-fn rule(kind: Kind, limit: u32) -> Rule {
-    let rate = Rate::new(limit, PERIOD).expect("a second is a period");
-    let quota = |algorithm| Quota::of(rate).algorithm(algorithm).build().expect("valid");
-    match kind {
-        Kind::Aligned => Rule::of(quota(Algorithm::FixedWindow)).build(),
-        Kind::LongAligned => Rule::of(quota(Algorithm::FixedWindow)).life(Duration::from_millis(100)).build(),
-        Kind::FirstCall => Rule::of(quota(Algorithm::FixedWindow)).opening(Opening::FirstCall).build(),
-        Kind::Sliding => Rule::of(quota(Algorithm::SlidingWindow)).life(Duration::from_millis(50)).build(),
-        Kind::Bucket => Rule::of(quota(Algorithm::TokenBucket)).build(),
-    }
-    .expect("the rules of this test are valid")
 }
 
 impl World {
@@ -148,6 +66,7 @@ impl World {
             members: Vec::new(),
             born: 0,
             network: Vec::new(),
+            copies: Vec::new(),
             book: Book::default(),
             epoch: Epoch { id: START, begun: 0 },
             snapshot: Book::default(),
@@ -234,8 +153,11 @@ impl World {
             }
             Op::HandBackTwice(node) => {
                 self.step(Op::HandBack(node));
-                if let Some((ask, _)) = self.members[usize::from(node)].asked {
-                    self.deliver(Message::Question(ask));
+                self.copies.extend(self.members[usize::from(node)].asked.map(|(ask, _)| ask));
+            }
+            Op::Late(which) => {
+                if let Some(ask) = self.copies.get(usize::from(which) % self.copies.len().max(1)) {
+                    self.deliver(Message::Question(*ask));
                 }
             }
             Op::Saturate => {

@@ -44,20 +44,31 @@ enum End {
     Broke(Error),
 }
 
+/// However short a lease is, an answer may take this long.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Longest time until the login that a refused stream waits for; logins may be spread over minutes.
 const LOGIN_WAIT: Duration = Duration::from_secs(900);
 
 /// Renews the lease at about a third of its life. Returns when etcd says that the lease is no more.
 ///
-/// A stream that breaks is opened again, with backoff and jitter; it takes a login only where etcd demands one.
+/// A stream that breaks is opened again, with backoff and jitter; it takes a login only where etcd demands one. While
+/// nothing succeeds, pauses and patience grow with what is left of the lease: a whole fleet that comes back at once
+/// makes etcd slow, and one that gives up on slow answers and asks again keeps it so.
 pub(super) async fn keep_alive(client: &Client, mut lease: Lease, mut tell: impl FnMut(Beat<'_>)) -> Error {
-    let mut backoff = Backoff::new(Duration::from_millis(100), (lease.ttl / 6).min(Duration::from_secs(5)));
+    let mut backoff = Backoff::new(Duration::from_millis(100), lease.ttl / 6);
+    let longest = (lease.ttl / 3).max(SHORTEST_PATIENCE);
+    let first = client.settings().attempt_timeout.min(longest);
+    let mut patience = first;
     let mut stamp = client.login().current();
     loop {
         let before = lease.ends;
-        let end = stream(client, &stamp, &mut lease, &mut tell).await;
+        let end = stream(client, &stamp, &mut lease, patience, &mut tell).await;
         if lease.ends > before {
             backoff.succeeded();
+            patience = first;
+        } else {
+            patience = (patience * 2).min(longest);
         }
         let error = match end {
             End::Lost => return Error::new(ErrorKind::LeaseLost, "the lease ended: etcd knows it no more"),
@@ -83,7 +94,13 @@ pub(super) async fn keep_alive(client: &Client, mut lease: Lease, mut tell: impl
     }
 }
 
-async fn stream(client: &Client, stamp: &Stamp, lease: &mut Lease, tell: &mut impl FnMut(Beat<'_>)) -> End {
+async fn stream(
+    client: &Client,
+    stamp: &Stamp,
+    lease: &mut Lease,
+    patience: Duration,
+    tell: &mut impl FnMut(Beat<'_>),
+) -> End {
     let member = client.members().pick();
     let broke = |status: &Status| match Fault::of(status) {
         Fault::Token => End::Refused(stamp.clone()),
@@ -94,7 +111,6 @@ async fn stream(client: &Client, stamp: &Stamp, lease: &mut Lease, tell: &mut im
             End::Broke(Error::unavailable(format!("renewing the lease at {uri} failed: {}", told(status))))
         }
     };
-    let patience = client.settings().attempt_timeout.min(lease.ttl / 3);
     client.counts().keep_alive_streams.add(1);
     let (beats, outgoing) = mpsc::channel(1);
     let mut etcd = LeaseClient::new(member.channel.clone());

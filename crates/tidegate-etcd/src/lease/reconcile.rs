@@ -76,7 +76,10 @@ impl Inner {
                     [operation] => self.table.lock().failed(operation, &error, Instant::now()),
                     several => singly = several.len(),
                 },
-                ErrorKind::Unavailable | ErrorKind::Credentials | ErrorKind::Compacted => {
+                ErrorKind::Unavailable
+                | ErrorKind::Throttled
+                | ErrorKind::Credentials
+                | ErrorKind::Compacted => {
                     self.table.lock().postponed(&batch, &error);
                     let delay = backoff.failed().max(error.retry_after().unwrap_or_default());
                     select! {

@@ -56,3 +56,26 @@ impl LeaseSettings {
 
 const SHORTEST_TTL: Duration = Duration::from_secs(30);
 const LONGEST_TTL: Duration = Duration::from_secs(1800);
+
+#[cfg(test)]
+mod tests {
+    use tidegate::{Credentials, Secret, Server};
+
+    use super::*;
+    use crate::Settings;
+
+    #[tokio::test]
+    async fn a_lease_outlives_the_logins_of_its_fleet_unless_told_otherwise() {
+        let settings = || Settings::new([Server { host: "localhost".into(), port: 2379 }]);
+        let user = Credentials { user: "gate".into(), password: Secret::new("hunter2") };
+        let ttl =
+            |settings: Settings, lease: LeaseSettings| lease.ttl_for(&settings.build().unwrap()).as_secs();
+        let lease = LeaseSettings::default;
+        assert_eq!(ttl(settings().fleet(4000), lease()), 30, "nobody logs in");
+        assert_eq!(ttl(settings().fleet(40).credentials(user.clone()), lease()), 30);
+        assert_eq!(ttl(settings().fleet(4000).credentials(user.clone()), lease()), 600);
+        assert_eq!(ttl(settings().fleet(4000).fleet_logins(100).credentials(user.clone()), lease()), 120);
+        let told = lease().ttl(Duration::from_secs(15));
+        assert_eq!(ttl(settings().fleet(4000).credentials(user), told), 15);
+    }
+}

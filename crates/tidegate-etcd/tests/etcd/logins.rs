@@ -140,16 +140,37 @@ async fn a_user_who_may_not_is_told_so(version: Version) {
     root.add_user("guest").await;
     let guest = Credentials { user: "guest".into(), password: Secret::new("hunter2") };
     let client = etcd.settings().credentials(guest).build().unwrap();
-    let registry = EtcdRegistry::new(client, &url(), Layout::Tidegate, LeaseSettings::default());
+    let registry = EtcdRegistry::new(client, &url(), Layout::Tidegate, LeaseSettings::default()).unwrap();
     let error = registry.get(&"orders".parse().unwrap()).await.unwrap_err();
     assert!(error.kind == SourceErrorKind::Denied && error.message.contains("permission denied"), "{error}");
     assert_eq!(registry.stats().logins, 1);
 }
 
+/// The wait of a fleet is no failure of etcd, and no caller waits for it.
+async fn a_login_that_is_put_off_is_told_at_once_with_its_time(version: Version) {
+    let etcd = Etcd::start_with_users(version, &[]).await;
+    let (registry, orders) = (registry(etcd.settings().fleet(1_000_000)), "orders".parse().unwrap());
+    let (mut logins, mut told) = (0, Ok(()));
+    // It may be the turn of this client by chance, and then again.
+    for _ in 0..10 {
+        get(&registry, "orders").await;
+        Root::of(&etcd).await.change_password("gate", "hunter2").await;
+        logins = etcd.logins();
+        told = registry.get(&orders).await.map(drop);
+        if told.is_err() {
+            break;
+        }
+    }
+    let error = told.unwrap_err();
+    assert_eq!(error.kind, SourceErrorKind::Throttled, "{error}");
+    assert!(error.retry_after.is_some(), "{error}");
+    assert_eq!(etcd.logins(), logins, "nothing was sent");
+}
+
 /// A registry whose lease lives for longer than the logins of its fleet take.
 fn patient(settings: Settings) -> EtcdRegistry {
     let lease = LeaseSettings::default().ttl(Duration::from_secs(10));
-    EtcdRegistry::new(settings.build().unwrap(), &url(), Layout::Tidegate, lease)
+    EtcdRegistry::new(settings.build().unwrap(), &url(), Layout::Tidegate, lease).unwrap()
 }
 
 /// Defect E7: all processes log in at once when etcd has forgotten their tokens.
@@ -198,5 +219,6 @@ on_both! {
     authentication_that_is_switched_on_later_is_noticed,
     a_client_without_a_password_says_what_is_missing,
     a_user_who_may_not_is_told_so,
+    a_login_that_is_put_off_is_told_at_once_with_its_time,
     the_logins_of_many_clients_keep_to_their_budget,
 }

@@ -4,6 +4,7 @@
 
 mod failures;
 mod fleet;
+mod guarded;
 mod logins;
 mod registrations;
 mod server;

@@ -202,7 +202,7 @@ async fn a_fleet_that_lost_its_leases_registers_anew_at_its_pace(version: Versio
     let fleet: Vec<_> = (0..20)
         .map(|_| {
             let client = etcd.settings().fleet(20).build().unwrap();
-            EtcdRegistry::new(client, &url(), Layout::Tidegate, lease.clone())
+            EtcdRegistry::new(client, &url(), Layout::Tidegate, lease.clone()).unwrap()
         })
         .collect();
     let mut owners = Vec::new();

@@ -247,15 +247,17 @@ pub(crate) fn settings(servers: impl IntoIterator<Item = Server>) -> Settings {
 }
 
 /// Waits until a real server has come to a state that it does not announce.
-pub(crate) async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, reached: impl AsyncFnMut() -> bool) {
+    until_within(Duration::from_secs(30), what, reached).await;
+}
+
+pub(crate) async fn until_within(limit: Duration, what: &str, mut reached: impl AsyncFnMut() -> bool) {
     let reached = async {
         while !reached().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), reached)
-        .await
-        .unwrap_or_else(|_| panic!("30 s and not: {what}"));
+    tokio::time::timeout(limit, reached).await.unwrap_or_else(|_| panic!("{limit:?} and not: {what}"));
 }
 
 /// Runs a test against the oldest and the newest etcd, side by side: most of their time is waiting.

@@ -25,7 +25,7 @@ pub(crate) fn registry(settings: Settings) -> EtcdRegistry {
 
 pub(crate) fn with_layout(settings: Settings, layout: Layout) -> EtcdRegistry {
     let lease = LeaseSettings::default().ttl(TTL).verify_every(Duration::from_secs(1));
-    EtcdRegistry::new(settings.build().unwrap(), &url(), layout, lease)
+    EtcdRegistry::new(settings.build().unwrap(), &url(), layout, lease).unwrap()
 }
 
 pub(crate) fn url() -> RegistryUrl {

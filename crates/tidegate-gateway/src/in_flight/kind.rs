@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::config::RouteKind;
 
@@ -21,7 +21,7 @@ impl Kind {
     pub(crate) fn of(
         route: RouteKind,
         paths: &[StreamPath],
-        upgrades: bool,
+        upgrade: Option<&HeaderValue>,
         path: &str,
         headers: &HeaderMap,
     ) -> Self {
@@ -29,7 +29,7 @@ impl Kind {
             RouteKind::Call => false,
             RouteKind::Stream => true,
             RouteKind::Auto => {
-                upgrades || wants_events(headers) || paths.iter().any(|known| known.covers(path))
+                upgrade.is_some() || wants_events(headers) || paths.iter().any(|known| known.covers(path))
             }
         };
         if streams { Self::Stream } else { Self::Call }
@@ -96,7 +96,8 @@ mod tests {
     fn kind(route: RouteKind, upgrades: bool, path: &str, accept: &str) -> Kind {
         let paths = ["/etcd.Watch/Watch", "/chat.*"].map(|path| path.parse().unwrap());
         let headers = [(header::ACCEPT, accept.parse().unwrap())].into_iter().collect();
-        Kind::of(route, &paths, upgrades, path, &headers)
+        let websocket = HeaderValue::from_static("websocket");
+        Kind::of(route, &paths, upgrades.then_some(&websocket), path, &headers)
     }
 
     #[test]

@@ -54,10 +54,8 @@ impl Family {
             page.gauge(name, help, None, of(value).map(|(labels, value)| (labels, value as f64)))
         };
         gauge(page, self.in_flight, "Calls in flight", |state| state.in_flight)?;
-        let limits = rows
-            .iter()
-            .map(|(labels, state)| (*labels, state.limit.map_or(f64::INFINITY, |limit| limit as f64)));
-        page.gauge(self.limit, "Most calls in flight now; +Inf when there is no limit", None, limits)?;
+        let limits = rows.iter().filter_map(|(labels, state)| Some((*labels, state.limit? as f64)));
+        page.gauge(self.limit, "Most calls in flight now; absent when there is no limit", None, limits)?;
         gauge(page, self.queued, "Callers waiting for a permit", |state| state.queued)?;
         gauge(page, self.queue_limit, "Most callers waiting", |state| state.queue)?;
         page.counter(self.admitted, "Calls given a permit", None, of(|state| state.admitted))?;

@@ -2,7 +2,7 @@
 
 -- Enters a question; says whether it is the next of a node that is remembered, an old one, or of an unknown node.
 local function visit(node, seq, now)
-  local generation = quotient(now, rule.life)
+  local generation = quotient(now, rule.memory)
   local seats = book.seats
   if generation ~= book.generation then
     book.before = generation == book.generation + 1 and book.present or 0
@@ -64,7 +64,7 @@ end
 local function keep(now)
   local busy = math.max(count.reset_in(now), less(book.barred, now))
   local windows = math.min(quotient_up(book.debt, math.max(rule.limit, 1)), 1048576)
-  return math.min(busy, FAR) + math.min(windows * rule.window, FAR) + 2 * rule.life
+  return math.min(busy, FAR) + math.min(windows * rule.window, FAR) + 2 * rule.memory
 end
 
 local function save(now)
@@ -80,16 +80,16 @@ local function save(now)
   end
 end
 
-local function tell(kind, retry_in) publish(string.format('%s %.0f %s', kind, retry_in, ARGV[14])) end
+local function tell(kind, retry_in) publish(string.format('%s %.0f %s', kind, retry_in, ARGV[15])) end
 
 local function grant()
-  local node, seq, least, need = ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
-  local want, back, back_of = tonumber(ARGV[19]), tonumber(ARGV[20]), tonumber(ARGV[21])
-  local debt, seen = tonumber(ARGV[22]), tonumber(ARGV[23])
+  local node, seq, least, need = ARGV[16], tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19])
+  local want, back, back_of = tonumber(ARGV[20]), tonumber(ARGV[21]), tonumber(ARGV[22])
+  local debt, seen = tonumber(ARGV[23]), tonumber(ARGV[24])
   local epoch, begun = epoch_at(seen)
   local pause = less(begun + rule.life, clock)
   local now = turn()
-  if seen ~= epoch and seen ~= 0 then count.merge(tonumber(ARGV[24]), tonumber(ARGV[25]), now) end
+  if seen ~= epoch and seen ~= 0 then count.merge(tonumber(ARGV[25]), tonumber(ARGV[26]), now) end
   local visited = visit(node, seq, now)
   if visited == 'new' and back > 0 then count.give_back(back, back_of, now) end
   if visited ~= 'stale' then book.debt = math.min(book.debt + debt, MOST_DEBT) end
@@ -130,7 +130,7 @@ local function with_before(before)
 end
 
 local function relieve()
-  local before, units, now = inspect(), tonumber(ARGV[15]), turn()
+  local before, units, now = inspect(), tonumber(ARGV[16]), turn()
   local forgiven = math.min(units, book.debt)
   book.debt = book.debt - forgiven
   count.relieve(units - forgiven, now)
@@ -141,7 +141,7 @@ local function relieve()
 end
 
 local function charge()
-  local before, units, now = inspect(), tonumber(ARGV[15]), turn()
+  local before, units, now = inspect(), tonumber(ARGV[16]), turn()
   book.debt = math.min(book.debt + math.min(units, MOST_DEBT), MOST_DEBT)
   pay(now)
   tell('recall', 0)

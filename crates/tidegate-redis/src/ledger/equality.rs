@@ -32,8 +32,12 @@ return {
   show(book.slices), table.concat(seats, ';'),
 }";
 
-fn rules() -> impl Strategy<Value = Rule> {
-    let limits = prop_oneof![0..4_u32, 1..200_u32, Just(u32::MAX)];
+/// A rule, and the same one changed: an account goes on under it.
+fn rules() -> impl Strategy<Value = [Rule; 2]> {
+    let limits = || prop_oneof![0..4_u32, 1..200_u32, Just(u32::MAX)];
+    let lives = || prop_oneof![Just(None), (10_000..5_000_000_u64).prop_map(Some)];
+    let prohibits = || prop_oneof![Just(0), Just(1_500_000_u64)];
+    let one = || (limits(), lives(), prohibits(), 1..6_u32, 1..9_u32);
     let periods = prop_oneof![
         Just(1_000_u64),
         50_000..2_000_000_u64,
@@ -41,26 +45,29 @@ fn rules() -> impl Strategy<Value = Rule> {
         Just(60_000_000),
         Just(86_400_000_000)
     ];
-    let prohibits = prop_oneof![Just(0), Just(1_500_000_u64)];
-    let lives = prop_oneof![Just(None), (10_000..5_000_000_u64).prop_map(Some)];
-    (0..7, limits, periods, prohibits, lives, 1..6_u32, 1..9_u32).prop_filter_map("no such rule", |wish| {
-        let (kind, limit, period, prohibit, life, divisor, per) = wish;
-        let micros = Duration::from_micros;
-        let quota = |count: u32, algorithm: Algorithm| {
-            Some(Quota::of(Rate::new(count, micros(period)).ok()?).algorithm(algorithm))
+    (0..7, periods, one(), one()).prop_filter_map("no such rules", |(kind, period, first, second)| {
+        let rule = |(limit, life, prohibit, divisor, per): (u32, Option<u64>, u64, u32, u32)| {
+            let micros = Duration::from_micros;
+            let quota = |count: u32, algorithm: Algorithm| {
+                Some(Quota::of(Rate::new(count, micros(period)).ok()?).algorithm(algorithm))
+            };
+            let rule = match kind {
+                0 => Rule::of(quota(limit, Algorithm::FixedWindow)?.build().ok()?),
+                1 => {
+                    Rule::of(quota(limit, Algorithm::FixedWindow)?.build().ok()?).opening(Opening::FirstCall)
+                }
+                2 => Rule::each(Calendar::Month, limit),
+                3 | 4 => Rule::of(quota(limit, Algorithm::SlidingWindow)?.build().ok()?),
+                _ => {
+                    let bucket = quota(limit.div_ceil(per), Algorithm::TokenBucket)?;
+                    Rule::of(if limit == 0 { bucket } else { bucket.burst(limit) }.build().ok()?)
+                }
+            };
+            let rule = life.map_or(rule, |life| rule.life(micros(life)));
+            rule.prohibit(micros(prohibit)).divisor(divisor).build().ok()
         };
-        let rule = match kind {
-            0 => Rule::of(quota(limit, Algorithm::FixedWindow)?.build().ok()?),
-            1 => Rule::of(quota(limit, Algorithm::FixedWindow)?.build().ok()?).opening(Opening::FirstCall),
-            2 => Rule::each(Calendar::Month, limit),
-            3 | 4 => Rule::of(quota(limit, Algorithm::SlidingWindow)?.build().ok()?),
-            _ => {
-                let bucket = quota(limit.div_ceil(per), Algorithm::TokenBucket)?;
-                Rule::of(if limit == 0 { bucket } else { bucket.burst(limit) }.build().ok()?)
-            }
-        };
-        let rule = life.map_or(rule, |life| rule.life(micros(life)));
-        rule.prohibit(micros(prohibit)).divisor(divisor).build().ok()
+        let rules = [rule(first)?, rule(second)?];
+        (rules[0].law().to_string() == rules[1].law().to_string()).then_some(rules)
     })
 }
 
@@ -91,6 +98,8 @@ enum Event {
     AnotherServer,
     Emptied,
     Adjusted(Adjustment),
+    /// The limit and all that may change with it.
+    AnotherRule,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +142,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => moves().prop_map(|(windows, part)| Event::Backward { windows, part }),
         1 => Just(Event::AnotherServer),
         1 => Just(Event::Emptied),
+        1 => Just(Event::AnotherRule),
         1 => adjustment.prop_map(Event::Adjusted),
     ]
 }
@@ -232,14 +242,15 @@ impl Bench {
         State { at, of, level, slices, debt, barred, generation, present, before, nodes }
     }
 
-    async fn agree(&self, rule: &Rule, events: &[Event], name: u64) {
+    async fn agree(&self, rules: [Rule; 2], events: &[Event], name: u64) {
         let namespace = Namespace::new(&format!("t{name}")).unwrap();
         let ledger = RedisLedger(Arc::new(Watched::new(self.client.clone(), namespace)));
         let subject = Subject { limit: "per client", key: Key::of(b"alice") };
-        let (mut model, mut server) = (Model::default(), 0_u64);
+        let (mut model, mut server, mut which) = (Model::default(), 0_u64, 0);
         // Not on any boundary, and far enough from 0 to go back.
         let mut now = 1_764_000_123_456_789_u64;
         for event in events {
+            let rule = &rules[which];
             let (run_id, window) = (server.to_string(), rule.window());
             let seeing = Seeing { clock: Some(now), run_id: Some(&run_id) };
             let by = |windows: u64, part: u64| windows * window + window / 1_000 * part + part % 7;
@@ -262,6 +273,7 @@ impl Bench {
                 Event::Forward { windows, part } => now += by(*windows, *part),
                 Event::Backward { windows, part } => now -= by(*windows, *part).min(now / 2),
                 Event::AnotherServer => server += 1,
+                Event::AnotherRule => which = 1 - which,
                 Event::Emptied => {
                     let () = self.redis.say("FLUSHALL").await;
                     (model.book, model.marker) = (Book::default(), None);
@@ -287,8 +299,8 @@ fn the_script_is_the_reference() {
     let bench = Bench::new();
     let name = std::cell::Cell::new(0);
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    proptest!(config, |(rule in rules(), events in proptest::collection::vec(events(), 1..40))| {
+    proptest!(config, |(rules in rules(), events in proptest::collection::vec(events(), 1..40))| {
         name.set(name.get() + 1);
-        bench.runtime.block_on(bench.agree(&rule, &events, name.get()));
+        bench.runtime.block_on(bench.agree(rules, &events, name.get()));
     });
 }

@@ -2,7 +2,7 @@
 --
 -- KEYS: the epoch of the bucket's ledger; the subject's account.
 -- ARGV: the verb; the server's run id; the time, or '' for the server's clock; limit, largest, window, life, prohibit,
--- divisor; four numbers of the law; the subject as hints name it; the verb's own.
+-- divisor; four numbers of the law; memory; the subject as hints name it; the verb's own.
 
 local FAR = 366 * 86400000000
 local MOST_DEBT = 1125899906842624
@@ -23,7 +23,7 @@ end
 
 local rule = {
   limit = tonumber(ARGV[4]), largest = tonumber(ARGV[5]), window = tonumber(ARGV[6]), life = tonumber(ARGV[7]),
-  prohibit = tonumber(ARGV[8]), divisor = tonumber(ARGV[9]),
+  prohibit = tonumber(ARGV[8]), divisor = tonumber(ARGV[9]), memory = tonumber(ARGV[14]),
 }
 local number = { tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]) }
 

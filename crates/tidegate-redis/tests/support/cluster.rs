@@ -4,6 +4,9 @@ use redis::aio::MultiplexedConnection;
 
 use super::{Redis, eventually, free_port, say};
 
+/// Milliseconds until a node is held for dead: long enough that a busy host kills none.
+const NODE_TIMEOUT: &str = "2500";
+
 pub(crate) struct Cluster {
     /// Masters first, then their replicas in the same order.
     pub(crate) nodes: Vec<Redis>,
@@ -63,7 +66,14 @@ impl Cluster {
 
 fn node() -> Redis {
     let bus = free_port().to_string();
-    Redis::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus])
+    Redis::start(&[
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        NODE_TIMEOUT,
+        "--cluster-port",
+        &bus,
+    ])
 }
 
 async fn is_ok(connection: &mut MultiplexedConnection) -> bool {

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 
 use super::{
     FleetThrottle,
-    shard::{Local, Patience},
     slot::{Answer, Receipt},
+    step::{Local, Patience},
 };
 use crate::{
     Permit, sync,

@@ -14,8 +14,8 @@ use super::{
     error::{LedgerError, LedgerErrorKind},
     ledger::Subject,
     number,
-    shard::{Errand, Errands, Landed, Whose},
     shared::{OnStoreFailure, Shared},
+    step::{Errand, Errands, Landed, Whose},
 };
 use crate::{
     Permit as _, breaker, clock,

@@ -10,10 +10,11 @@ use tokio::{sync::broadcast, time::timeout};
 
 use super::{
     ledger::{Hint, NOTICED_WITHIN, Tidings},
-    shard::{Delivery, Errand, State, Whose},
+    shard::State,
     shared::Shared,
     slot::{Answer, Slot},
     stats::tell,
+    step::{Delivery, Errand, Whose},
 };
 use crate::{clock, sync::Ordering};
 

@@ -16,13 +16,13 @@ use tokio::sync::broadcast;
 
 use super::{
     error::{LedgerError, LedgerErrorKind},
-    ledger::{Adjusted, Adjustment, Hint, Ledger, Subject, Tidings},
+    ledger::{Adjusted, Adjustment, Hint, Ledger, NOTICED_WITHIN, Subject, Tidings},
 };
 use crate::{clock, throttle::Key};
 
 /// A ledger in memory, which all its clones share: the reference with a lock around it.
 ///
-/// It forgets nothing while it lives, so its credit needs no repair; when the process ends, so do those who hold it. It
+/// It forgets nothing that counts while it lives, so its credit needs no repair; when the process ends, so do those who hold it. It
 /// keeps at most as many accounts as it has [room for](Self::with_room_for), those of idle subjects make room, and where all are busy a
 /// new subject is refused with [`LedgerErrorKind::Busy`].
 ///
@@ -38,6 +38,7 @@ struct Books {
     limits: RwLock<HashMap<Arc<str>, Arc<Limit>>>,
     most_in_shard: usize,
     hints: broadcast::Sender<Hint>,
+    epoch: Mutex<Epoch>,
 }
 
 const SHARDS: usize = 64;
@@ -110,6 +111,7 @@ impl LocalLedger {
             limits: RwLock::default(),
             most_in_shard,
             hints: broadcast::Sender::new(HINTS),
+            epoch: Mutex::new(Epoch::WHOLE),
         }))
     }
 
@@ -117,6 +119,22 @@ impl LocalLedger {
     pub fn accounts(&self) -> usize {
         let limits = self.0.limits.read().expect("nobody panics under this lock");
         limits.values().flat_map(|limit| &limit.shards).map(|shard| shard.lock().books.len()).sum()
+    }
+
+    /// Forgets everything, as a store does that restarts empty: for tests of what nodes do then. As any ledger that lost
+    /// what it knew, it grants nothing until all nodes had the time to tell what they saw.
+    pub fn lose(&self) {
+        self.0.limits.write().expect("nobody panics under this lock").clear();
+        let mut epoch = self.0.epoch.lock();
+        *epoch = Epoch { id: epoch.id + 1, begun: micros(clock::now()) };
+    }
+
+    /// The epoch of a question at `now`, with the time in which nodes notice that it began.
+    fn epoch(&self, now: Micros) -> Epoch {
+        let mut epoch = self.0.epoch.lock();
+        *epoch = epoch.at(0, now);
+        let noticed = if epoch.begun == 0 { 0 } else { NOTICED_WITHIN.as_micros() as u64 };
+        Epoch { begun: epoch.begun + noticed, ..*epoch }
     }
 
     fn limit(&self, name: &str) -> Arc<Limit> {
@@ -162,7 +180,7 @@ impl Ledger for LocalLedger {
     async fn ask(&self, subject: Subject<'_>, rule: &Rule, ask: &Ask) -> Result<Reply, LedgerError> {
         let limit = self.limit(subject.limit);
         let reply =
-            self.with(&limit, subject.key, rule, |book, now| book.grant(rule, ask, now, Epoch::WHOLE))?;
+            self.with(&limit, subject.key, rule, |book, now| book.grant(rule, ask, now, self.epoch(now)))?;
         if reply.granted < ask.least.max(ask.need) && reply.nodes > 1 {
             let retry_in = std::time::Duration::from_micros(reply.retry_in);
             self.tell(&limit, subject.key, Tidings::Exhausted(retry_in));

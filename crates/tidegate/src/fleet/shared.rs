@@ -13,9 +13,10 @@ use tokio::{
 use super::{
     any::AnyLedger,
     ask::Store,
-    parcel::Parcel,
-    shard::{Caller, Delivery, Errands, Local, Patience, Shard},
+    parcel::{Home, Parcel},
+    shard::Shard,
     slot::{Answer, Receipt},
+    step::{Caller, Delivery, Errands, Local, Patience},
 };
 use crate::{
     Breaker,
@@ -70,6 +71,14 @@ impl Drop for Shared {
         for task in self.tasks.get_mut() {
             task.abort();
         }
+    }
+}
+
+impl Home for Shared {
+    fn take_back(&self, key: Key, receipt: Receipt, now: Instant) {
+        let mut state = self.shard(key).0.lock();
+        state.counts.undone += 1;
+        state.give_back(key, receipt, now);
     }
 }
 
@@ -169,7 +178,7 @@ impl Shared {
             // Whoever is gone drops the answer, and a parcel goes back by that.
             let _ = match delivery {
                 Delivery::Receipt(tell, receipt) => {
-                    tell.send(Answer::Granted(Parcel::new(Arc::clone(self), key, receipt)))
+                    tell.send(Answer::Granted(Parcel::new(Arc::clone(self) as Arc<dyn Home>, key, receipt)))
                 }
                 Delivery::Plain(tell, answer) => tell.send(answer),
             };

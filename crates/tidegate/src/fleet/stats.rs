@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     error::LedgerErrorKind,
-    shard::Delivery,
     slot::{Answer, Receipt, Waiter},
+    step::Delivery,
 };
 
 /// What a fleet's throttle has done and holds now, on this node.

@@ -12,10 +12,11 @@ use super::{
     FleetBuilder, FleetPermit,
     error::LedgerError,
     ledger::{Adjusted, Adjustment, Ledger, Subject},
-    shard::{Errands, Local, Patience},
+    parcel::Home as _,
     shared::{OnStoreFailure, Shared},
     slot::Receipt,
     stats::FleetStats,
+    step::{Errands, Local, Patience},
 };
 use crate::{
     Gate, clock, sync,
@@ -235,9 +236,8 @@ impl FleetThrottle {
         key: &Key,
         mut told: tokio::sync::oneshot::Receiver<super::slot::Answer>,
     ) -> Result<Receipt, Refused> {
-        let since = sync::now();
         for _ in 0..ROUNDS {
-            let answer = self.shared.wait(told, call, *key, since).await;
+            let answer = self.shared.wait(told, call, *key, sync::now()).await;
             let now = sync::now();
             match answer {
                 // Its credit may have been over before this was polled.
@@ -262,9 +262,7 @@ impl FleetThrottle {
 
     /// Gives back what was taken for a call that another limit refused.
     pub(super) fn undo(&self, key: Key, receipt: Receipt, now: Instant) {
-        let mut state = self.shared.shard(key).0.lock();
-        state.counts.undone += 1;
-        state.give_back(key, receipt, now);
+        self.shared.take_back(key, receipt, now);
     }
 
     pub(super) fn settle(&self, key: Key, receipt: Receipt, actual: u32, now: Instant) {

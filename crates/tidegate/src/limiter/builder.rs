@@ -133,12 +133,13 @@ impl Builder {
         let wanting = self.wanting.clone();
         let Parts { limit, queue, settings } = self.into_parts()?;
         let (limit, law) = limit.ok_or(InvalidLimiter::NoLimit)?;
-        let watch = Watch::new(settings, law.is_some());
+        let tuner = Tuner::new(law);
+        let watch = Watch::new(settings, &tuner);
         let shared = Shared {
             permits: Permits::new(limit, queue, settings.order),
             stats: Stats::new(settings.measure_hold),
             ages: Ages::default(),
-            tuner: Tuner::new(law),
+            tuner,
             nested: settings.nested,
             wanting,
             watch,

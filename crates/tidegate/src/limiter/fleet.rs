@@ -159,7 +159,7 @@ impl FleetLimiter {
     pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidLimiter> {
         let Parts { queue, settings, .. } = settings.into_parts()?;
         self.limiter.shared.permits.reorder(queue, settings.order);
-        self.limiter.shared.watch.set(settings, false);
+        self.limiter.shared.watch.set(settings, &self.limiter.shared.tuner);
         Ok(())
     }
 

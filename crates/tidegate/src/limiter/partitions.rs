@@ -114,11 +114,10 @@ impl Partitions {
                 line.waiters.order = settings.order;
             }
         }
-        let adaptive = limit.as_ref().map_or(self.shared.tuner.is_on(), |(_, law)| law.is_some());
-        self.shared.watch.set(settings, adaptive);
         if let Some((limit, law)) = limit {
             self.shared.tuner.replace(law, || self.shared.resize(limit));
         }
+        self.shared.watch.set(settings, &self.shared.tuner);
         Ok(())
     }
 

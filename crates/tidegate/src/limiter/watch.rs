@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_core::nanos;
 
-use super::builder::Settings;
+use super::{builder::Settings, tuner::Tuner};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// How long callers wait, and what is measured of them.
@@ -18,22 +18,22 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(settings: Settings, adaptive: bool) -> Self {
+    pub(super) fn new(settings: Settings, tuner: &Tuner) -> Self {
         let watch = Self {
             learns: AtomicBool::new(false),
             max_wait: AtomicU64::new(0),
             held_long: AtomicU64::new(0),
             measure_hold: settings.measure_hold,
         };
-        watch.set(settings, adaptive);
+        watch.set(settings, tuner);
         watch
     }
 
     /// Takes over other settings; whether holds are measured stays as it was.
-    pub(super) fn set(&self, settings: Settings, adaptive: bool) {
+    pub(super) fn set(&self, settings: Settings, tuner: &Tuner) {
         self.max_wait.store(nanos(settings.max_wait), Ordering::Relaxed);
         self.held_long.store(settings.held_long.map_or(0, |age| nanos(age).max(1)), Ordering::Relaxed);
-        let learns = adaptive || self.measure_hold || settings.held_long.is_some();
+        let learns = tuner.is_on() || self.measure_hold || settings.held_long.is_some();
         self.learns.store(learns, Ordering::Relaxed);
     }
 

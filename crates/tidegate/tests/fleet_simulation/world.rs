@@ -81,28 +81,42 @@ async fn store(rule: Rule, is_new: Arc<Mutex<bool>>) -> turmoil::Result {
 
 async fn node(rule: Rule, log: Log, repeats: u32, mut random: Rng) -> turmoil::Result {
     let throttle = FleetThrottle::builder("limit", rule, Remote::connect(repeats).await).build()?;
-    let busy = random.u64(1..30);
+    let most = rule.limit().min(150) + 10;
     loop {
-        let (key, cost) = (Key::from_bits(random.u128(..2)), if random.u32(..8) == 0 { 2 } else { 1 });
-        let (throttle, log) = (throttle.clone(), log.clone());
-        // Callers come at random, some of them together; some give up.
-        let patience = Duration::from_millis(random.u64(5..200));
-        for _ in 0..random.u32(1..4) {
-            let (throttle, log) = (throttle.clone(), log.clone());
-            tokio::spawn(async move {
-                let call = Call::at(clock::now()).cost(cost);
-                let entered = tokio::time::timeout(patience, throttle.enter(&call, &key)).await;
-                if let Ok(Ok(_permit)) = entered {
-                    log.lock().expect("no panics here").push((key, cost, store_now()));
-                }
-            });
+        // A spell of steady calls, of which credit is held ahead; then a rush, often where a window begins.
+        let pause = random.u64(1..40);
+        for _ in 0..random.u32(1..30) {
+            tokio::time::sleep(Duration::from_millis(random.u64(0..pause * 2))).await;
+            call(&throttle, &log, &mut random);
         }
-        tokio::time::sleep(Duration::from_millis(random.u64(0..busy * 2))).await;
-        if random.u32(..200) == 0 {
-            // Nothing to do for longer than credit lives.
-            tokio::time::sleep(Duration::from_millis(random.u64(..1500))).await;
+        match random.u32(..4) {
+            0 => tokio::time::sleep(Duration::from_millis(random.u64(..2000))).await,
+            1 | 2 => {
+                let edge = 500_000 - store_now() % 500_000;
+                let before = Duration::from_millis(random.u64(..10));
+                tokio::time::sleep((Duration::from_micros(edge) + TICK).saturating_sub(before)).await;
+                for _ in 0..random.u32(1..most) {
+                    call(&throttle, &log, &mut random);
+                }
+            }
+            _ => {}
         }
     }
+}
+
+/// One caller, who may give up.
+fn call(throttle: &FleetThrottle, log: &Log, random: &mut Rng) {
+    let (key, cost) =
+        (Key::from_bits(u128::from(random.u32(..6) == 0)), if random.u32(..8) == 0 { 2 } else { 1 });
+    let (throttle, log) = (throttle.clone(), log.clone());
+    let patience = Duration::from_millis(random.u64(5..200));
+    tokio::spawn(async move {
+        let call = Call::at(clock::now()).cost(cost);
+        let entered = tokio::time::timeout(patience, throttle.enter(&call, &key)).await;
+        if let Ok(Ok(_permit)) = entered {
+            log.lock().expect("no panics here").push((key, cost, store_now()));
+        }
+    });
 }
 
 /// Runs one history.

@@ -147,7 +147,7 @@ fn partitions(html: &mut Html, partitions: &[PartitionState]) {
         html.raw("<td>").text(breakdown(&in_flight.refused)).raw("</td><td>");
         html.text(span(in_flight.wait.p99_seconds)).raw("</td></tr>");
     }
-    html.raw("</tbody></table>");
+    html.raw("</tbody></table><br>");
 }
 
 /// A bar, or the number alone where nothing bounds it.

@@ -87,12 +87,13 @@ impl Builder {
     pub fn build(self) -> Result<Partitions, InvalidPartitions> {
         let Checked { limit, queue, settings, names, parts } = self.into_checked()?;
         let (limit, law) = limit.ok_or(InvalidLimiter::NoLimit)?;
-        let watch = Watch::new(settings, law.is_some());
+        let tuner = Tuner::new(law);
+        let watch = Watch::new(settings, &tuner);
         let stats = names.iter().map(|_| (Stats::new(settings.measure_hold), Ages::default())).collect();
         let lines =
             parts.into_iter().map(|part| Line { part, waiters: Waiters::new(settings.order), admitted: 0 });
         let state = Mutex::new(State { limit, queue, in_flight: 0, lines: lines.collect() });
-        let shared = Shared { names, watch, stats, tuner: Tuner::new(law), state };
+        let shared = Shared { names, watch, stats, tuner, state };
         Ok(Partitions { shared: Arc::new(shared) })
     }
 
