@@ -4,7 +4,7 @@ mod build;
 mod fleet;
 mod kind;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use tidegate::{
     Limiter, Permit as _,
@@ -12,7 +12,7 @@ use tidegate::{
 };
 use tidegate_core::{Call, Instant, Outcome, Refused};
 
-use self::fleet::FleetPermits;
+pub(crate) use self::fleet::FleetPermits;
 pub(crate) use self::{
     build::{BuildPoolsError, OTHER, route_limiter},
     kind::{Kind, StreamPath},
@@ -20,6 +20,7 @@ pub(crate) use self::{
 use crate::{
     config,
     key::{Extractor, Facts},
+    store::Store,
 };
 
 /// The limits of an upstream: one of its calls, and perhaps one of its long-lived streams.
@@ -54,6 +55,8 @@ struct Parted {
 struct Fleet {
     limiter: FleetLimiter,
     permits: FleetPermits,
+    /// Where they are: permits in another store are others.
+    store: Arc<Store>,
 }
 
 /// Where in an upstream's limits a call belongs. Known before the call waits, when its head is still there to be read.

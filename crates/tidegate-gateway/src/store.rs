@@ -15,6 +15,7 @@ use tidegate_redis::{
 
 use crate::{
     config::{self, NoSecret},
+    in_flight::FleetPermits,
     state::{StorePhase, StoreServerState, StoreState},
 };
 
@@ -109,6 +110,14 @@ impl Store {
             Kind::Redis { ledger, .. } => FleetThrottle::builder(limit, rule, ledger.clone()),
         };
         builder.patience(*self.config.deadline).max_asks(self.config.in_flight)
+    }
+
+    /// `limit` permits of an upstream, for calls in flight from all gateways that share this store.
+    pub(crate) fn permits(&self, upstream: &str, limit: u32) -> FleetPermits {
+        match &self.kind {
+            Kind::Memory(_) => FleetPermits::local(limit),
+            Kind::Redis { ledger, .. } => FleetPermits::shared(ledger, upstream, limit),
+        }
     }
 
     /// What it is doing now.

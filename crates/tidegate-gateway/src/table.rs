@@ -129,7 +129,7 @@ impl Table {
             let old = running.and_then(|table| table.services.get(name));
             services.insert(
                 name.clone(),
-                Arc::new(Service::build(name, upstream, old.map(|old| &**old), &mut changes)?),
+                Arc::new(Service::build(name, upstream, old.map(|old| &**old), store, &mut changes)?),
             );
         }
         // Routes of one name are told apart by their order.

@@ -5,7 +5,7 @@
 //! that becomes partitioned or a fleet's or ceases to be. Calls under way then end under the old limit, and the new one
 //! does not know of them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use tidegate::{
     Limiter,
@@ -17,11 +17,12 @@ use tidegate::{
 
 use super::{
     Calls, Fleet, Parted, Pools,
-    fleet::{FleetPermits, LEASE, new_member},
+    fleet::{LEASE, new_member},
 };
 use crate::{
     config::{self, Ceiling, InFlight, Law, RouteInFlight},
     key::InvalidExtractor,
+    store::Store,
     table::Change,
 };
 
@@ -42,14 +43,16 @@ pub(crate) enum BuildPoolsError {
 }
 
 impl Pools {
-    /// Makes what `config` describes; what can be taken over from `running` is changed by `changes`, once nothing can
+    /// Makes what `config` of the upstream `name` describes, a fleet's permits in `store`; what can be taken over from `running` is changed by `changes`, once nothing can
     /// fail any more. A fleet's limit needs a tokio runtime.
     pub(crate) fn build(
+        name: &str,
         config: &InFlight,
         running: Option<&Self>,
+        store: &Arc<Store>,
         changes: &mut Vec<Change>,
     ) -> Result<Self, BuildPoolsError> {
-        let calls = calls(config, running, changes)?;
+        let calls = calls(name, config, running, store, changes)?;
         let streams = match &config.streams {
             None => None,
             Some(streams) => {
@@ -101,15 +104,17 @@ fn one(
 }
 
 fn calls(
+    name: &str,
     config: &InFlight,
     running: Option<&Pools>,
+    store: &Arc<Store>,
     changes: &mut Vec<Change>,
 ) -> Result<Calls, BuildPoolsError> {
     // What a law has learnt is not forgotten because something else changed.
     let kept = running.is_some_and(|old| same_limit(&old.config, config));
     if let Some(fleet) = config.fleet {
         return Ok(Calls::Fleet(match running.map(|old| &old.calls) {
-            Some(Calls::Fleet(Fleet { limiter, permits })) => {
+            Some(Calls::Fleet(Fleet { limiter, permits, store: old })) if Arc::ptr_eq(old, store) => {
                 let settings = settings(config);
                 settings.check()?;
                 let (changed, resized) = (limiter.clone(), permits.clone());
@@ -117,12 +122,12 @@ fn calls(
                     changed.reconfigure(settings).expect("these settings were checked");
                     resized.resize(fleet.get());
                 }));
-                Fleet { limiter: limiter.clone(), permits: permits.clone() }
+                Fleet { limiter: limiter.clone(), permits: permits.clone(), store: Arc::clone(store) }
             }
             _ => {
-                let permits = FleetPermits::new(fleet.get());
+                let permits = store.permits(name, fleet.get());
                 let limiter = FleetLimiter::join(permits.clone(), new_member(), LEASE, settings(config))?;
-                Fleet { limiter, permits }
+                Fleet { limiter, permits, store: Arc::clone(store) }
             }
         }));
     }

@@ -11,6 +11,7 @@ use super::{BuildError, Change};
 use crate::{
     config::{self, BreakerSetting},
     in_flight::{Pools, StreamPath},
+    store::Store,
     telemetry::BreakerLog,
     upstream::{Endpoint, Upstream},
 };
@@ -45,6 +46,7 @@ impl Service {
         name: &str,
         config: &config::Upstream,
         running: Option<&Self>,
+        store: &Arc<Store>,
         changes: &mut Vec<Change>,
     ) -> Result<Self, BuildError> {
         // Files may have changed under the same names, so connections with TLS settings of their own are made anew.
@@ -65,7 +67,8 @@ impl Service {
             None => None,
             Some(pools) => {
                 let old = running.and_then(|old| old.pools.as_ref());
-                Some(Pools::build(pools, old, changes).map_err(BuildError::in_flight(in_flight()))?)
+                let built = Pools::build(name, pools, old, store, changes);
+                Some(built.map_err(BuildError::in_flight(in_flight()))?)
             }
         };
         let streams = config.in_flight.as_ref().and_then(|in_flight| in_flight.streams.as_ref());

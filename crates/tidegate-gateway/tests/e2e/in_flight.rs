@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use crate::{
+    servers::Redis,
     setup::{guarded, to},
     support::{
         client::{self, Answer},
@@ -193,6 +194,69 @@ async fn a_limit_of_a_fleet_is_that_of_its_only_member() {
     assert_eq!((upstream.calls(), upstream.peak()), (12, 3));
     gateway.is_at_rest().await;
     assert!(gateway.drain().await.success());
+}
+
+#[tokio::test]
+async fn gateways_that_share_a_store_share_the_permits_of_a_fleet() {
+    let redis = Redis::start(&[]);
+    let go = Arc::new(Semaphore::new(0));
+    let upstream = held(&go, &Arc::default()).await;
+    let config = |fleet: u32| {
+        let in_flight = format!("in_flight: {{ fleet: {fleet}, queue: 99, max_wait: 30s }}");
+        format!("store: {}\nnamespace: test\n{}", redis.url(), to(upstream.addr(), &in_flight))
+    };
+    let mut gateways = [Gateway::start(&config(3)).await, Gateway::start(&config(3)).await];
+    let calls = |count: usize, gateway: &Gateway| -> Vec<_> {
+        let http = gateway.http();
+        (0..count).map(|_| tokio::spawn(client::get(http, "/"))).collect()
+    };
+    let first = calls(8, &gateways[0]);
+    eventually("all permits with the one that has calls", async || upstream.live() == 3).await;
+    let second = calls(8, &gateways[1]);
+    for gateway in &gateways {
+        gateway.write(&config(5));
+        gateway.state_is("the reload", |state| state["config"]["reloads"] == 1).await;
+    }
+    eventually("the larger limit", async || upstream.live() == 5).await;
+    go.add_permits(4);
+    eventually("some done", async || upstream.calls() >= 9).await;
+    go.add_permits(12);
+    all_ok(first).await;
+    all_ok(second).await;
+    assert_eq!((upstream.calls(), upstream.peak()), (16, 5));
+    for gateway in &mut gateways {
+        gateway.is_at_rest().await;
+        assert!(gateway.drain().await.success());
+    }
+}
+
+#[tokio::test]
+async fn permits_of_a_gateway_that_died_return_to_the_fleet() {
+    let redis = Redis::start(&[]);
+    let go = Arc::new(Semaphore::new(0));
+    let upstream = held(&go, &Arc::default()).await;
+    let in_flight = "in_flight: { fleet: 2, queue: 99, max_wait: 30s }";
+    let config = format!("store: {}\nnamespace: test\n{}", redis.url(), to(upstream.addr(), in_flight));
+    let (dies, lives) = (Gateway::start(&config).await, Gateway::start(&config).await);
+    let lost: Vec<_> = (0..2)
+        .map(|_| {
+            let http = dies.http();
+            tokio::spawn(async move { client::try_get_at(http, "/").await })
+        })
+        .collect();
+    eventually("both permits taken", async || upstream.live() == 2).await;
+    let calls: Vec<_> = {
+        let http = lives.http();
+        (0..2).map(|_| tokio::spawn(client::get(http, "/"))).collect()
+    };
+    dies.kill();
+    for call in lost {
+        assert!(call.await.unwrap().is_none(), "its gateway is gone");
+    }
+    eventually("the permits of the dead one", async || upstream.calls() == 4).await;
+    go.add_permits(4);
+    all_ok(calls).await;
+    assert_eq!(upstream.peak(), 2);
 }
 
 #[tokio::test]

@@ -103,8 +103,7 @@ impl State {
                 None => return (Local::Full, None),
             },
         };
-        let (rule, era, now) = (self.rule, self.era, self.latest);
-        let errand = |draft| Errand { whose: Whose::Account, key, draft, rule, era };
+        let (era, now) = (self.era, self.latest);
         let patience = if self.mode == Mode::Shadow { Patience::Ghost } else { caller.patience };
         let slot = self.accounts.slot(at);
         if !slot.used {
@@ -120,14 +119,15 @@ impl State {
         let source = slot.account.source(units, now);
         let local = match slot.account.spend(units, &self.terms, now) {
             Spend::Wait(draft) => {
-                errands[0] = draft.map(errand);
+                errands[0] =
+                    draft.map(|draft| Errand { whose: Whose::Account, key, draft, rule: self.rule, era });
                 wait(slot, units, patience)
             }
             Spend::Deny { retry_at } => Local::Denied(retry_at),
             Spend::Impossible => Local::Impossible,
             admits @ (Spend::Allow | Spend::AllowAndAsk(_)) => {
                 if let Spend::AllowAndAsk(draft) = admits {
-                    errands[0] = Some(errand(draft));
+                    errands[0] = Some(Errand { whose: Whose::Account, key, draft, rule: self.rule, era });
                 }
                 if cost == 0 {
                     slot.account.refund(units, source.window, now);

@@ -37,6 +37,7 @@ pub(super) fn check(upstream: &Node, setting: &str, problems: &mut Vec<Problem>)
     let mut checked = Checked { node, setting, problems };
     checked.adaptive();
     checked.partitions();
+    checked.fleet();
     checked.times();
     checked.room(upstream);
 }
@@ -54,6 +55,20 @@ struct Checked<'a> {
 impl Checked<'_> {
     fn report(&mut self, problem: Problem, key: &str) {
         self.problems.push(problem.of(format!("{}.{key}", self.setting)));
+    }
+
+    /// A gateway without calls holds no permit of its fleet, so callers wait while it asks for some.
+    fn fleet(&mut self) {
+        if given(self.node, "fleet").is_some()
+            && let Some(queue) = self.node.entry("queue")
+            && parsed::<u32>(self.node, "queue") == Some(0)
+        {
+            let problem = Problem::error(
+                "with `fleet` callers wait while permits are asked for, and nobody may wait in a `queue` of 0",
+                "write queue: 1 or more, or leave it out",
+            );
+            self.report(problem.at(&queue.value.span), "queue");
+        }
     }
 
     /// The bounds and the latency of a law.

@@ -119,8 +119,9 @@ impl<S: FleetStore> Driver<S> {
         let permits = &self.limiter.shared.permits;
         let load = permits.load();
         let calls = load.in_flight() + load.queued();
-        // A quarter more than it needs now, so that not every new call has to ask; one that leaves needs no more.
-        let wanted = if load.is_closed() { calls } else { calls + calls / 4 + 1 };
+        // A quarter more than it needs now, so that not every new call has to ask. One that leaves needs no more, nor one
+        // without calls: what idle instances kept in hand, busy ones would lack where the limit is small.
+        let wanted = if load.is_closed() || calls == 0 { calls } else { calls + calls / 4 + 1 };
         permits.resize(self.holder.let_go(wanted, asked));
         let demand = self.holder.ask(permits.load().in_flight(), wanted, asked);
         // No longer than its lease lasts: whoever waits for the store must not go on without one.
