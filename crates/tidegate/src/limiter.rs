@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     stats: Stats,
     ages: Option<Ages>,
     tuner: Option<Tuner>,
+    /// Whether anybody wishes to know how calls end.
+    learns: bool,
 }
 
 impl Limiter {

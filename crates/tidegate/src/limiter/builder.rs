@@ -146,6 +146,7 @@ impl Builder {
         let shared = Shared {
             permits: Permits::new(limit, self.queue, self.settings.order),
             stats: Stats::new(self.settings.measure_hold),
+            learns: tuner.is_some() || self.settings.times_all(),
             ages: self.settings.held_long.map(|_| Ages::default()),
             tuner,
             settings: self.settings,

@@ -2,6 +2,8 @@
 
 use std::{cell::Cell, marker::PhantomData};
 
+use super::Permit;
+
 /// What a call gets that asks for a second permit of a limiter it is inside of.
 ///
 /// Being inside is known to [`Limiter::run`](super::Limiter::run) and to the layer, on the task that runs the call;
@@ -33,6 +35,13 @@ pub(crate) struct Inside {
 }
 
 impl Inside {
+    /// Marks what `permit` stands for, where calls inside it are counted once. A call that only waits, or not, needs no mark
+    /// before it is polled.
+    #[inline]
+    pub(crate) fn counted(permit: &Permit) -> Option<Self> {
+        permit.counts_nested().then(|| Self::of(permit.limiter()))
+    }
+
     #[inline]
     pub(crate) fn of(limiter: usize) -> Self {
         NEST.with(|nest| {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Shared;
+use super::{Nested, Shared};
 use parking_lot::Mutex;
 use tidegate_core::{gate::Load, limit::Sample};
 
@@ -12,25 +12,25 @@ use crate::{Instant, Outcome, clock};
 #[must_use = "a permit that is dropped at once limits nothing"]
 pub struct Permit {
     shared: Option<Arc<Shared>>,
-    /// When it was taken; the epoch if nobody wishes to know.
-    entered: Instant,
-    /// Its place among the ages, one more than the index; 0 if they are not kept.
-    age: u32,
+    /// When it was taken, in nanoseconds since the epoch; 0 if nobody wishes to know. Where ages are kept: its place among
+    /// them. Two whole words are what a response can carry at little cost.
+    stamp: u64,
 }
 
 impl Permit {
     #[inline]
     pub(super) fn new(shared: &Arc<Shared>, entered: Option<Instant>) -> Self {
-        let age = match &shared.ages {
-            Some(ages) => entered.map_or(0, |entered| ages.begin(entered)),
-            None => 0,
+        let entered = entered.unwrap_or_default();
+        let stamp = match &shared.ages {
+            Some(ages) => ages.begin(entered),
+            None => entered.as_nanos(),
         };
-        Self { shared: Some(Arc::clone(shared)), entered: entered.unwrap_or_default(), age }
+        Self { shared: Some(Arc::clone(shared)), stamp }
     }
 
     /// The permit of a nested call that its outer call counts for.
     pub(super) const fn counted_already() -> Self {
-        Self { shared: None, entered: Instant::EPOCH, age: 0 }
+        Self { shared: None, stamp: 0 }
     }
 
     /// Gives the permit back, reading the clock only if the limiter wishes to know the time.
@@ -39,10 +39,22 @@ impl Permit {
         self.give_back(outcome, None);
     }
 
+    /// What tells its limiter from others; of a nested call's permit, nothing.
+    #[inline]
+    pub(crate) fn limiter(&self) -> usize {
+        self.shared.as_ref().map_or(0, |shared| Arc::as_ptr(shared).addr())
+    }
+
+    /// Whether a nested call, too, is admitted without waiting for its outer call.
+    #[inline]
+    pub(crate) fn counts_nested(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.settings.nested == Nested::CountOnce)
+    }
+
     #[inline]
     fn give_back(&mut self, outcome: Outcome, now: Option<Instant>) {
         let Some(shared) = self.shared.take() else { return };
-        if shared.settings.times_all() || shared.tuner.is_some() {
+        if shared.learns {
             self.give_back_learning(&shared, outcome, now);
         } else {
             shared.permits.leave();
@@ -50,11 +62,12 @@ impl Permit {
     }
 
     fn give_back_learning(&self, shared: &Shared, outcome: Outcome, now: Option<Instant>) {
-        if let Some((ages, age)) = shared.ages.as_ref().zip(self.age.checked_sub(1)) {
-            ages.end(age);
-        }
-        let limit = if self.entered > Instant::EPOCH && shared.learns_from(outcome) {
-            shared.ended(outcome, self.entered, now.unwrap_or_else(clock::now))
+        let entered = match &shared.ages {
+            Some(ages) => ages.end(self.stamp),
+            None => Instant::from_nanos(self.stamp),
+        };
+        let limit = if entered > Instant::EPOCH && shared.learns_from(outcome) {
+            shared.ended(outcome, entered, now.unwrap_or_else(clock::now))
         } else {
             None
         };
@@ -66,6 +79,11 @@ impl Permit {
 }
 
 impl crate::Permit for Permit {
+    #[inline]
+    fn learns(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.learns)
+    }
+
     #[inline]
     fn settle(mut self, outcome: Outcome, now: Instant) {
         self.give_back(outcome, Some(now));
@@ -86,7 +104,7 @@ impl Drop for Permit {
 
 impl std::fmt::Debug for Permit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Permit").field("entered", &self.entered).finish_non_exhaustive()
+        f.debug_struct("Permit").finish_non_exhaustive()
     }
 }
 
@@ -113,28 +131,30 @@ impl Shared {
 
 /// When each permit now held was taken: kept only where permits held for long are watched for.
 #[derive(Default)]
-pub(super) struct Ages(Mutex<(Vec<Option<Instant>>, Vec<u32>)>);
+pub(super) struct Ages(Mutex<(Vec<Option<Instant>>, Vec<usize>)>);
 
 impl Ages {
-    /// The place of a permit, counted from 1.
-    fn begin(&self, entered: Instant) -> u32 {
+    /// The place of a permit.
+    fn begin(&self, entered: Instant) -> u64 {
         let (ages, free) = &mut *self.0.lock();
         match free.pop() {
             Some(at) => {
-                ages[at as usize] = Some(entered);
-                at + 1
+                ages[at] = Some(entered);
+                at as u64
             }
             None => {
                 ages.push(Some(entered));
-                ages.len() as u32
+                ages.len() as u64 - 1
             }
         }
     }
 
-    fn end(&self, at: u32) {
+    /// When the permit at this place was taken; the place is free again.
+    fn end(&self, at: u64) -> Instant {
         let (ages, free) = &mut *self.0.lock();
-        ages[at as usize] = None;
+        let at = usize::try_from(at).expect("a place is an index");
         free.push(at);
+        ages[at].take().expect("a permit has a place of its own")
     }
 
     /// Permits held for longer than `limit` at `now`.
