@@ -1,5 +1,10 @@
 //! A limited call on its way: waiting for its permit, then calling with it.
 
+#![expect(
+    clippy::type_complexity,
+    reason = "the types of a call are made of those of its service and its settings"
+)]
+
 use std::{
     future::Future,
     pin::Pin,
