@@ -131,3 +131,29 @@ async fn a_wait_in_a_partition_is_bounded() {
     assert!(b.try_acquire(&call()).is_ok());
     assert_eq!(all.in_flight(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_cannot_wait_long_enough_is_refused_at_the_door() {
+    let partitions = Partitions::builder().limit(1).max_wait(MS * 9999).partition("a", 1).build().unwrap();
+    let a = partitions.get("a").unwrap();
+    let mut held = a.try_acquire(&call()).unwrap();
+    let patient = call();
+    let mut line: Vec<_> = (0..4).map(|_| Box::pin(a.acquire(&patient))).collect();
+    let cx = &mut Context::from_waker(Waker::noop());
+    for waiter in &mut line {
+        assert!(waiter.as_mut().poll(cx).is_pending());
+    }
+    for waiter in line.iter_mut().take(3) {
+        advance(MS * 100).await;
+        drop(held);
+        let Poll::Ready(Ok(permit)) = waiter.as_mut().poll(cx) else { panic!("one permit each 100 ms") };
+        held = permit;
+    }
+    let began = now();
+    let refused = a.acquire(&call().within(MS * 150)).await.err().expect("one is ahead: 200 ms");
+    assert_eq!((refused.by, now().since(began)), (By::WaitTooLong, Duration::ZERO));
+    assert_eq!((refused.retry_after, a.queued()), (Some(MS * 200), 1));
+    let can_wait = call().within(MS * 500);
+    assert!(Box::pin(a.acquire(&can_wait)).as_mut().poll(cx).is_pending());
+    drop(held);
+}

@@ -122,6 +122,14 @@ impl<C, D, I> LimitLayer<C, D, I> {
 
     /// Gives the calls whose path `is_stream` knows a limiter of their own, so that long-lived streams cannot starve
     /// short calls. Default: one limiter for all.
+    ///
+    /// ```
+    /// # use tidegate::{layer::limit::LimitLayer, limiter::Limiter};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (short, streams) = (Limiter::new(200)?, Limiter::new(50)?);
+    /// let layer = LimitLayer::new(short).streams(streams, |path| path.ends_with("/Watch"));
+    /// # let _ = layer; Ok(()) }
+    /// ```
     #[must_use]
     pub fn streams(
         mut self,

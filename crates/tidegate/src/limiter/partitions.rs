@@ -132,8 +132,12 @@ impl State {
         let (place, until) = waiters.next(End::Oldest).expect("who is queued stands in line");
         part.queued -= 1;
         if until <= now {
+            if part.queued == 0 {
+                waiters.pace.emptied();
+            }
             return Some(waiters.decide(place, Fate::Expired));
         }
+        waiters.pace.handed_over(part.queued, now);
         let waker = waiters.decide(place, Fate::Granted);
         self.admit(at);
         Some(waker)
@@ -181,7 +185,7 @@ impl Partition {
     /// Takes a permit, waiting in its partition's line for at most `max_wait` and to the call's deadline.
     ///
     /// # Errors
-    /// [`Refused`] by `queue-full`, `wait-too-long` or `deadline`.
+    /// [`Refused`] by `queue-full`, `wait-too-long` (at once when the partition's line moves too slowly) or `deadline`.
     ///
     /// # Cancel safety
     /// Dropping the future frees its place; a permit that was on its way goes to the next.
@@ -200,7 +204,7 @@ impl Partition {
         let mut waiting = Waiting { partition: self, place: None };
         let fate = poll_fn(|cx| {
             if waiting.place.is_none() {
-                match waiting.join(until, cx.waker()) {
+                match waiting.join(now, until, cx.waker()) {
                     Ok(true) => return Poll::Ready(Ok(Some(Fate::Granted))),
                     Ok(false) => {}
                     Err(refused) => return Poll::Ready(Err(refused)),
@@ -236,7 +240,7 @@ struct Waiting<'a> {
 
 impl Waiting<'_> {
     /// Whether it was let in at once.
-    fn join(&mut self, until: Instant, waker: &Waker) -> Result<bool, Refused> {
+    fn join(&mut self, now: Instant, until: Instant, waker: &Waker) -> Result<bool, Refused> {
         let Partition { shared, at } = self.partition;
         let mut state = shared.state.lock();
         if state.enter(*at) {
@@ -246,6 +250,13 @@ impl Waiting<'_> {
         if part.queued >= shared.queue {
             return Err(Refused::new(if shared.queue == 0 { By::InFlight } else { By::QueueFull }));
         }
+        // Refused at the door: who would wait longer than it can is better told now.
+        if let Some(wait) = waiters.pace.expected_wait(part.queued, now)
+            && now + wait >= until
+        {
+            return Err(Refused::after(By::WaitTooLong, wait));
+        }
+        waiters.pace.queued(now);
         part.queued += 1;
         self.place = Some(waiters.push(waker.clone(), until));
         Ok(false)
@@ -269,6 +280,9 @@ impl Drop for Waiting<'_> {
             let left = waiters.leave(place);
             if matches!(left, Left::Waiting) {
                 part.queued -= 1;
+                if part.queued == 0 {
+                    waiters.pace.emptied();
+                }
             }
             left
         };
