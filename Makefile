@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 30
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test test-tools lint docs bench bench-guards bench-gateway fuzz
+.PHONY: help test test-tools lint docs bench bench-guards bench-gateway bench-overload fuzz
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,13 +30,16 @@ lint: ## Check the format and every lint, warnings as errors
 docs: ## Build the API documentation, warnings as errors
 	RUSTDOCFLAGS="-Dwarnings" $(CARGO) doc --workspace --no-deps
 
-bench: bench-guards bench-gateway ## Run every benchmark and write docs/benchmarks.md (about 15 minutes)
+bench: bench-guards bench-gateway bench-overload ## Run every benchmark and write docs/benchmarks.md (about 20 minutes)
 
 bench-guards: ## The cost of each guard beside its peers
 	$(CARGO) run --release -p tidegate-benches -- --markdown | scripts/bench-section guards
 
 bench-gateway: test-tools ## The gateway beside nginx, HAProxy and Envoy; BENCH_FLAGS=--quick for a glance
 	scripts/bench-gateway $(BENCH_FLAGS)
+
+bench-overload: test-tools ## Goodput under overload beside nginx, tower and no limiter (4 minutes); BENCH_FLAGS=--quick for a glance
+	scripts/bench-overload $(BENCH_FLAGS)
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (30) seconds, or replay its seeds without cargo-fuzz and a nightly toolchain
 	scripts/fuzz $(FUZZ_SECONDS)

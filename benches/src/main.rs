@@ -4,6 +4,7 @@
 //! of their title. One file for each guard; `harness` times, counts and prints.
 
 mod breaker;
+mod fleet_throttle;
 mod harness;
 mod limiter;
 mod stack;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     };
     let mut suite = Suite::new(options);
     breaker::tables(&mut suite);
+    fleet_throttle::tables(&mut suite);
     limiter::tables(&mut suite);
     stack::tables(&mut suite);
     throttle::tables(&mut suite);

@@ -55,23 +55,23 @@ pub(crate) fn tables(suite: &mut Suite) {
 }
 
 /// Keys as a gateway finds them: short texts, hashed by both sides on every call.
-fn names(keys: usize) -> Arc<[String]> {
+pub(crate) fn names(keys: usize) -> Arc<[String]> {
     (0..keys).map(|key| format!("client-{key:08}")).collect()
 }
 
 /// One name after another, scattered; a place of its own for each thread.
-struct Walk {
+pub(crate) struct Walk {
     names: Arc<[String]>,
     at: u64,
 }
 
 impl Walk {
-    fn new(names: &Arc<[String]>) -> Self {
+    pub(crate) fn new(names: &Arc<[String]>) -> Self {
         static WALKS: AtomicU64 = AtomicU64::new(0);
         Self { names: Arc::clone(names), at: WALKS.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed) }
     }
 
-    fn step(&mut self) -> &String {
+    pub(crate) fn step(&mut self) -> &String {
         self.at = self.at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         &self.names[(self.at >> 33) as usize % self.names.len()]
     }

@@ -8,10 +8,14 @@
 //! | to decide | look at |
 //! |---|---|
 //! | whether a call may go by a quota of calls per time | [`Quota`], and the counters [`Gcra`], [`Fixed`], [`Sliding`] |
+//! | whether a call may go by a limit that a fleet shares, without asking | [`credit`] on a node, [`ledger`] in the store |
+//! | how a fleet would fare under a limit | [`simulation`] |
 //! | whether it goes, waits or is shed, by the calls in flight | [`gate`] |
 //! | how large the limit on calls in flight should be | [`limit`]: fixed, AIMD, Vegas, gradient |
 //! | whether a dependency is failing, and when to try it again | [`breaker`] |
 //! | whether a retry is affordable | [`budget`] |
+//! | whether a value is fresh, and when to fetch it again | [`keep`], [`Lifetime`], [`Backoff`] |
+//! | whether a source of values can be reached, and how often to ask it | [`recovery`], [`attempts`] |
 //!
 //! All of them speak of a [`Call`], the [`Outcome`] it came to, and why it was [`Refused`].
 //!
@@ -31,23 +35,33 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attempts;
+mod backoff;
 pub mod breaker;
 pub mod budget;
 mod call;
+pub mod credit;
+mod freshness;
 pub mod gate;
 mod gcra;
 mod instant;
+pub mod keep;
 pub mod lease;
+pub mod ledger;
 pub mod limit;
 mod outcome;
 mod quota;
 mod rate;
+pub mod recovery;
 mod refused;
 pub mod share;
+pub mod simulation;
 mod sliding;
 mod window;
 
+pub use backoff::{Backoff, Dice, InvalidBackoff};
 pub use call::{Call, Priority};
+pub use freshness::{Freshness, Lifetime, Term};
 pub use gcra::Gcra;
 pub use instant::{Instant, nanos};
 pub use outcome::Outcome;

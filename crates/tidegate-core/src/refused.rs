@@ -28,6 +28,8 @@ pub enum By {
     Nested,
     /// The gate was closed.
     Closed,
+    /// The store that a fleet shares does not answer, and no credit is left in hand.
+    Store,
 }
 
 impl By {
@@ -45,6 +47,7 @@ impl By {
             Self::Pressure => "pressure",
             Self::Nested => "nested",
             Self::Closed => "closed",
+            Self::Store => "store",
         }
     }
 }

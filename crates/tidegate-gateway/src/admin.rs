@@ -2,10 +2,11 @@
 
 mod accept;
 mod host;
+mod limits;
 mod page;
 mod server;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -14,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures_util::future::BoxFuture;
 use http::{
     HeaderMap, HeaderValue, StatusCode, header,
     header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS},
@@ -25,7 +27,8 @@ pub use self::{
     server::{Admin, AdminStats},
 };
 use crate::{
-    state::State,
+    counter::{Change, CounterChange, CounterError, CounterState, KeyParts},
+    state::{LimitState, State},
     telemetry::{Format, Telemetry},
 };
 
@@ -36,11 +39,12 @@ const YAML: &str = "application/yaml; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// The pages, and what they show.
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 6] = [
     ("/live", "200 while the process lives"),
     ("/ready", "200 when it takes calls, else 503 and why"),
     ("/metrics", "metrics, as Prometheus text or OpenMetrics"),
     ("/state", "every guard now, as JSON or a page"),
+    ("/limits", "counters to read, adjust and reset: tidegate limits"),
     ("/config", "the running configuration, without its secrets"),
 ];
 
@@ -63,6 +67,21 @@ pub trait AdminSource: Send + Sync + 'static {
 
     /// The running configuration as YAML, without its secrets.
     fn config(&self) -> String;
+
+    /// The limits on calls per time, by name.
+    fn limits(&self) -> Vec<LimitState>;
+
+    /// Where one counter of a limit stands.
+    fn counter(&self, limit: String, key: KeyParts) -> BoxFuture<'_, Result<CounterState, CounterError>>;
+
+    /// Changes one counter of a limit on behalf of `by`, and logs it.
+    fn change(
+        &self,
+        limit: String,
+        key: KeyParts,
+        change: Change,
+        by: IpAddr,
+    ) -> BoxFuture<'_, Result<CounterChange, CounterError>>;
 }
 
 /// What every page has at hand.
@@ -91,6 +110,7 @@ pub fn router(source: Arc<dyn AdminSource>, telemetry: Arc<Telemetry>, audience:
         .route("/state", get(state))
         .route("/state.js", get(|| async { answer(StatusCode::OK, SCRIPT, page::SCRIPT) }))
         .route("/config", get(config))
+        .merge(limits::routes())
         .fallback(|| async {
             answer(StatusCode::NOT_FOUND, TEXT, format!("no such page; there are:\n{}", list()))
         })

@@ -1,11 +1,11 @@
 //! The command line.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use tidegate_core::Rate;
+use tidegate_core::{Rate, simulation::Fault};
 
-use crate::config::EndpointArg;
+use crate::config::{EndpointArg, HumanDuration};
 
 /// Keeps the services that everybody depends on alive.
 ///
@@ -14,7 +14,7 @@ use crate::config::EndpointArg;
 #[command(name = "tidegate", version, max_term_width = 100)]
 #[command(
     after_help = "Environment: TIDEGATE_CONFIG is --config; TIDEGATE_LOG is the filter of the log, like debug or \
-                        info,tidegate_gateway=debug, in place of log.level.\n\n\
+                        info,tidegate_gateway=debug, in place of log.level; TIDEGATE_ADMIN is --admin of limits.\n\n\
                         Exit codes: 0 after an orderly end, 1 when it could not run or was aborted, 2 for a wrong command \
                         line or configuration."
 )]
@@ -46,6 +46,149 @@ pub enum Command {
     },
     /// Print the JSON Schema of the configuration, for editors and CI.
     Schema,
+    /// Read, adjust and reset the counters of a running gateway.
+    #[command(subcommand)]
+    Limits(Limits),
+    /// Try the limits of a configuration on an access log or a made-up load, on virtual time.
+    Simulate(Simulate),
+}
+
+/// What to try, on which calls, in which fleet.
+#[derive(Clone, Debug, Args)]
+pub struct Simulate {
+    /// The configuration whose limits are tried. Default: the built-in example's.
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Only this limit; may be given again. Default: all.
+    #[arg(long = "limit", value_name = "NAME")]
+    pub limits: Vec<String>,
+    /// Try this rate too, in place of the limit's own; may be given again.
+    #[arg(long = "try", value_name = "RATE")]
+    pub rates: Vec<Rate>,
+    /// Calls as an access log has them: Tidegate's, as text or JSON, or nginx's combined. Default: a made-up load.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "length", "keys", "key_skew"])]
+    pub trace: Option<PathBuf>,
+    /// Made-up load: calls per time, over all gateways and keys. Default: 1.5 times the limit of one key.
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<Rate>,
+    /// Made-up load: how long. Default: ten windows of the limit, at least 10s.
+    #[arg(long = "for", value_name = "DURATION", value_parser = length)]
+    pub length: Option<HumanDuration>,
+    /// Made-up load: how many keys call, where a limit has a key.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub keys: NonZeroU32,
+    /// Made-up load: how unevenly keys call, as the exponent of Zipf's law; 0 is evenly.
+    #[arg(long, value_name = "S", default_value = "1", value_parser = skew)]
+    pub key_skew: f64,
+    /// How many gateways share the store.
+    #[arg(long, value_name = "N", default_value = "4", value_parser = nodes)]
+    pub nodes: NonZeroU32,
+    /// How unevenly gateways are called, as the exponent of Zipf's law; 0 is evenly.
+    #[arg(long, value_name = "S", default_value = "0", value_parser = skew)]
+    pub skew: f64,
+    /// How long the store takes to answer.
+    #[arg(long, value_name = "DURATION", default_value = "500us")]
+    pub latency: HumanDuration,
+    /// What goes wrong: away:5s@10s (the store answers nothing for 5s from second 10), lost@10s (it forgets everything),
+    /// dies:2@10s (the second gateway dies and another takes its place); may be given again.
+    #[arg(long = "fault", value_name = "FAULT")]
+    pub faults: Vec<PlannedFault>,
+    /// The seed of the dice: the same seed gives the same run.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub seed: u64,
+    /// Draw it into this file.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Print JSON, with every window.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Something that goes wrong in a simulation, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedFault {
+    /// When, from the start.
+    pub at: Duration,
+    /// What.
+    pub what: Fault,
+}
+
+impl FromStr for PlannedFault {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const NOT: &str = "write away:5s@10s, lost@10s or dies:2@10s";
+        let (what, at) = text.split_once('@').ok_or(NOT)?;
+        let at = *at.parse::<HumanDuration>()?;
+        let (what, of) = what.split_once(':').unwrap_or((what, ""));
+        let what = match (what, of) {
+            ("away", length) => Fault::Away(*length.parse::<HumanDuration>()?),
+            ("lost", "") => Fault::Lost,
+            ("dies", node) => Fault::Dies(node.parse::<NonZeroU32>().map_err(|_| NOT)?.get() as usize - 1),
+            _ => return Err(NOT),
+        };
+        Ok(Self { at, what })
+    }
+}
+
+/// What to do with the counters of a running gateway.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Limits {
+    /// Show a counter; without a limit, all limits.
+    Get {
+        /// The name of a limit.
+        limit: Option<String>,
+        /// Which counter.
+        #[command(flatten)]
+        key: Key,
+        /// Which gateway.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Give a counter more units, or take some from it when they are negative.
+    Add {
+        /// The name of a limit.
+        limit: String,
+        /// Which counter.
+        #[command(flatten)]
+        key: Key,
+        /// How many units to give.
+        #[arg(long, short, value_name = "N", allow_negative_numbers = true)]
+        units: i64,
+        /// Which gateway.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Give a counter the whole limit.
+    Reset {
+        /// The name of a limit.
+        limit: String,
+        /// Which counter.
+        #[command(flatten)]
+        key: Key,
+        /// Which gateway.
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// Which counter of a limit.
+#[derive(Clone, Debug, Args)]
+pub struct Key {
+    /// The values of the limit's key, in the order of the configuration; - for one that calls lack.
+    #[arg(value_name = "KEY")]
+    pub key: Vec<String>,
+}
+
+/// Which gateway, and how to print.
+#[derive(Clone, Debug, Args)]
+pub struct At {
+    /// The admin address of the gateway. Changes are made on its own machine only.
+    #[arg(long, value_name = "ADDR", env = "TIDEGATE_ADMIN", default_value = "127.0.0.1:9900", value_parser = admin)]
+    pub admin: SocketAddr,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Where the configuration of a gateway comes from: a file, a few flags, or the built-in example.
@@ -71,8 +214,27 @@ pub struct Serve {
     pub admin: Option<SocketAddr>,
 }
 
+fn length(text: &str) -> Result<HumanDuration, &'static str> {
+    let length = text.parse::<HumanDuration>()?;
+    if length.is_zero() { Err("write how long, 1ms or more, like 30s") } else { Ok(length) }
+}
+
+fn skew(text: &str) -> Result<f64, &'static str> {
+    let skew = text.parse().ok().filter(|skew| (0.0..=10.0).contains(skew));
+    skew.ok_or("write a number from 0, which is evenly, to 10, like 1.2")
+}
+
+fn nodes(text: &str) -> Result<NonZeroU32, &'static str> {
+    let nodes = text.parse().ok().filter(|nodes: &NonZeroU32| nodes.get() <= 10_000);
+    nodes.ok_or("write how many gateways there are, 1 to 10000")
+}
+
 fn in_flight(text: &str) -> Result<NonZeroU32, &'static str> {
     text.parse().map_err(|_| "write how many calls may be in flight, 1 or more, like 50")
+}
+
+fn admin(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write the IP address and port of listen.admin, like 127.0.0.1:9900".into())
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -119,12 +281,23 @@ mod tests {
             "tidegate serve --upstream http://a --in-flight 0",
             "tidegate serve --upstream nonsense",
             "tidegate check",
+            "tidegate limits",
+            "tidegate limits add",
+            "tidegate limits add per-client alice",
+            "tidegate limits reset",
+            "tidegate limits get --admin localhost",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
-        for line in
-            ["tidegate", "tidegate serve", "tidegate serve --upstream http://a --rate 100/s --in-flight 50"]
-        {
+        for line in [
+            "tidegate",
+            "tidegate serve",
+            "tidegate serve --upstream http://a --rate 100/s --in-flight 50",
+            "tidegate limits get",
+            "tidegate limits get per-client alice - --json",
+            "tidegate limits add per-client alice --units -5",
+            "tidegate limits reset backend --admin 10.0.0.1:9900",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
     }

@@ -4,6 +4,7 @@ mod cidr;
 mod defaults;
 mod effective;
 mod formats;
+mod limit;
 mod load;
 mod mask;
 mod meaning;
@@ -16,6 +17,7 @@ mod report;
 mod scalar;
 mod schema;
 mod secret;
+mod store;
 mod structure;
 mod suggest;
 mod tree;
@@ -25,11 +27,15 @@ mod watch;
 
 pub use cidr::{Cidr, InvalidCidr};
 pub use effective::redacted_yaml;
+pub use limit::{
+    Algorithm, CalendarPeriod, CalendarQuota, Cost, Counting, EstimatedCost, InvalidLimit, Limit,
+    OnStoreFailure, WindowStart,
+};
 pub use load::{Loaded, Source, load};
 pub use model::{
-    Algorithm, BodyBound, Bounds, Breaker, BreakerSetting, ClientTls, Config, Connections, Hold, HostHeader,
-    InFlight, Limit, Listen, Log, LogFormat, Match, Off, Protocol, Retry, Route, ServerTls, Timeout, Tracing,
-    Upstream,
+    BodyBound, Bounds, Breaker, BreakerSetting, Ceiling, ClientTls, Config, Connections, Hold, HostHeader,
+    InFlight, Law, Listen, Log, LogFormat, Match, Off, Order, Partitions, Protocol, Retry, Route,
+    RouteInFlight, RouteKind, ServerTls, Streams, Timeout, Tracing, Upstream,
 };
 pub use preset::{EndpointArg, InvalidEndpoint, embedded, from_flags};
 pub use problem::{Problem, Problems, Severity};
@@ -37,6 +43,7 @@ pub use render::Style;
 pub use report::{check_report, summary};
 pub use schema::schema;
 pub use secret::{NoSecret, SecretSetting};
+pub use store::{Store, StoreForm, StoreSection, StoreTls};
 pub use units::{ByteSize, HumanDuration};
 pub use watch::{Fingerprint, Watch};
 

@@ -4,13 +4,17 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
-use tidegate::{ByStatus, Classify as _, Judged, Permit as _, breaker, clock, grpc, limiter};
+use tidegate::{
+    ByStatus, Classify as _, Judged, Permit as _, breaker, clock, grpc,
+    limiter::{self, FleetLimiter},
+};
 use tidegate_core::{Call, Instant, Outcome};
 
 use crate::{
     access_log::AccessLog,
     body::ResponseBody,
     flow::{End, Ending},
+    in_flight::{Kind, Slot},
     proxy::forwarded::Trust,
     record::{CallProtocol, CallRecord, Finished},
     refusal::{self, Cause, Dialect, Standing},
@@ -28,12 +32,15 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 #[derive(Debug)]
 pub struct Exchange {
     pub(crate) call: Call,
+    pub(crate) kind: Kind,
     pub(crate) client: IpAddr,
     pub(crate) trust: Trust,
     pub(crate) request_id: HeaderValue,
     pub(crate) held: Held,
     pub(crate) endpoint: Option<Arc<Endpoint>>,
     pub(crate) upload: Option<Arc<Progress>>,
+    /// Bytes that had gone up when a sweep last looked.
+    seen_up: u64,
     protocol: CallProtocol,
     trace: Trace,
     metrics: Arc<RouteMetrics>,
@@ -46,7 +53,10 @@ pub struct Exchange {
 /// What a call holds of the gates it passed.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    pub(crate) slot: Option<limiter::Permit>,
+    /// Of the route's own limit.
+    pub(crate) of_route: Option<limiter::Permit>,
+    /// Of the upstream's.
+    pub(crate) slot: Option<Slot>,
     pub(crate) probe: Option<breaker::Permit>,
 }
 
@@ -110,12 +120,14 @@ impl Exchange {
         };
         Self {
             call: Call::at(now),
+            kind: Kind::default(),
             client,
             trust,
             request_id,
             held: Held::default(),
             endpoint: None,
             upload: None,
+            seen_up: 0,
             protocol,
             trace,
             metrics: Arc::clone(metrics),
@@ -127,10 +139,12 @@ impl Exchange {
     }
 
     /// The call takes `route`: its counters, and the nearest of its deadline and the client's.
-    pub(crate) fn take_route(&mut self, route: &Route, headers: &HeaderMap) {
+    pub(crate) fn take_route(&mut self, route: &Route, kind: Kind, headers: &HeaderMap) {
         self.metrics = Arc::clone(&route.metrics);
-        for timeout in
-            [route.timeout, self.is_grpc().then(|| grpc::timeout(headers)).flatten()].into_iter().flatten()
+        self.kind = kind;
+        for timeout in [route.times(kind).timeout, self.is_grpc().then(|| grpc::timeout(headers)).flatten()]
+            .into_iter()
+            .flatten()
         {
             self.call = self.call.within(timeout);
         }
@@ -141,6 +155,11 @@ impl Exchange {
         if let Some(probe) = self.held.probe.take() {
             probe.settle(outcome, now);
         }
+    }
+
+    /// The lease that the call's permit is of, if a fleet shares it.
+    pub(crate) fn lease(&self) -> Option<&FleetLimiter> {
+        self.held.slot.as_ref().and_then(Slot::lease)
     }
 
     pub(crate) fn is_grpc(&self) -> bool {
@@ -171,12 +190,21 @@ impl Exchange {
 
     /// Gives the permit of the limiter back at the response head (`hold: headers`).
     pub(crate) fn release_slot(&mut self) {
-        if let (Some(slot), Some(head)) = (self.held.slot.take(), self.head) {
-            let outcome = match head.judged {
-                Judged::Known(outcome) => outcome,
-                Judged::AtEnd => Outcome::Success,
-            };
-            slot.settle(outcome, head.at);
+        let Some(head) = self.head else { return };
+        let outcome = match head.judged {
+            Judged::Known(outcome) => outcome,
+            Judged::AtEnd => Outcome::Success,
+        };
+        self.settle_slots(outcome, head.at);
+    }
+
+    /// Gives the permits of calls in flight back, the last one taken first.
+    fn settle_slots(&mut self, outcome: Outcome, now: Instant) {
+        if let Some(slot) = self.held.slot.take() {
+            slot.settle(outcome, now);
+        }
+        if let Some(permit) = self.held.of_route.take() {
+            permit.settle(outcome, now);
         }
     }
 
@@ -199,7 +227,7 @@ impl Exchange {
         let outcome = match cause {
             Cause::BadGateway(_) => Outcome::Overload { retry_after: None },
             Cause::Timeout => Outcome::Abandoned,
-            Cause::TooLarge | Cause::SlowClient => Outcome::Ignore,
+            Cause::TooLarge | Cause::SlowClient | Cause::LeaseLost => Outcome::Ignore,
             Cause::BadRequest(_)
             | Cause::NoRoute
             | Cause::Method
@@ -231,13 +259,15 @@ impl Exchange {
             Outcome::Abandoned if owed && !self.is_grpc() => Outcome::Unsent,
             outcome => outcome,
         };
-        let Held { slot, probe } = std::mem::take(&mut self.held);
-        if let Some(probe) = probe {
+        if let Some(probe) = self.held.probe.take() {
             probe.settle(outcome, now);
         }
-        if let Some(slot) = slot {
-            slot.settle(outcome, now);
-        }
+        let outcome = match (self.kind, outcome) {
+            // How long a stream lived is no latency: an adaptive limit must not take it for one.
+            (Kind::Stream, Outcome::Success | Outcome::Abandoned) if self.head.is_some() => Outcome::Ignore,
+            _ => outcome,
+        };
+        self.settle_slots(outcome, now);
         let duration = now.since(self.call.now);
         let head_duration = self.head.map(|head| head.at.since(self.call.now));
         let request_bytes = self.upload.as_ref().map_or(0, |upload| upload.bytes());
@@ -293,6 +323,15 @@ struct Close<'a> {
 }
 
 impl Ending for Exchange {
+    fn moved(&mut self) -> bool {
+        let up = self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        std::mem::replace(&mut self.seen_up, up) != up
+    }
+
+    fn is_revoked(&self, now: Instant) -> bool {
+        self.lease().is_some_and(|lease| lease.lease_ends() <= now)
+    }
+
     fn end(mut self, end: End<'_>, bytes: u64, now: Option<Instant>) {
         let now = now.unwrap_or_else(clock::now);
         let trailers = match end {
@@ -314,8 +353,10 @@ impl Ending for Exchange {
                 None => Outcome::Ignore,
             },
             End::Broken if client_fault => Outcome::Ignore,
+            // Neither side has anything to say any more; a stream owes no answer.
+            End::Silent if self.kind == Kind::Stream => Outcome::Ignore,
             End::Broken | End::Silent => Outcome::Overload { retry_after: None },
-            End::Stalled | End::OutOfTime => Outcome::Ignore,
+            End::Stalled | End::OutOfTime | End::Revoked => Outcome::Ignore,
             End::Overdue | End::Abandoned => Outcome::Abandoned,
         };
         self.close(Close { outcome, status, grpc_status, bytes, now, reason: None, limit: None });

@@ -41,12 +41,24 @@ pub enum End<'a> {
     OutOfTime,
     /// The client went away.
     Abandoned,
+    /// What it held belongs to somebody else by now.
+    Revoked,
 }
 
 /// Who is told, once, how a flow ended. What the call holds is given back there.
 pub trait Ending: Send + 'static {
     /// Takes the end, and how many bytes went by. `now` is known when a sweep made the end.
     fn end(self, end: End<'_>, bytes: u64, now: Option<Instant>);
+
+    /// Whether the other direction moved since this was last asked: then the flow is not silent. Default: no.
+    fn moved(&mut self) -> bool {
+        false
+    }
+
+    /// Whether what the call holds is its own no more; asked of revocable flows only. Default: no.
+    fn is_revoked(&self, _now: Instant) -> bool {
+        false
+    }
 }
 
 /// When a flow is cut.
@@ -56,6 +68,8 @@ pub struct Patience {
     pub deadline: Option<Instant>,
     /// The longest silence, of either side.
     pub idle: Option<Duration>,
+    /// Whether what the call holds may be taken from it.
+    pub revocable: bool,
     /// What a client gets that is cut off.
     pub last_words: LastWords,
 }
@@ -134,7 +148,7 @@ where
         }
         let live = Live { body, ending, bytes: 0, place: None, moved: true, waker: None, still_since: None };
         let shared = Arc::new(Shared { patience, state: Mutex::new(State::Live(live)) });
-        if patience.deadline.is_some() || patience.idle.is_some() {
+        if patience.deadline.is_some() || patience.idle.is_some() || patience.revocable {
             let place = Place::take(&shared);
             if let State::Live(live) = &mut *shared.state.lock() {
                 live.place = place;
@@ -229,7 +243,11 @@ impl<B, E: Ending> Live<B, E> {
     /// Why this flow is to be cut now, if it is.
     fn overdue(&mut self, patience: &Patience, now: Instant) -> Option<End<'static>> {
         let waits = self.waker.is_some();
-        let still_since = if std::mem::take(&mut self.moved) {
+        if patience.revocable && self.ending.is_revoked(now) {
+            return Some(End::Revoked);
+        }
+        let up = patience.idle.is_some() && self.ending.moved();
+        let still_since = if std::mem::take(&mut self.moved) || up {
             self.still_since = None;
             None
         } else {
@@ -257,7 +275,7 @@ impl<B: Send, E: Ending> Swept for Shared<B, E> {
         let mut state = self.state.lock();
         let State::Live(live) = &mut *state else { return };
         let Some(end) = live.overdue(&self.patience, now) else { return };
-        let grpc_status = if matches!(end, End::Silent | End::Stalled) { 14 } else { 4 };
+        let grpc_status = if matches!(end, End::Silent | End::Stalled | End::Revoked) { 14 } else { 4 };
         let State::Live(mut live) = std::mem::replace(&mut *state, State::Cut(grpc_status)) else { return };
         drop(state);
         let waker = live.waker.take();
@@ -425,6 +443,7 @@ mod tests {
         Patience {
             deadline: deadline.map(|ms| tidegate::clock::now() + Duration::from_millis(ms)),
             idle: idle.map(Duration::from_millis),
+            revocable: false,
             last_words: LastWords::Reset,
         }
     }
@@ -505,6 +524,54 @@ mod tests {
         let flow = Flow::new(Scripted::new(&["ab"], Then::Hang), Told::default(), patience);
         let collected = flow.collect().await.unwrap();
         assert_eq!(collected.trailers().unwrap()["grpc-status"], "4");
+        sweeping.abort();
+    }
+
+    /// What the other direction does, and whether the lease is lost.
+    struct Other(Told, Arc<Mutex<(bool, bool)>>);
+
+    impl Ending for Other {
+        fn end(self, end: End<'_>, bytes: u64, now: Option<Instant>) {
+            self.0.end(end, bytes, now);
+        }
+
+        fn moved(&mut self) -> bool {
+            self.1.lock().0
+        }
+
+        fn is_revoked(&self, _: Instant) -> bool {
+            self.1.lock().1
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flow_is_not_silent_while_the_other_direction_moves() {
+        let sweeping = tokio::spawn(sweeper());
+        tokio::task::yield_now().await;
+        let (told, other) = (Told::default(), Arc::new(Mutex::new((true, false))));
+        let ending = Other(told.clone(), Arc::clone(&other));
+        let flow = Flow::new(Scripted::new(&[], Then::Hang), ending, patience(None, Some(500)));
+        for _ in 0..20 {
+            advance(SWEEP).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(told.0.lock().is_empty(), "two seconds of silence one way");
+        other.lock().0 = false;
+        assert!(flow.collect().await.is_err());
+        assert_eq!(*told.0.lock(), ["Silent, 0 bytes"]);
+        sweeping.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flow_whose_lease_is_lost_is_cut() {
+        let sweeping = tokio::spawn(sweeper());
+        tokio::task::yield_now().await;
+        let (told, other) = (Told::default(), Arc::new(Mutex::new((false, true))));
+        let ending = Other(told.clone(), other);
+        let patience = Patience { revocable: true, ..patience(None, None) };
+        let flow = Flow::new(Scripted::new(&["ab"], Then::Hang), ending, patience);
+        assert!(flow.collect().await.is_err());
+        assert_eq!(*told.0.lock(), ["Revoked, 2 bytes"]);
         sweeping.abort();
     }
 

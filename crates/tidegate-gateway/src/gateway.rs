@@ -1,8 +1,7 @@
 //! A gateway put together: what it runs, what it tells of itself, and how a new configuration takes over.
 
 use std::{
-    net::SocketAddr,
-    num::NonZeroU32,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, Ordering::Relaxed},
@@ -11,22 +10,27 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
-use tidegate::clock;
+use tidegate::{clock, limiter, redacted_url};
+use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     admin::{AdminSource, AdminStats},
-    config::{self, Config},
+    config::{self, Config, Counting},
+    counter::{Change, CounterChange, CounterError, CounterState, KeyParts},
     exchange::Scribe,
+    in_flight::Pools,
+    limit::Limit,
     listener::{Limits, ListenerStats, LiveLimits, LiveTls},
     logging::Logging,
     stack::Stack,
     state::{
         BreakerState, ConfigState, ConnectionsState, EndpointState, InFlightState, LimitState, ListenerState,
-        RouteState, State, UpstreamState,
+        PartitionState, RouteState, State, StoreState, UpstreamState,
     },
-    table::{BuildError, Limit, Route, Service, Table},
+    table::{BuildError, Route, Service, Table},
     telemetry::Telemetry,
     upstream::Endpoint,
 };
@@ -190,6 +194,18 @@ impl Gateway {
         running.state.last_reload_error = Some(why);
     }
 
+    /// Gives the permits of fleets back, so that others need not wait for their leases to run out. It ends when all are
+    /// back; a store that does not answer may take until then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing: what was begun goes on for as long as the runtime does.
+    pub(crate) async fn leave_fleets(&self) {
+        let table = self.stack.table.load_full();
+        let fleets = table.services.values().filter_map(|service| service.pools.as_ref()?.fleet().cloned());
+        let leaving: JoinSet<()> = fleets.map(|fleet| async move { fleet.close().await }).collect();
+        leaving.join_all().await;
+    }
+
     /// How long it has been draining.
     pub(crate) fn draining_for(&self) -> Duration {
         self.draining_since.get().map(Instant::elapsed).unwrap_or_default()
@@ -231,15 +247,14 @@ impl AdminSource for Gateway {
         let config = self.running.lock().state.clone();
         let mut services: Vec<_> = table.services.values().collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut limits: Vec<_> = table.limits.values().collect();
-        limits.sort_by(|a, b| a.name.cmp(&b.name));
         let mut state = State {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             config,
             listeners: self.listeners(),
             routes: table.all.iter().map(|route| route_state(route)).collect(),
-            limits: limits.into_iter().map(|limit| limit_state(limit)).collect(),
+            store: self.store(),
+            limits: self.limits(),
             upstreams: services.into_iter().map(|service| service_state(service)).collect(),
             ..State::default()
         };
@@ -252,9 +267,47 @@ impl AdminSource for Gateway {
     fn config(&self) -> String {
         config::redacted_yaml(&self.running.lock().config)
     }
+
+    fn limits(&self) -> Vec<LimitState> {
+        let table = self.stack.table.load();
+        let mut limits: Vec<_> = table.limits.values().collect();
+        limits.sort_by(|a, b| a.name.cmp(&b.name));
+        limits.into_iter().map(|limit| limit_state(limit)).collect()
+    }
+
+    fn counter(&self, limit: String, key: KeyParts) -> BoxFuture<'_, Result<CounterState, CounterError>> {
+        async move { self.limit(limit)?.counter(key).await }.boxed()
+    }
+
+    fn change(
+        &self,
+        limit: String,
+        key: KeyParts,
+        change: Change,
+        by: IpAddr,
+    ) -> BoxFuture<'_, Result<CounterChange, CounterError>> {
+        async move { self.limit(limit)?.change(key, change, by).await }.boxed()
+    }
 }
 
 impl Gateway {
+    fn limit(&self, name: String) -> Result<Arc<Limit>, CounterError> {
+        let table = self.stack.table.load();
+        table.limits.get(&name).cloned().ok_or_else(|| {
+            let mut known: Vec<_> = table.limits.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+            CounterError::NoLimit { name, known }
+        })
+    }
+
+    fn store(&self) -> StoreState {
+        let running = self.running.lock();
+        let (url, namespace) =
+            (redacted_url(&running.config.store.url).into_owned(), running.config.namespace.clone());
+        StoreState { url, namespace, ..StoreState::default() }
+    }
+
     fn listeners(&self) -> Vec<ListenerState> {
         let Some(listening) = &*self.listening.lock() else { return Vec::new() };
         let stats = &listening.stats;
@@ -297,6 +350,7 @@ fn route_state(route: &Route) -> RouteState {
         name: route.name.clone(),
         upstream: route.service.name.clone(),
         limits: route.limits.iter().map(|limit| limit.name.to_string()).collect(),
+        in_flight: route.limiter.as_ref().map(|limiter| InFlightState::of(&limiter.snapshot(), "fixed")),
         ..RouteState::default()
     }
 }
@@ -305,15 +359,12 @@ fn limit_state(limit: &Limit) -> LimitState {
     let stats = limit.throttle.stats();
     LimitState {
         name: limit.name.to_string(),
-        rate: limit.config.rate.to_string(),
-        burst: (limit.config.algorithm == config::Algorithm::TokenBucket)
-            .then(|| limit.config.burst.map_or(limit.config.rate.count(), NonZeroU32::get).into()),
-        algorithm: match limit.config.algorithm {
-            config::Algorithm::TokenBucket => "token-bucket",
-            config::Algorithm::FixedWindow => "fixed-window",
-            config::Algorithm::SlidingWindow => "sliding-window",
-        }
-        .into(),
+        rate: limit.config.amount(),
+        burst: match limit.config.counting() {
+            Some(counting @ Counting::TokenBucket { .. }) => Some(counting.most().into()),
+            _ => None,
+        },
+        algorithm: limit.config.counting().map_or("", |counting| counting.name()).into(),
         key: limit.config.key.clone(),
         shadow: limit.config.shadow,
         keys: stats.keys as u64,
@@ -322,13 +373,22 @@ fn limit_state(limit: &Limit) -> LimitState {
         refused: stats.refused,
         shadow_refused: stats.shadow_refused,
         shared: stats.shared,
+        ..LimitState::default()
     }
 }
 
 fn service_state(service: &Service) -> UpstreamState {
+    let pools = service.pools.as_ref();
+    let law = pools.map_or("fixed", Pools::law);
+    let partition_state = |(name, snapshot): (&str, limiter::Snapshot)| PartitionState {
+        name: name.to_owned(),
+        in_flight: InFlightState::of(&snapshot, law),
+    };
     UpstreamState {
         name: service.name.clone(),
-        in_flight: service.limiter.as_ref().map(|limiter| InFlightState::from(&limiter.snapshot())),
+        in_flight: pools.map(|pools| InFlightState::of(&pools.calls(), pools.law())),
+        streams: pools.and_then(Pools::streams).map(|streams| InFlightState::of(&streams, "fixed")),
+        partitions: pools.into_iter().flat_map(Pools::partitions).map(partition_state).collect(),
         retries: service.retries.load(Relaxed),
         endpoints: service
             .upstream

@@ -1,13 +1,8 @@
 //! What a limit counts per: parts of a call, read in place and fed to a hash. Nothing is stored or copied.
 
-use std::{
-    borrow::Cow,
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    str::FromStr,
-};
+use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 /// What an extractor may look at.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +24,7 @@ pub struct Facts<'a> {
 /// One part of a limit's key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Extractor {
-    /// Every value of a header field.
+    /// A header field. A call that has it twice is refused before: which one counts, somebody downstream may see otherwise.
     Header(HeaderName),
     /// The first value of a query parameter, decoded.
     Query(String),
@@ -43,8 +38,22 @@ pub enum Extractor {
     Method,
     /// The host, without port, in lower case.
     Host,
-    /// The client's address: IPv4 whole, IPv6 by its /64, which is what one subscriber holds.
-    ClientIp,
+    /// The client's address by its network: IPv4 whole and IPv6 by its /64, which is what one subscriber holds, unless
+    /// the key says otherwise.
+    ClientIp(Networks),
+}
+
+/// How many leading bits of an address count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Networks {
+    v4: u8,
+    v6: u8,
+}
+
+impl Default for Networks {
+    fn default() -> Self {
+        Self { v4: 32, v6: 64 }
+    }
 }
 
 /// Why a text is no extractor.
@@ -56,6 +65,8 @@ pub enum InvalidExtractor {
     Name,
     /// A path segment is not a number from 1 to 65535.
     Segment,
+    /// The length of a network is out of range.
+    Network,
     /// Claims need sessions, which this version does not have.
     Claim,
 }
@@ -65,6 +76,10 @@ impl fmt::Display for InvalidExtractor {
         f.write_str(match self {
             Self::Unknown => {
                 "not a key; write one of header:NAME, query:NAME, cookie:NAME, path, path:N, method, host, client-ip"
+            }
+            Self::Network => {
+                "a network of client-ip has a length; write client-ip/24 for IPv4 (1 to 32), client-ip/48 for IPv6 (33 to \
+                 128), or both, like client-ip/24/48"
             }
             Self::Name => "the name in this key is missing or has a character that no such name has",
             Self::Segment => "path:N takes the number of a path segment, from 1 to 65535",
@@ -83,6 +98,9 @@ impl FromStr for Extractor {
             Some((kind, name)) => (kind, Some(name)),
             None => (text, None),
         };
+        if let Some(lengths) = kind.strip_prefix("client-ip/").filter(|_| name.is_none()) {
+            return lengths.parse().map(Self::ClientIp);
+        }
         match (kind, name) {
             ("header", Some(name)) => {
                 HeaderName::from_bytes(name.as_bytes()).map(Self::Header).map_err(|_| InvalidExtractor::Name)
@@ -98,7 +116,7 @@ impl FromStr for Extractor {
             ("path", None) => Ok(Self::Path),
             ("method", None) => Ok(Self::Method),
             ("host", None) => Ok(Self::Host),
-            ("client-ip", None) => Ok(Self::ClientIp),
+            ("client-ip", None) => Ok(Self::ClientIp(Networks::default())),
             _ => Err(InvalidExtractor::Unknown),
         }
     }
@@ -118,7 +136,8 @@ impl fmt::Display for Extractor {
             Self::Segment(n) => write!(f, "path:{n}"),
             Self::Method => f.write_str("method"),
             Self::Host => f.write_str("host"),
-            Self::ClientIp => f.write_str("client-ip"),
+            Self::ClientIp(networks) if *networks == Networks::default() => f.write_str("client-ip"),
+            Self::ClientIp(Networks { v4, v6 }) => write!(f, "client-ip/{v4}/{v6}"),
         }
     }
 }
@@ -128,13 +147,7 @@ impl Extractor {
     /// and "empty" are different keys.
     pub fn feed(&self, facts: &Facts<'_>, mut sink: impl FnMut(Option<&[u8]>)) {
         match self {
-            Self::Header(name) => {
-                let mut values = facts.headers.get_all(name).iter().peekable();
-                if values.peek().is_none() {
-                    sink(None);
-                }
-                values.for_each(|value| sink(Some(value.as_bytes())));
-            }
+            Self::Header(name) => sink(facts.headers.get(name).map(HeaderValue::as_bytes)),
             Self::Query(name) => match facts.query.and_then(|query| parameter(query, name)) {
                 Some(value) => sink(Some(&decoded(value.as_bytes()))),
                 None => sink(None),
@@ -147,22 +160,83 @@ impl Extractor {
                 sink(Some(facts.host.to_ascii_lowercase().as_bytes()));
             }
             Self::Host => sink(Some(facts.host.as_bytes())),
-            Self::ClientIp => match facts.client {
-                IpAddr::V4(ip) => sink(Some(&ip.octets())),
-                IpAddr::V6(ip) => sink(Some(&subscriber(ip))),
-            },
+            Self::ClientIp(networks) => networks.feed(facts.client, sink),
+        }
+    }
+
+    /// Feeds what an operator wrote for this part, as a call that has it would feed it.
+    ///
+    /// # Errors
+    /// What to write instead, when no call can have this.
+    pub fn feed_value(&self, value: &str, mut sink: impl FnMut(Option<&[u8]>)) -> Result<(), &'static str> {
+        match self {
+            Self::Header(_)
+            | Self::Query(_)
+            | Self::Cookie(_)
+            | Self::Path
+            | Self::Segment(_)
+            | Self::Method => {
+                sink(Some(value.as_bytes()));
+            }
+            Self::Host => sink(Some(value.to_ascii_lowercase().as_bytes())),
+            Self::ClientIp(networks) => {
+                let address = value.split_once('/').map_or(value, |(address, _)| address);
+                let address = address.parse().map_err(|_| "an address, like 192.0.2.1 or 2001:db8::1")?;
+                networks.feed(address, sink);
+            }
+        }
+        Ok(())
+    }
+
+    /// The header field that this part is read from, which a call may have only once.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Header(name) => Some(name),
+            Self::Query(_)
+            | Self::Cookie(_)
+            | Self::Path
+            | Self::Segment(_)
+            | Self::Method
+            | Self::Host
+            | Self::ClientIp(_) => None,
         }
     }
 }
 
-/// The /64 of an address, or the whole IPv4 address inside a mapped one.
-fn subscriber(ip: Ipv6Addr) -> [u8; 8] {
-    let mut bytes = [0; 8];
-    match ip.to_ipv4_mapped() {
-        Some(ip) => bytes[..4].copy_from_slice(&ip.octets()),
-        None => bytes.copy_from_slice(&ip.octets()[..8]),
+impl Networks {
+    /// Feeds the network of an address: of a different length for each family, so that no IPv4 network is an IPv6 one.
+    fn feed(self, address: IpAddr, mut sink: impl FnMut(Option<&[u8]>)) {
+        match address.to_canonical() {
+            IpAddr::V4(ip) => {
+                let network = ip.to_bits() & u32::MAX.unbounded_shl(32 - u32::from(self.v4));
+                sink(Some(&network.to_be_bytes()));
+            }
+            IpAddr::V6(ip) => {
+                let network = ip.to_bits() & u128::MAX.unbounded_shl(128 - u32::from(self.v6));
+                sink(Some(&network.to_be_bytes()));
+            }
+        }
     }
-    bytes
+}
+
+impl FromStr for Networks {
+    type Err = InvalidExtractor;
+
+    /// Reads `24`, `48` or `24/48`: a length up to 32 alone is that of IPv4, a longer one that of IPv6.
+    fn from_str(text: &str) -> Result<Self, InvalidExtractor> {
+        let length = |text: &str| match text.parse() {
+            Ok(length @ 1_u8..=128) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(length),
+            _ => Err(InvalidExtractor::Network),
+        };
+        let networks = match text.split_once('/') {
+            Some((v4, v6)) => Self { v4: length(v4)?, v6: length(v6)? },
+            None => match length(text)? {
+                v4 @ 0..=32 => Self { v4, ..Self::default() },
+                v6 => Self { v6, ..Self::default() },
+            },
+        };
+        if networks.v4 > 32 { Err(InvalidExtractor::Network) } else { Ok(networks) }
+    }
 }
 
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
@@ -173,7 +247,7 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// A form-encoded text as bytes: two spellings of one value are one key.
-fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.iter().any(|b| matches!(b, b'%' | b'+')) {
         return Cow::Borrowed(text);
     }
@@ -247,10 +321,9 @@ mod tests {
 
     #[test]
     fn each_extractor_reads_its_part() {
-        let headers =
-            [("x-api-key", "k1"), ("x-api-key", "k2"), ("cookie", "a=b; sid=abc=d"), ("x-empty", "")];
+        let headers = [("x-api-key", "k1"), ("cookie", "a=b; sid=abc=d"), ("x-empty", "")];
         let read = |extractor| parts(extractor, &headers, "192.0.2.1");
-        assert_eq!(read("header:X-Api-Key"), [Some("k1".into()), Some("k2".into())]);
+        assert_eq!(read("header:X-Api-Key"), some("k1"));
         assert_eq!(read("header:x-empty"), some(""));
         assert_eq!(read("header:x-none"), [None]);
         assert_eq!(read("query:user"), some("Joe D"));
@@ -275,6 +348,49 @@ mod tests {
     }
 
     #[test]
+    fn what_an_operator_writes_is_the_key_of_the_calls_that_have_it() {
+        let headers = [("x-api-key", "k1"), ("cookie", "sid=abc")];
+        for (extractor, value) in [
+            ("header:x-api-key", "k1"),
+            ("query:user", "Joe D"),
+            ("cookie:sid", "abc"),
+            ("path", "/orders/42"),
+            ("path:2", "42"),
+            ("method", "GET"),
+            ("host", "API.example.com"),
+            ("client-ip", "192.0.2.7"),
+            ("client-ip/24", "192.0.2.0/24"),
+            ("client-ip", "::ffff:192.0.2.7"),
+        ] {
+            let mut fed = Vec::new();
+            let parsed: Extractor = extractor.parse().unwrap();
+            let feed =
+                |part: Option<&[u8]>| fed.push(part.map(|part| String::from_utf8_lossy(part).into_owned()));
+            parsed.feed_value(value, feed).unwrap();
+            assert_eq!(fed, parts(extractor, &headers, "192.0.2.7"), "{extractor}");
+        }
+        let client: Extractor = "client-ip".parse().unwrap();
+        assert!(client.feed_value("localhost", |_| ()).is_err());
+    }
+
+    #[test]
+    fn a_network_is_one_key_for_each_family() {
+        let same = |extractor, a, b| parts(extractor, &[], a) == parts(extractor, &[], b);
+        assert!(
+            same("client-ip/24", "192.0.2.1", "192.0.2.200")
+                && !same("client-ip/24", "192.0.2.1", "192.0.3.1")
+        );
+        assert!(same("client-ip/24", "::ffff:192.0.2.1", "192.0.2.200"), "a mapped address is an IPv4 one");
+        assert!(!same("client-ip/24", "2001:db8::1", "2001:db8:0:1::1"), "IPv6 stays by its /64");
+        assert!(same("client-ip/48", "2001:db8:0:1::1", "2001:db8:0:2::1"));
+        assert!(!same("client-ip/48", "192.0.2.1", "192.0.2.2"), "IPv4 stays whole");
+        assert!(same("client-ip/8/32", "10.1.1.1", "10.2.2.2"));
+        assert!(same("client-ip/8/32", "2001:db8:1::1", "2001:db8:2::1"));
+        assert!(!same("client-ip/128", "2001:db8::1", "2001:db8::2"));
+        assert_eq!("client-ip/24".parse::<Extractor>().unwrap().to_string(), "client-ip/24/64");
+    }
+
+    #[test]
     fn what_is_no_extractor_says_why() {
         for (text, why) in [
             ("", InvalidExtractor::Unknown),
@@ -287,6 +403,12 @@ mod tests {
             ("cookie:a;b", InvalidExtractor::Name),
             ("path:0", InvalidExtractor::Segment),
             ("path:x", InvalidExtractor::Segment),
+            ("client-ip/", InvalidExtractor::Network),
+            ("client-ip/0", InvalidExtractor::Network),
+            ("client-ip/+8", InvalidExtractor::Network),
+            ("client-ip/129", InvalidExtractor::Network),
+            ("client-ip/48/24", InvalidExtractor::Network),
+            ("client-ip/24:x", InvalidExtractor::Unknown),
             ("claim:sub", InvalidExtractor::Claim),
         ] {
             assert_eq!(text.parse::<Extractor>(), Err(why), "{text}");

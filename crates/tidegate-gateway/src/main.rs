@@ -5,8 +5,9 @@ use std::{io::Write, process::ExitCode};
 use clap::Parser;
 use tidegate_gateway::{
     cli::{Cli, Command},
-    config,
+    config, operate,
     serve::serve,
+    simulate::simulate,
 };
 
 #[global_allocator]
@@ -20,6 +21,26 @@ fn main() -> ExitCode {
             say(&report);
             code
         }
+        Command::Limits(what) => match operate::limits(&what) {
+            Ok(said) => {
+                say(&said);
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("tidegate: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Simulate(what) => match simulate(&what) {
+            Ok(said) => {
+                say(&said);
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("tidegate: {error}");
+                ExitCode::from(2)
+            }
+        },
         Command::Schema => {
             say(&config::schema());
             ExitCode::SUCCESS

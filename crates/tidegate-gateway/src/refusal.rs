@@ -38,6 +38,8 @@ pub enum Cause {
     BadGateway(&'static str),
     /// The upstream did not answer in time; the call may have had an effect.
     Timeout,
+    /// The call's permit went back to the fleet before it was answered; the call may have had an effect.
+    LeaseLost,
 }
 
 /// How the client wants to be answered.
@@ -60,7 +62,7 @@ impl Cause {
             Self::SlowClient => StatusCode::REQUEST_TIMEOUT,
             Self::Refused(Refused { by: By::Quota, .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refused { by: By::Deadline, .. }) | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Refused(_) | Self::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Refused(_) | Self::Unreachable(_) | Self::LeaseLost => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
         }
     }
@@ -72,7 +74,7 @@ impl Cause {
             Self::NoRoute | Self::Method => 12,
             Self::TooLarge | Self::Refused(Refused { by: By::Quota, .. }) => 8,
             Self::SlowClient | Self::Timeout | Self::Refused(Refused { by: By::Deadline, .. }) => 4,
-            Self::Refused(_) | Self::Unreachable(_) | Self::BadGateway(_) => 14,
+            Self::Refused(_) | Self::Unreachable(_) | Self::BadGateway(_) | Self::LeaseLost => 14,
         }
     }
 
@@ -88,6 +90,7 @@ impl Cause {
             Self::Unreachable(_) => "unreachable",
             Self::BadGateway(_) => "bad-gateway",
             Self::Timeout => "timeout",
+            Self::LeaseLost => "lease-lost",
         }
     }
 
@@ -99,6 +102,9 @@ impl Cause {
             Self::TooLarge => "the request body is larger than this gateway passes on",
             Self::SlowClient => "the request body came too slowly",
             Self::Timeout => "the upstream did not answer in time; the call may have had an effect",
+            Self::LeaseLost => {
+                "the store that keeps the fleet's permits does not answer; the call was cut, and may have had an effect"
+            }
             Self::Refused(refused) => match refused.by {
                 By::Quota => "the limit on calls per time is reached; the call was not sent",
                 By::InFlight => "too many calls are in flight; the call was not sent",

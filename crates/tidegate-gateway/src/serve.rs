@@ -118,6 +118,7 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
         () = steer(&gateway, &origin, &loaded, signals.clone(), &drain) => ExitCode::FAILURE,
     };
     workers.stop(LAST_WORDS).await;
+    let _ = tokio::time::timeout(LAST_WORDS, gateway.leave_fleets()).await;
     pages_end.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, pages).await;
     gateway.stack.scribe.tracer.flush(LAST_WORDS).await;

@@ -4,13 +4,14 @@ mod attempt;
 mod charge;
 mod outgoing;
 
-use std::{future::poll_fn, pin::pin, sync::Arc};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tidegate::clock;
+use tidegate_core::{Call, Refused};
 use tokio_util::task::TaskTracker;
 
 use self::{attempt::send, charge::Charge, outgoing::outgoing};
@@ -19,6 +20,7 @@ use crate::{
     config::Hold,
     exchange::{Exchange, Scribe},
     flow::{End, Ending, Flow, LastWords, Patience},
+    in_flight::{Kind, Lane},
     key::Facts,
     listener::{Handler, Peer},
     proxy::{
@@ -85,23 +87,47 @@ async fn pass<'t>(
     peer: &Peer,
     exchange: &mut Exchange,
 ) -> Result<Passed<'t>, Stop<'t>> {
-    let Entered { request, route, charge, upgrade } = enter(table, request, peer, exchange)?;
-    let mut call = exchange.call;
-    if let Some(limiter) = &route.service.limiter {
-        let (slot, waited) = with_wait(limiter.acquire(&call)).await;
-        match slot {
-            Ok(slot) => exchange.held.slot = Some(slot),
-            Err(refused) => return Err(Stop { charge: Some(charge), ..Cause::Refused(refused).into() }),
-        }
-        if waited == Waited::Yes {
-            // The time in the queue is not the upstream's.
-            call.now = clock::now();
-        }
-    }
-    match send(&route.service, request, call, exchange, &charge.reach).await {
+    let Entered { request, route, charge, upgrade, lane } = enter(table, request, peer, exchange)?;
+    let call = match admit(route, lane, exchange).await {
+        Ok(call) => call,
+        Err(refused) => return Err(Stop { charge: Some(charge), ..Cause::Refused(refused).into() }),
+    };
+    let lease = exchange.lease().cloned();
+    // In a box, so that calls without a lease carry no room for it.
+    let mut lost = lease.map(|lease| Box::pin(async move { lease.lease_lost().await }));
+    let sent = {
+        let mut sending = pin!(send(&route.service, request, call, exchange, &charge.reach));
+        poll_fn(|cx| match (sending.as_mut().poll(cx), &mut lost) {
+            (Poll::Pending, Some(lost)) => lost.as_mut().poll(cx).map(|()| Err(Cause::LeaseLost)),
+            (sent, _) => sent,
+        })
+        .await
+    };
+    match sent {
         Ok(response) => Ok(Passed { response, route, charge, upgrade }),
         Err(cause) => Err(Stop { charge: Some(charge), ..cause.into() }),
     }
+}
+
+/// Takes the permits of a call: first the route's, so that who waits for it holds nothing of the upstream's.
+async fn admit(route: &Route, lane: Option<Lane>, exchange: &mut Exchange) -> Result<Call, Refused> {
+    let mut call = exchange.call;
+    // The time in a queue is not the upstream's.
+    let after = |waited: Waited, call: Call| match waited {
+        Waited::Yes => Call { now: clock::now(), ..call },
+        Waited::No => call,
+    };
+    if let Some(limiter) = &route.limiter {
+        let (permit, waited) = with_wait(limiter.acquire(&call)).await;
+        exchange.held.of_route = Some(permit?);
+        call = after(waited, call);
+    }
+    if let (Some(pools), Some(lane)) = (&route.service.pools, lane) {
+        let (slot, waited) = with_wait(pools.acquire(lane, &call)).await;
+        exchange.held.slot = Some(slot?);
+        call = after(waited, call);
+    }
+    Ok(call)
 }
 
 /// A call that its limits admitted.
@@ -110,6 +136,8 @@ struct Entered<'t> {
     route: &'t Route,
     charge: Charge<'t>,
     upgrade: Option<OnUpgrade>,
+    /// Where in the upstream's limits it belongs; none when there are none.
+    lane: Option<Lane>,
 }
 
 /// Finds the route and charges its limits: all that needs no waiting, so that the future above stays small.
@@ -129,9 +157,17 @@ fn enter<'t>(
         .routes
         .find(name, request.uri().path(), request.method(), request.headers())
         .ok_or(Cause::NoRoute)?;
-    exchange.take_route(route, request.headers());
-    if route.allowance.bytes.is_some_and(|most| request.body().size_hint().lower() > most) {
+    let wanted = hop::upgrade(request.headers(), request.version());
+    let kind =
+        Kind::of(route.kind, &route.service.stream_paths, wanted, request.uri().path(), request.headers());
+    let upgrades = wanted.is_some();
+    exchange.take_route(route, kind, request.headers());
+    if route.body_bytes.is_some_and(|most| request.body().size_hint().lower() > most) {
         return Err(Cause::TooLarge.into());
+    }
+    // Whichever of two values counts here, the service behind may go by the other one.
+    if route.single.iter().any(|name| request.headers().get_all(name).iter().nth(1).is_some()) {
+        return Err(Cause::BadRequest("a header field that a limit counts by is there more than once").into());
     }
     let facts = Facts {
         method: request.method(),
@@ -146,11 +182,11 @@ fn enter<'t>(
         let limit = Some(&route.limits[refusal.limit].name);
         return Err(Stop { charge: Some(charge), limit, ..Cause::Refused(refusal.refused).into() });
     }
-    let upgrade = hop::upgrade(request.headers(), request.version())
-        .is_some()
-        .then(|| hyper::upgrade::on(&mut request));
-    let request = Box::new(outgoing(request, &host, route, peer.told(), exchange));
-    Ok(Entered { request, route, charge, upgrade })
+    let lane = route.service.pools.as_ref().map(|pools| pools.lane(kind, &facts));
+    let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
+    let allowance = route.times(kind).allowance;
+    let request = Box::new(outgoing(request, &host, allowance, peer.told(), exchange));
+    Ok(Entered { request, route, charge, upgrade, lane })
 }
 
 impl Stack {
@@ -178,7 +214,7 @@ impl Stack {
         if route.hold == Hold::Headers {
             exchange.release_slot();
         }
-        let idle = route.service.idle_timeout;
+        let idle = route.times(exchange.kind).idle;
         match upgrade {
             Some(client) => {
                 if let Some(protocol) = protocol {
@@ -187,16 +223,33 @@ impl Stack {
                 }
                 exchange.upgraded();
                 let upstream = hyper::upgrade::on(&mut response);
+                let lease = exchange.lease().cloned();
                 self.tunnels.spawn(async move {
-                    let ended = upgrade::tunnel(client, upstream, idle).await;
-                    let end = if ended.error.is_none() { End::Complete(None) } else { End::Abandoned };
-                    exchange.end(end, ended.down, None);
+                    let tunnel = upgrade::tunnel(client, upstream, idle);
+                    let ended = match lease {
+                        None => Some(tunnel.await),
+                        Some(lease) => tokio::select! {
+                            ended = tunnel => Some(ended),
+                            () = lease.lease_lost() => None,
+                        },
+                    };
+                    let (end, down) = match ended {
+                        Some(ended) if ended.error.is_none() => (End::Complete(None), ended.down),
+                        Some(ended) => (End::Abandoned, ended.down),
+                        None => (End::Revoked, 0),
+                    };
+                    exchange.end(end, down, None);
                 });
                 response.map(|_| ResponseBody::empty())
             }
             None => {
                 let last_words = if exchange.is_grpc() { LastWords::GrpcTrailers } else { LastWords::Reset };
-                let patience = Patience { deadline: exchange.call.deadline, idle, last_words };
+                let patience = Patience {
+                    deadline: exchange.call.deadline,
+                    idle,
+                    revocable: exchange.lease().is_some(),
+                    last_words,
+                };
                 response.map(|body| ResponseBody::Upstream(Flow::new(body, exchange, patience)))
             }
         }

@@ -28,6 +28,8 @@ pub struct State {
     pub listeners: Vec<ListenerState>,
     /// Routes, in the order of the configuration.
     pub routes: Vec<RouteState>,
+    /// Where counters live.
+    pub store: StoreState,
     /// Limits on calls per time.
     pub limits: Vec<LimitState>,
     /// The services behind the gateway.
@@ -89,6 +91,8 @@ pub struct RouteState {
     pub upstream: String,
     /// The limits on it.
     pub limits: Vec<String>,
+    /// Calls in flight on it, inside of the upstream's; none when the route has no limit of its own.
+    pub in_flight: Option<InFlightState>,
     /// Calls that are over, refused ones included.
     pub calls: u64,
     /// Calls by the status code sent to the client.
@@ -132,6 +136,102 @@ pub struct LimitState {
     pub shadow_refused: u64,
     /// Decisions on a counter shared with other keys, for want of room.
     pub shared: u64,
+    /// The most calls beyond the limit that could have been admitted by now: 0, but for a limit that is open while the
+    /// store is away.
+    pub over_admission_possible: u64,
+    /// How it gets its credit; none where it counts in this process alone.
+    pub credit: Option<CreditState>,
+}
+
+/// Credit of a limit that is shared through a ledger.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CreditState {
+    /// What happens once the store cannot be asked and the credit in hand is spent.
+    pub on_store_failure: &'static str,
+    /// Longest life of credit, in seconds.
+    pub life_seconds: f64,
+    /// Units that this gateway holds and may spend.
+    pub in_hand: u64,
+    /// Units set aside for when the store is away.
+    pub aside: u64,
+    /// Units that were granted to this gateway and never spent, as they ran out or their grant was lost.
+    pub stranded: u64,
+    /// Decisions taken without waiting for the store.
+    pub local: u64,
+    /// Decisions that waited for the store.
+    pub waited: u64,
+    /// Calls admitted without credit, as the limit is open while the store is away.
+    pub open: u64,
+    /// Questions to the store under way.
+    pub asking: u64,
+    /// Questions to the store.
+    pub operations: u64,
+    /// Questions to the store for each decision.
+    pub operations_per_decision: f64,
+    /// Questions that were not answered, by what kept the store from it.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// How long the store takes to answer, lately, in seconds.
+    pub latency_seconds: f64,
+}
+
+/// Whether a store can be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StorePhase {
+    /// Counters live in this process: there is nobody to ask.
+    #[default]
+    Memory,
+    /// It is being connected to for the first time.
+    Connecting,
+    /// Every server of it can be asked.
+    Up,
+    /// A server of it cannot be asked.
+    Away,
+}
+
+impl StorePhase {
+    /// Every phase.
+    pub const ALL: [Self; 4] = [Self::Memory, Self::Connecting, Self::Up, Self::Away];
+
+    /// The name used in metrics and state.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Connecting => "connecting",
+            Self::Up => "up",
+            Self::Away => "away",
+        }
+    }
+}
+
+/// Where counters live.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StoreState {
+    /// Its URL, without a password.
+    pub url: String,
+    /// The prefix of every key in it.
+    pub namespace: String,
+    /// Whether it can be asked.
+    pub state: StorePhase,
+    /// Questions to it under way.
+    pub in_flight: u64,
+    /// Most questions to it under way.
+    pub max_in_flight: u64,
+    /// Its servers; of a cluster, the masters.
+    pub servers: Vec<StoreServerState>,
+}
+
+/// A server of a store.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StoreServerState {
+    /// Which; none while that is not known.
+    pub server: Option<String>,
+    /// Whether it can be asked.
+    pub state: StorePhase,
+    /// The id of its process, which another process has not.
+    pub run_id: Option<String>,
+    /// Why it cannot be asked.
+    pub error: Option<String>,
 }
 
 /// A service behind the gateway.
@@ -141,17 +241,33 @@ pub struct UpstreamState {
     pub name: String,
     /// Calls in flight to it; none when they are not limited.
     pub in_flight: Option<InFlightState>,
+    /// Long-lived streams to it; none when they are calls.
+    pub streams: Option<InFlightState>,
+    /// The partitions of the calls in flight, in the order of their names; none when there are none.
+    pub partitions: Vec<PartitionState>,
     /// Retries made of calls that surely were not sent.
     pub retries: u64,
     /// Its endpoints.
     pub endpoints: Vec<EndpointState>,
 }
 
+/// One partition of the calls in flight.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PartitionState {
+    /// The value that its calls have, or `(other)`.
+    pub name: String,
+    /// Its calls. Its limit is its share: what it has when all are busy.
+    #[serde(flatten)]
+    pub in_flight: InFlightState,
+}
+
 /// Calls in flight against their limit.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct InFlightState {
-    /// Most calls at once, now.
-    pub limit: u64,
+    /// Most calls at once, now; none when there is no limit.
+    pub limit: Option<u64>,
+    /// What moves the limit: `fixed`, `gradient`, `aimd`, `vegas`, or `fleet` when it is a part of a fleet's.
+    pub law: &'static str,
     /// Calls at once, now.
     pub in_flight: u64,
     /// Callers waiting for a permit.

@@ -1,28 +1,29 @@
 //! What a configuration builds: routes that lead through limits to services. A new configuration takes over every
 //! guard of the running one that it still describes, with its counters, permits and connections.
 
+mod service;
+
 use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::AtomicU64},
+    collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use http::HeaderValue;
-use tidegate::{
-    Breaker, Limiter, RetryBudget, Throttle, breaker, retry_budget,
-    throttle::{self, Mode},
-};
-use tidegate_core::{self as core, Quota, limit::Fixed};
+use http::{HeaderName, HeaderValue};
+use tidegate::Limiter;
 
 use crate::{
-    config::{self, BreakerSetting, Cidr, Config, Hold, Timeout},
-    key::{Extractor, Facts},
-    refusal::{self, Policy},
+    config::{self, Cidr, Config, Hold, RouteKind, Timeout},
+    in_flight::{BuildPoolsError, Kind, route_limiter},
+    key::Extractor,
+    limit::Limit,
+    refusal,
     route::{Matcher, Routes},
-    telemetry::{BreakerLog, NO_ROUTE, RouteMetrics, Telemetry},
+    telemetry::{NO_ROUTE, RouteMetrics, Telemetry},
     upload::Allowance,
-    upstream::{Endpoint, Upstream},
 };
+
+pub(crate) use self::service::Service;
 
 /// What the request path needs of a configuration.
 #[derive(Debug)]
@@ -40,40 +41,39 @@ pub(crate) struct Table {
 pub(crate) struct Route {
     pub(crate) name: String,
     pub(crate) limits: Vec<Arc<Limit>>,
+    /// Header fields that a call may have only once, as limits count by them.
+    pub(crate) single: Vec<HeaderName>,
     /// What clients are told of the limits that may refuse.
     pub(crate) policies: Option<HeaderValue>,
     pub(crate) service: Arc<Service>,
+    /// Calls in flight on this route alone.
+    pub(crate) limiter: Option<Limiter>,
     pub(crate) hold: Hold,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) allowance: Allowance,
+    pub(crate) kind: RouteKind,
+    pub(crate) call: Times,
+    pub(crate) stream: Times,
+    pub(crate) body_bytes: Option<u64>,
     pub(crate) metrics: Arc<RouteMetrics>,
 }
 
-/// A limit on calls per time, and what it counts per.
-#[derive(Debug)]
-pub(crate) struct Limit {
-    pub(crate) name: Arc<str>,
-    pub(crate) throttle: Arc<Throttle>,
-    pub(crate) key: Vec<Extractor>,
-    pub(crate) policy: Policy,
-    pub(crate) config: config::Limit,
+/// What a call, or a stream, may take its time for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// The whole of it.
+    pub(crate) timeout: Option<Duration>,
+    /// Longest silence of the response.
+    pub(crate) idle: Option<Duration>,
+    /// What is asked of the request body.
+    pub(crate) allowance: Allowance,
 }
 
-/// A service behind the gateway: its endpoints and the guards before them.
-#[derive(Debug)]
-pub(crate) struct Service {
-    pub(crate) name: String,
-    pub(crate) upstream: Arc<Upstream>,
-    pub(crate) limiter: Option<Limiter>,
-    /// One for each endpoint, in its order; empty when breakers are off.
-    pub(crate) breakers: Vec<Breaker>,
-    pub(crate) retry: RetryBudget,
-    /// Retries made.
-    pub(crate) retries: Arc<AtomicU64>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) head_timeout: Option<Duration>,
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) config: config::Upstream,
+impl Route {
+    pub(crate) const fn times(&self, kind: Kind) -> &Times {
+        match kind {
+            Kind::Call => &self.call,
+            Kind::Stream => &self.stream,
+        }
+    }
 }
 
 /// Why a table could not be built out of a configuration that was valid to read.
@@ -93,7 +93,11 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    fn value(place: impl Into<String>, why: impl ToString) -> Self {
+    fn in_flight(place: impl Into<String>) -> impl FnOnce(BuildPoolsError) -> Self {
+        move |why| Self::value(place, why)
+    }
+
+    pub(crate) fn value(place: impl Into<String>, why: impl ToString) -> Self {
         Self::Value { place: place.into(), why: why.to_string() }
     }
 }
@@ -107,6 +111,9 @@ impl Table {
         running: Option<&Self>,
         telemetry: &Telemetry,
     ) -> Result<Built, BuildError> {
+        if !config.store.is_memory() {
+            return Err(BuildError::value("store", "a shared store is not there yet; write memory://"));
+        }
         let mut changes: Vec<Change> = Vec::new();
         let mut limits = HashMap::new();
         for (name, limit) in &config.limits {
@@ -124,6 +131,11 @@ impl Table {
                 Arc::new(Service::build(name, upstream, old.map(|old| &**old), &mut changes)?),
             );
         }
+        // Routes of one name are told apart by their order.
+        let mut old_routes: HashMap<(String, String), VecDeque<&Route>> = HashMap::new();
+        for route in running.iter().flat_map(|table| &table.all) {
+            old_routes.entry((route.name.clone(), route.service.name.clone())).or_default().push_back(route);
+        }
         let mut all = Vec::new();
         let mut matchers = Vec::new();
         for (index, route) in config.routes.iter().enumerate() {
@@ -140,22 +152,47 @@ impl Table {
                 .collect::<Option<Vec<_>>>()
                 .ok_or_else(|| BuildError::value(format!("{place}.limits"), "no such limit"))?;
             let name = route.name.clone().unwrap_or_else(|| default_name(&route.matches));
-            let hold = service.config.in_flight.as_ref().map_or(Hold::Body, |in_flight| in_flight.hold);
+            let in_flight = service.config.in_flight.as_ref();
+            let hold = in_flight.map_or(Hold::Body, |in_flight| in_flight.hold);
+            let old = old_routes.get_mut(&(name.clone(), service.name.clone())).and_then(VecDeque::pop_front);
+            let limiter = match &route.in_flight {
+                Some(own) => {
+                    let old = old.and_then(|old| old.limiter.as_ref());
+                    let limiter = route_limiter(own, old, &mut changes);
+                    Some(limiter.map_err(BuildError::in_flight(format!("{place}.in_flight")))?)
+                }
+                None => None,
+            };
+            let timeout = route.timeout.map(Timeout::limit);
+            let idle = service.idle_timeout;
+            let stream_idle =
+                in_flight.and_then(|in_flight| in_flight.idle_stream).map_or(idle, Timeout::limit);
+            let body_bytes = config.bounds.body_bytes.limit();
+            let min_rate = config.bounds.min_body_rate.0;
             let route = Arc::new(Route {
                 policies: refusal::policies(
                     limits.iter().filter(|limit| !limit.config.shadow).map(|limit| &limit.policy),
                 ),
+                single: single(&limits),
                 metrics: telemetry.route(&name, &route.upstream),
                 name,
                 limits,
                 service: Arc::clone(service),
+                limiter,
                 hold: route.hold.unwrap_or(hold),
-                timeout: route.timeout.map_or(service.timeout, Timeout::limit),
-                allowance: Allowance {
-                    bytes: config.bounds.body_bytes.limit(),
-                    idle: service.idle_timeout,
-                    min_rate: config.bounds.min_body_rate.0,
+                kind: route.kind,
+                call: Times {
+                    timeout: timeout.unwrap_or(service.timeout),
+                    idle,
+                    allowance: Allowance { bytes: body_bytes, idle, min_rate },
                 },
+                stream: Times {
+                    timeout: timeout.flatten(),
+                    idle: stream_idle,
+                    // One side of a stream may listen for as long as the other talks: the flow sees when neither does.
+                    allowance: Allowance { bytes: body_bytes, idle: None, min_rate: 0 },
+                },
+                body_bytes,
             });
             all.push(Arc::clone(&route));
             matchers.push((matcher, route));
@@ -194,179 +231,17 @@ impl Built {
 }
 
 /// A change to a guard that is taken over, made once nothing can fail any more.
-type Change = Box<dyn FnOnce()>;
+pub(crate) type Change = Box<dyn FnOnce()>;
+
+/// The header fields that these limits count by.
+fn single(limits: &[Arc<Limit>]) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> =
+        limits.iter().flat_map(|limit| &limit.key).filter_map(Extractor::header).cloned().collect();
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    names
+}
 
 fn default_name(matches: &config::Match) -> String {
     format!("{}{}", matches.host.as_deref().unwrap_or("*"), matches.path.as_deref().unwrap_or("/"))
-}
-
-impl Limit {
-    /// The key of a call in this limit.
-    pub(crate) fn key(&self, facts: &Facts<'_>) -> throttle::Key {
-        let mut hasher = throttle::KeyHasher::new();
-        for part in &self.key {
-            part.feed(facts, |part| {
-                match part {
-                    Some(bytes) => hasher.part(bytes),
-                    None => hasher.absent(),
-                };
-            });
-        }
-        hasher.finish()
-    }
-
-    fn build(
-        name: &str,
-        config: &config::Limit,
-        running: Option<&Self>,
-        changes: &mut Vec<Change>,
-    ) -> Result<Self, BuildError> {
-        let place = || format!("limits.{name}");
-        let key = config
-            .key
-            .iter()
-            .map(|text| {
-                text.parse().map_err(|why| BuildError::value(format!("{}.key: {text}", place()), why))
-            })
-            .collect::<Result<Vec<Extractor>, _>>()?;
-        let mut builder = Quota::of(config.rate).algorithm(match config.algorithm {
-            config::Algorithm::TokenBucket => core::Algorithm::TokenBucket,
-            config::Algorithm::FixedWindow => core::Algorithm::FixedWindow,
-            config::Algorithm::SlidingWindow => core::Algorithm::SlidingWindow,
-        });
-        if let Some(burst) = config.burst {
-            builder = builder.burst(burst.get());
-        }
-        let quota = builder.build().map_err(|why| BuildError::value(place(), why))?;
-        let mode = if config.shadow { Mode::Shadow } else { Mode::Enforce };
-        let taken_over = running.filter(|old| {
-            old.key == key
-                && old.config.algorithm == config.algorithm
-                && old.config.max_keys == config.max_keys
-        });
-        let throttle = match taken_over {
-            Some(old) => {
-                let throttle = Arc::clone(&old.throttle);
-                changes.push(Box::new({
-                    let throttle = Arc::clone(&throttle);
-                    move || {
-                        throttle.set_mode(mode);
-                        throttle.update(quota).expect("the algorithm is the same");
-                    }
-                }));
-                throttle
-            }
-            None => Arc::new(Throttle::builder(quota).max_keys(config.max_keys).mode(mode).build()),
-        };
-        let policy = Policy::new(name, quota.limit(), quota.window());
-        Ok(Self { name: name.into(), throttle, key, policy, config: config.clone() })
-    }
-}
-
-impl Service {
-    /// The breaker of an endpoint; none when breakers are off.
-    pub(crate) fn breaker(&self, endpoint: &Endpoint) -> Option<&Breaker> {
-        self.breakers.get(endpoint.index())
-    }
-
-    fn build(
-        name: &str,
-        config: &config::Upstream,
-        running: Option<&Self>,
-        changes: &mut Vec<Change>,
-    ) -> Result<Self, BuildError> {
-        // Files may have changed under the same names, so connections with TLS settings of their own are made anew.
-        let same_pool = |old: &&Self| {
-            let (old, new) = (&old.config, config);
-            old.tls.is_none()
-                && new.tls.is_none()
-                && old.endpoints == new.endpoints
-                && old.protocol == new.protocol
-                && old.connections == new.connections
-        };
-        let upstream = match running.filter(same_pool) {
-            Some(old) => Arc::clone(&old.upstream),
-            None => Arc::new(Upstream::new(name, config)?),
-        };
-        let limiter = match (
-            &config.in_flight,
-            running.and_then(|old| old.limiter.as_ref().zip(old.config.in_flight.as_ref())),
-        ) {
-            (None, _) => None,
-            (Some(new), Some((limiter, old))) if (old.queue, old.max_wait) == (new.queue, new.max_wait) => {
-                let limit = Fixed::new(new.limit.get().into())
-                    .map_err(|why| BuildError::value(format!("upstreams.{name}.in_flight.limit"), why))?;
-                let resized = limiter.clone();
-                changes.push(Box::new(move || resized.resize(limit)));
-                Some(limiter.clone())
-            }
-            (Some(new), _) => Some(limiter_for(name, new)?),
-        };
-        let breakers = match config.breaker {
-            BreakerSetting::Off(_) => Vec::new(),
-            BreakerSetting::On(settings) => {
-                let settings = breaker::Settings {
-                    failures: settings.failures,
-                    within: *settings.within,
-                    open_for: *settings.open_for,
-                    probes: settings.probes,
-                };
-                let wrong = |why| BuildError::value(format!("upstreams.{name}.breaker"), why);
-                settings.check().map_err(wrong)?;
-                let kept =
-                    running.filter(|old| Arc::ptr_eq(&old.upstream, &upstream) && !old.breakers.is_empty());
-                match kept {
-                    Some(old) => {
-                        let reconfigured = old.breakers.clone();
-                        changes.push(Box::new(move || {
-                            for breaker in reconfigured {
-                                breaker.reconfigure(settings).expect("these settings were checked");
-                            }
-                        }));
-                        old.breakers.clone()
-                    }
-                    None => upstream
-                        .endpoints()
-                        .iter()
-                        .map(|endpoint| {
-                            let name = format!("{name} {}", endpoint.authority());
-                            Breaker::observed(settings, name, Arc::new(BreakerLog))
-                        })
-                        .collect::<Result<_, _>>()
-                        .map_err(wrong)?,
-                }
-            }
-        };
-        let retry = match running.filter(|old| old.config.retry == config.retry) {
-            Some(old) => old.retry.clone(),
-            None => RetryBudget::new(retry_budget::Settings {
-                percent: config.retry.percent.into(),
-                min_per_second: config.retry.min_per_second,
-                ..retry_budget::Settings::default()
-            })
-            .map_err(|why| BuildError::value(format!("upstreams.{name}.retry"), why))?,
-        };
-        Ok(Self {
-            name: name.into(),
-            upstream,
-            limiter,
-            breakers,
-            retry,
-            retries: running.map(|old| Arc::clone(&old.retries)).unwrap_or_default(),
-            timeout: config.timeout.limit(),
-            head_timeout: config.head_timeout.limit(),
-            idle_timeout: config.idle_timeout.limit(),
-            config: config.clone(),
-        })
-    }
-}
-
-fn limiter_for(name: &str, config: &config::InFlight) -> Result<Limiter, BuildError> {
-    Limiter::builder()
-        .limit(config.limit.get().into())
-        .queue(config.queue)
-        .max_wait(*config.max_wait)
-        .measure_hold()
-        .build()
-        .map_err(|why| BuildError::value(format!("upstreams.{name}.in_flight"), why))
 }

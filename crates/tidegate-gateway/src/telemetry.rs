@@ -8,6 +8,7 @@ mod codes;
 mod exposition;
 mod handles;
 mod histogram;
+mod in_flight;
 mod process;
 mod refusals;
 mod route;

@@ -8,11 +8,12 @@
 //! |---|---|---|
 //! | [`Limiter`] | calls in flight, with a bounded queue; a fixed limit or one that adapts | [`layer::limit`] |
 //! | [`Throttle`] | calls per time and key: token bucket, fixed or sliding window | |
+//! | [`FleetThrottle`](fleet::FleetThrottle) | the same over a fleet, exactly, on credit from a shared ledger | |
 //! | [`Breaker`] | calls to a dependency that keeps failing | [`layer::breaker`] |
 //! | [`RetryBudget`] | retries, as a share of all calls | |
 //!
 //! Each of them is a [`Gate`], so that code can be written for any guard; [`Unsent`](Outcome::Unsent) calls give back
-//! what they took. Clones share one guard. No guard spawns a task, and admitting a call at once allocates nothing.
+//! what they took. Clones share one guard. Only what a fleet shares spawns tasks, and admitting a call at once allocates nothing.
 //!
 //! What a guard knows of a call stands in [`Call`]: the time, which is read once, a deadline, a priority and a cost.
 //!
@@ -87,10 +88,14 @@ pub mod breaker;
 pub mod classify;
 pub mod clock;
 pub mod event;
+pub mod fleet;
+pub mod flight;
 mod gate;
 pub mod grpc;
+pub mod keeper;
 pub mod layer;
 pub mod limiter;
+pub mod registry;
 pub mod retry_budget;
 mod secret;
 mod server_url;

@@ -11,6 +11,7 @@ mod permits;
 mod stats;
 mod tuner;
 mod waiters;
+mod watch;
 
 use std::{
     future::{Future, poll_fn},
@@ -26,7 +27,7 @@ pub use tidegate_core::{
 };
 
 pub(crate) use self::nested::Inside;
-use self::{builder::Settings, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner};
+use self::{builder::Parts, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner, watch::Watch};
 pub use self::{
     builder::{Builder, InvalidLimiter},
     fleet::{FleetError, FleetLimiter, FleetStore, LocalFleet},
@@ -61,12 +62,13 @@ pub struct Limiter {
 
 pub(crate) struct Shared {
     permits: Permits,
-    settings: Settings,
+    nested: Nested,
+    /// Who is told that callers find no permit.
+    wanting: Option<Arc<fleet::Wishes>>,
+    watch: Watch,
     stats: Stats,
-    ages: Option<Ages>,
-    tuner: Option<Tuner>,
-    /// Whether anybody wishes to know how calls end.
-    learns: bool,
+    ages: Ages,
+    tuner: Tuner,
 }
 
 impl Limiter {
@@ -161,6 +163,21 @@ impl Limiter {
         self.shared.permits.resize(limit.count());
     }
 
+    /// Takes over other settings while calls go on: permits, places in line and counts stay. An adaptive limit begins
+    /// anew where its law begins; settings without a limit leave the limit, and the law that moves it, alone. What a nested call gets and whether holds are measured stay as they were built.
+    ///
+    /// # Errors
+    /// [`InvalidLimiter`] as of any settings; nothing is changed then.
+    pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidLimiter> {
+        let Parts { limit, queue, settings } = settings.into_parts()?;
+        self.shared.permits.reorder(queue, settings.order);
+        if let Some((limit, law)) = limit {
+            self.shared.tuner.replace(law, || self.shared.permits.resize(limit));
+        }
+        self.shared.watch.set(settings, &self.shared.tuner);
+        Ok(())
+    }
+
     /// Admits nobody any more: those who wait are refused by `closed`, those in flight finish.
     ///
     /// The future ends when the last permit is back. The limiter is closed even if the future is dropped.
@@ -187,7 +204,7 @@ impl Limiter {
         if call.is_some_and(|call| call.deadline.is_some_and(|deadline| deadline <= call.now)) {
             return Err(Turned::Refused(self.refuse(By::Deadline, None)));
         }
-        if self.shared.settings.nested == Nested::CountOnce && self.is_inside() {
+        if self.shared.nested == Nested::CountOnce && self.is_inside() {
             return Ok(Permit::counted_already());
         }
         let Some(load) = self.shared.permits.try_enter() else { return Err(Turned::Busy) };
@@ -212,7 +229,7 @@ impl Limiter {
 impl Shared {
     /// A limit that is leased from a fleet may grow when callers find no permit.
     fn wants_more(&self) {
-        if let Some(wishes) = &self.settings.wanting {
+        if let Some(wishes) = &self.wanting {
             wishes.more();
         }
     }

@@ -2,6 +2,7 @@
 
 mod all;
 mod key;
+mod operate;
 mod permit;
 mod shard;
 mod table;
@@ -20,8 +21,9 @@ pub use tidegate_core::{Algorithm, InvalidQuota, Quota, QuotaBuilder};
 use tidegate_core::{By, Call, Counter, Decision, Fixed, Gcra, Instant, Refused, Sliding};
 
 pub use self::{
-    all::{Grants, MAX_LIMITS, Receipts, Refusal, Ruling, Standing, Verdict, enter_all},
-    key::{Key, KeyHasher},
+    all::{Grants, MAX_LIMITS, Receipts, Refusal, Ruling, Standing, Verdict, enter_all, enter_all_at},
+    key::{Key, KeyHasher, Seed},
+    operate::{Changed, SharedCounter},
     permit::Permit,
 };
 use self::{
@@ -41,6 +43,8 @@ macro_rules! shards {
         }
     };
 }
+
+use shards;
 
 /// A limit on calls per time and key: a [`Gate`] that is exact in one process and bounded in memory.
 ///

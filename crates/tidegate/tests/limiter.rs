@@ -438,3 +438,56 @@ async fn a_limit_that_grows_by_itself_lets_waiters_in() {
     assert!((6..=9).contains(&peak.load(Ordering::SeqCst)), "{peak:?}");
     assert_eq!(limiter.in_flight(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn settings_change_live_and_permits_places_and_counts_stay() {
+    let limiter = Limiter::builder().limit(2).queue(1).max_wait(MS * 1000).build().unwrap();
+    let held = [limiter.try_acquire(&call()).unwrap(), limiter.try_acquire(&call()).unwrap()];
+    let cx = &mut Context::from_waker(Waker::noop());
+    let calls = [call(); 3];
+    let mut first = Box::pin(limiter.acquire(&calls[0]));
+    assert!(first.as_mut().poll(cx).is_pending());
+    assert!(limiter.acquire(&call()).await.is_err(), "the queue is full");
+    let wider = || {
+        let settings = Limiter::builder().limit(1).queue(5).order(Order::LifoWhenBusy).max_wait(MS * 60_000);
+        settings.watch_held_longer_than(MS * 10)
+    };
+    limiter.reconfigure(wider()).unwrap();
+    assert_eq!((limiter.limit(), limiter.in_flight(), limiter.queued()), (Some(1), 2, 1));
+    let mut second = Box::pin(limiter.acquire(&calls[1]));
+    assert!(second.as_mut().poll(cx).is_pending(), "the longer queue has room");
+    drop(held);
+    let Poll::Ready(Ok(newest)) = second.as_mut().poll(cx) else { panic!("the newest goes first now") };
+    assert!(first.as_mut().poll(cx).is_pending());
+    advance(MS * 20).await;
+    let now = limiter.snapshot();
+    assert_eq!((now.admitted, now.refused_in_all(), now.held_long), (3, 1, Some(1)));
+    // No longer watched: the permit that was still gives its place back.
+    limiter.reconfigure(Limiter::builder().limit(1).queue(5)).unwrap();
+    drop(newest);
+    assert!(matches!(first.as_mut().poll(cx), Poll::Ready(Ok(_))));
+    limiter.reconfigure(Limiter::builder()).unwrap();
+    assert_eq!(limiter.limit(), Some(1), "settings without a limit leave it");
+    assert!(limiter.reconfigure(Limiter::builder().limit(0)).is_err());
+    assert_eq!(limiter.limit(), Some(1), "nothing was changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_law_is_put_on_a_running_limiter_and_taken_off_again() {
+    let limiter = Limiter::builder().limit(40).build().unwrap();
+    let law = Gradient::new(Bounds::new(10, 80).unwrap()).beginning_at(40);
+    limiter.reconfigure(Limiter::builder().adaptive(Adaptive::new(law))).unwrap();
+    assert_eq!(limiter.limit(), Some(40), "it begins where the limit was");
+    for _ in 0..40 {
+        let hung: Vec<_> = (0..5).map(|_| limiter.try_acquire(&call()).unwrap()).collect();
+        sleep(MS * 1500).await;
+        drop(hung);
+    }
+    assert_eq!(limiter.limit(), Some(10));
+    limiter.reconfigure(Limiter::builder().limit(40)).unwrap();
+    for _ in 0..4 {
+        drop(limiter.try_acquire(&call()).unwrap());
+        sleep(MS * 1500).await;
+    }
+    assert_eq!(limiter.limit(), Some(40), "nothing moves it any more");
+}

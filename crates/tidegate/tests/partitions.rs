@@ -13,9 +13,9 @@ use std::{
 
 use futures_util::future::join_all;
 use tidegate::{
-    By, Call,
+    By, Call, Outcome, Permit as _,
     clock::now,
-    limiter::{Fixed, Partition, Partitions, PartitionsBuilder},
+    limiter::{Adaptive, Bounds, Fixed, Gradient, Limiter, Partition, Partitions, PartitionsBuilder},
 };
 use tokio::time::{advance, sleep};
 
@@ -133,6 +133,83 @@ async fn a_wait_in_a_partition_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn weights_and_limit_change_live_and_permits_and_places_stay() {
+    let (all, web, batch) = two(4);
+    let held: Vec<_> = (0..4).map(|_| web.try_acquire(&call()).unwrap()).collect();
+    let one = call();
+    let cx = &mut Context::from_waker(Waker::noop());
+    let mut waiting = Box::pin(batch.acquire(&one));
+    assert!(waiting.as_mut().poll(cx).is_pending());
+    all.reconfigure(builder(2).partition("web", 1).partition("batch", 1)).unwrap();
+    assert_eq!((all.limit(), all.in_flight(), batch.queued()), (Some(2), 4, 1));
+    let others = all.reconfigure(builder(9).partition("web", 1)).unwrap_err().to_string();
+    assert!(others.contains("keep their names"), "{others}");
+    assert_eq!(all.limit(), Some(2), "nothing was changed");
+    drop(held);
+    let Poll::Ready(Ok(permit)) = waiting.as_mut().poll(cx) else { panic!("it kept its place") };
+    assert_eq!((all.in_flight(), batch.snapshot().limit), (1, Some(1)));
+    drop(permit);
+    assert_eq!(all.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_in_each_partition_is_counted_apart_and_together() {
+    let settings = Limiter::builder().limit(1).queue(1).max_wait(MS * 50).measure_hold();
+    let settings = settings.watch_held_longer_than(MS * 20);
+    let all = Partitions::with(settings).partition("a", 1).partition("b", 1).build().unwrap();
+    let (a, b) = (all.get("a").unwrap(), all.get("b").unwrap());
+    let held = a.acquire(&call()).await.unwrap();
+    let (one, two) = (call(), call());
+    let cx = &mut Context::from_waker(Waker::noop());
+    let mut first = Box::pin(b.acquire(&one));
+    assert!(first.as_mut().poll(cx).is_pending());
+    assert_eq!(b.acquire(&two).await.err().unwrap().by, By::QueueFull);
+    drop(first);
+    let mut second = Box::pin(b.acquire(&two));
+    assert!(second.as_mut().poll(cx).is_pending());
+    advance(MS * 30).await;
+    assert_eq!((a.snapshot().held_long, b.snapshot().held_long), (Some(1), Some(0)));
+    held.settle(Outcome::Success, now());
+    let Poll::Ready(Ok(permit)) = second.as_mut().poll(cx) else { panic!("its turn has come") };
+    permit.settle(Outcome::Success, now());
+    let (a, b, sum) = (a.snapshot(), b.snapshot(), all.snapshot());
+    assert_eq!((a.admitted, b.admitted, sum.admitted), (1, 1, 2));
+    assert_eq!((a.refused_in_all(), b.refused_in_all(), sum.refused_in_all()), (0, 1, 1));
+    assert_eq!((b.cancelled_in_queue, b.wait.count(), b.wait.sum()), (1, 1, MS * 30));
+    let holds = sum.hold.expect("it is measured");
+    assert_eq!((holds.count(), holds.sum()), (2, MS * 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_limit_is_shared_by_its_partitions() {
+    let law = Gradient::new(Bounds::new(4, 64).unwrap());
+    let settings = Limiter::builder().adaptive(Adaptive::new(law)).queue(9999).max_wait(MS * 999_999);
+    let all = Partitions::with(settings).partition("web", 3).partition("batch", 1).build().unwrap();
+    let (web, batch) = (all.get("web").unwrap(), all.get("batch").unwrap());
+    let callers: Vec<_> = (0..64)
+        .map(|n| {
+            let part = if n % 2 == 0 { web.clone() } else { batch.clone() };
+            tokio::spawn(async move {
+                for _ in 0..200 {
+                    let permit = part.acquire(&call()).await.unwrap();
+                    sleep(MS * 10).await;
+                    permit.settle(Outcome::Success, now());
+                }
+            })
+        })
+        .collect();
+    assert!(join_all(callers).await.iter().all(Result::is_ok));
+    assert!(all.limit().unwrap() > 16, "{:?}", all.limit());
+    let grown = all.limit().unwrap();
+    for _ in 0..40 {
+        let hung: Vec<_> = (0..4).map(|_| web.try_acquire(&call()).unwrap()).collect();
+        sleep(MS * 300).await;
+        drop(hung);
+    }
+    assert!(all.limit().unwrap() < grown / 2, "{grown} and {:?} after calls hung", all.limit());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_that_cannot_wait_long_enough_is_refused_at_the_door() {
     let partitions = Partitions::builder().limit(1).max_wait(MS * 9999).partition("a", 1).build().unwrap();
     let a = partitions.get("a").unwrap();
@@ -150,7 +227,7 @@ async fn a_caller_that_cannot_wait_long_enough_is_refused_at_the_door() {
         held = permit;
     }
     let began = now();
-    let refused = a.acquire(&call().within(MS * 150)).await.err().expect("one is ahead: 200 ms");
+    let refused = a.acquire(&call().within(MS * 150)).await.expect_err("one is ahead: 200 ms");
     assert_eq!((refused.by, now().since(began)), (By::WaitTooLong, Duration::ZERO));
     assert_eq!((refused.retry_after, a.queued()), (Some(MS * 200), 1));
     let can_wait = call().within(MS * 500);

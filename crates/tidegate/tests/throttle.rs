@@ -13,7 +13,9 @@ use std::{
 use proptest::{collection::vec, prelude::*};
 use tidegate::{
     By, Call, Gate, Instant, Outcome, Permit, Refused, clock,
-    throttle::{Algorithm, AlgorithmChanged, Key, MAX_LIMITS, Mode, Quota, Ruling, Throttle, enter_all},
+    throttle::{
+        Algorithm, AlgorithmChanged, Key, MAX_LIMITS, Mode, Quota, Ruling, Throttle, enter_all, enter_all_at,
+    },
 };
 use tidegate_core::{Counter, Decision, Gcra};
 
@@ -125,6 +127,26 @@ fn several_limits_are_charged_all_or_none() {
     let refusal = verdict.refusal().unwrap();
     assert_eq!((refusal.limit, refusal.refused.retry_after), (1, None), "3 never fit a burst of 2");
     assert_eq!((client.stats().undone, backend.stats().refused, burst.stats().refused), (2, 2, 1));
+}
+
+#[test]
+fn a_call_may_cost_something_else_in_each_limit() {
+    let (calls, bytes) = (
+        small(quota("2/h", Algorithm::FixedWindow), 100),
+        small(quota("100/h", Algorithm::TokenBucket), 100),
+    );
+    let limits = [(&calls, key(1)), (&bytes, key(1))];
+    let call = Call::at(at(0));
+    let verdict = enter_all_at(&limits, &[1, 70], &call);
+    assert_eq!(verdict.standings().iter().map(|s| s.remaining()).collect::<Vec<_>>(), [1, 30]);
+    assert!(verdict.into_grants().is_ok());
+    let refused = enter_all_at(&limits, &[1, 31], &call);
+    assert_eq!(refused.refusal().map(|refusal| refusal.limit), Some(1));
+    assert_eq!(refused.standings()[0].remaining(), 1, "all or none");
+    let grants = enter_all_at(&limits, &[1, 30], &call).into_grants().unwrap();
+    grants.settle(Outcome::Unsent, at(0));
+    let verdict = enter_all_at(&limits, &[0, 0], &call);
+    assert_eq!(verdict.standings().iter().map(|s| s.remaining()).collect::<Vec<_>>(), [1, 30]);
 }
 
 #[test]

@@ -30,6 +30,13 @@ impl Aimd {
         }
     }
 
+    /// Begins at `limit`, brought within the bounds, instead of at their floor: for a law that takes over from another.
+    #[must_use]
+    pub fn beginning_at(mut self, limit: u32) -> Self {
+        self.limit = self.bounds.clamp(limit.into());
+        self
+    }
+
     /// Takes a window whose mean latency is longer than `latency` as overload.
     #[must_use]
     pub const fn latency(mut self, latency: Duration) -> Self {

@@ -25,6 +25,13 @@ impl Gradient {
         Self { pursuit: Pursuit::new(bounds), tolerance: DEFAULT_TOLERANCE }
     }
 
+    /// Begins at `limit`, brought within the bounds, instead of at their floor: for a law that takes over from another.
+    #[must_use]
+    pub fn beginning_at(mut self, limit: u32) -> Self {
+        self.pursuit = self.pursuit.beginning_at(limit);
+        self
+    }
+
     /// Tolerates `tolerance` times the latency without load; at least 1. Default: 1.5.
     #[must_use]
     pub const fn tolerance(mut self, tolerance: f64) -> Self {

@@ -42,6 +42,12 @@ impl Pursuit {
         }
     }
 
+    /// Begins at `limit`, brought within the bounds.
+    pub(super) fn beginning_at(mut self, limit: u32) -> Self {
+        self.limit = self.bounds.clamp(limit.into());
+        self
+    }
+
     /// The limit now.
     pub(super) fn limit(&self) -> u32 {
         self.bounds.clamp(self.baseline.apply(self.limit)) as u32

@@ -22,6 +22,12 @@ impl Vegas {
     pub fn new(bounds: Bounds) -> Self {
         Self(Pursuit::new(bounds))
     }
+
+    /// Begins at `limit`, brought within the bounds, instead of at their floor: for a law that takes over from another.
+    #[must_use]
+    pub fn beginning_at(self, limit: u32) -> Self {
+        Self(self.0.beginning_at(limit))
+    }
 }
 
 fn steer(limit: f64, base: f64, latency: f64) -> Move {

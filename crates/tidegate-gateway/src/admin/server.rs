@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -121,9 +121,10 @@ impl Admin {
             tokio::select! {
                 () = &mut stop => break,
                 (accepted, place) = accepted => match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, peer)) => {
                         self.stats.accepted.fetch_add(1, Relaxed);
-                        let (pages, stopping) = (pages.clone(), stopping.clone());
+                        let pages = pages.clone().layer(Extension(peer));
+                        let (pages, stopping) = (pages, stopping.clone());
                         connections.spawn(async move {
                             connection(stream, pages, stopping.cancelled()).await;
                             drop(place);

@@ -40,6 +40,38 @@ impl AdminSource for Source {
     fn config(&self) -> String {
         "upstreams: {}\n".into()
     }
+
+    fn limits(&self) -> Vec<LimitState> {
+        example().limits
+    }
+
+    fn counter(&self, limit: String, key: KeyParts) -> BoxFuture<'_, Result<CounterState, CounterError>> {
+        Box::pin(async move {
+            if limit != "per-client" {
+                return Err(CounterError::NoLimit { name: limit, known: "per-client".into() });
+            }
+            let (most, reset_in_seconds) = (1000, 1.5);
+            Ok(CounterState { limit, key, remaining: 7, most, reset_in_seconds, in_hand: None, nodes: None })
+        })
+    }
+
+    fn change(
+        &self,
+        limit: String,
+        key: KeyParts,
+        change: Change,
+        by: IpAddr,
+    ) -> BoxFuture<'_, Result<CounterChange, CounterError>> {
+        assert!(by.is_loopback());
+        Box::pin(async move {
+            let before = self.counter(limit, key).await?;
+            let remaining = match change {
+                Change::Add(units) => before.remaining.saturating_add_signed(units),
+                Change::Reset => before.most,
+            };
+            Ok(CounterChange { after: CounterState { remaining, ..before.clone() }, before })
+        })
+    }
 }
 
 struct Running {
@@ -257,4 +289,93 @@ async fn stopping_closes_idle_connections_and_the_listener() {
     idle.read_to_end(&mut rest).await.unwrap();
     assert!(rest.ends_with(b"live\n"));
     assert!(TcpStream::connect(admin.address).await.is_err());
+}
+
+const JSON_BODY: &str = "content-type: application/json\r\n";
+
+impl Running {
+    async fn post(&self, path: &str, headers: &str, body: &str) -> Answer {
+        let (host, length) = (self.address, body.len());
+        let head = format!("POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}");
+        self.send(&format!("{head}content-length: {length}\r\n\r\n{body}")).await
+    }
+}
+
+#[tokio::test]
+async fn counters_are_read_by_their_key() {
+    let admin = start(Source::default()).await;
+    let all: serde_json::Value = serde_json::from_str(&admin.get("/limits").await.body).unwrap();
+    assert_eq!(all[1]["name"], "per-client");
+    let answer = admin.get("/limits/per-client/counter?key=a%20b%26c&key&key=").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let state: CounterState = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(state.key, [Some("a b&c".into()), None, Some(String::new())]);
+    assert_eq!((state.remaining, state.most), (7, 1000));
+    for (path, status, why) in [
+        ("/limits/other/counter", 404, "there is no limit `other`; there are: per-client"),
+        ("/limits/per-client/counter?keys=a", 400, "key=VALUE"),
+        ("/limits/per-client/counter?key=%ff", 400, "percent-encoded"),
+    ] {
+        let answer = admin.get(path).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        assert!(answer.body.contains(why), "{path}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn counters_are_changed_from_this_machine() {
+    let admin = start(Source::default()).await;
+    let body = r#"{"key": ["a", null], "units": -3}"#;
+    let answer = admin.post("/limits/per-client/add", JSON_BODY, body).await;
+    let change: CounterChange = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!((change.before.remaining, change.after.remaining), (7, 4));
+    let answer = admin.post("/limits/per-client/reset", JSON_BODY, r#"{"key": ["a", null]}"#).await;
+    let change: CounterChange = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(change.after.remaining, 1000);
+    for (path, body, status, why) in [
+        ("/limits/other/reset", "{}", 404, "no limit `other`"),
+        ("/limits/per-client/add", "{}", 400, "missing field `units`"),
+        ("/limits/per-client/add", "", 400, "write {"),
+        ("/limits/per-client/reset", r#"{"units": 1}"#, 400, "unknown field"),
+        ("/limits/per-client/add", r#"{"units": 1e99}"#, 400, "the body is not"),
+    ] {
+        let answer = admin.post(path, JSON_BODY, body).await;
+        assert_eq!(answer.status, status, "{path} {body}: {}", answer.body);
+        assert!(answer.body.contains(why), "{path} {body}: {}", answer.body);
+    }
+    let large = admin.post("/limits/per-client/reset", JSON_BODY, &" ".repeat(100 << 10)).await;
+    assert_eq!(large.status, 413);
+}
+
+#[tokio::test]
+async fn no_page_in_a_browser_changes_a_counter() {
+    let admin = start(Source::default()).await;
+    let body = r#"{"key": []}"#;
+    let host = admin.address;
+    for (headers, status) in [
+        // A form, or a script without leave.
+        ("content-type: text/plain\r\n".to_owned(), 415),
+        ("content-type: application/x-www-form-urlencoded\r\n".to_owned(), 415),
+        (String::new(), 415),
+        // A script that has leave, or a name that was rebound and so is of its own origin.
+        (format!("{JSON_BODY}origin: http://evil.example\r\n"), 403),
+        (format!("{JSON_BODY}origin: http://{host}\r\n"), 403),
+        (format!("{JSON_BODY}origin: null\r\n"), 403),
+        (format!("{JSON_BODY}sec-fetch-site: same-origin\r\n"), 403),
+    ] {
+        let answer = admin.post("/limits/per-client/reset", &headers, body).await;
+        assert_eq!(answer.status, status, "{headers}: {}", answer.body);
+    }
+    let preflight = admin
+        .ask(
+            "OPTIONS",
+            "/limits/per-client/reset",
+            "origin: http://evil.example\r\naccess-control-request-method: POST\r\n",
+        )
+        .await;
+    assert!(
+        preflight.status >= 400 && !preflight.head.contains("access-control-allow"),
+        "{}",
+        preflight.head
+    );
 }

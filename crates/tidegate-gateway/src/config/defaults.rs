@@ -7,6 +7,7 @@ use super::{
         BodyBound, Bounds, Breaker, BreakerSetting, Config, Connections, HostHeader, Listen, Log, LogFormat,
         Off, Protocol, Retry, Route, Timeout, Tracing, Upstream,
     },
+    store::{MEMORY, Store},
     units::{ByteSize, HumanDuration},
 };
 
@@ -19,7 +20,19 @@ const fn secs(n: u64) -> HumanDuration {
 }
 
 pub(super) fn default_store() -> String {
-    "memory://".into()
+    MEMORY.into()
+}
+
+pub(super) const fn default_store_deadline() -> HumanDuration {
+    HumanDuration(Duration::from_millis(50))
+}
+
+pub(super) const fn default_store_in_flight() -> NonZeroU32 {
+    count(1024)
+}
+
+pub(super) const fn default_estimate() -> NonZeroU32 {
+    count(1)
 }
 
 pub(super) fn default_namespace() -> String {
@@ -52,6 +65,18 @@ pub(super) const fn default_queue() -> u32 {
 
 pub(super) const fn default_max_wait() -> HumanDuration {
     HumanDuration(Duration::from_millis(500))
+}
+
+/// Where adaptive limits begin; below it a limit learns little of its upstream.
+pub(super) const DEFAULT_MIN: u32 = 10;
+pub(super) const DEFAULT_MAX: u32 = 1000;
+
+pub(super) const fn default_watch() -> Timeout {
+    Timeout::Off(Off::Off)
+}
+
+pub(super) const fn default_share() -> NonZeroU32 {
+    count(1)
 }
 
 pub(super) const fn default_connections() -> NonZeroU32 {
@@ -100,7 +125,7 @@ impl Config {
     pub fn guarding(upstreams: BTreeMap<String, Upstream>, routes: Vec<Route>) -> Self {
         Self {
             listen: Listen::default(),
-            store: default_store(),
+            store: Store::default(),
             namespace: default_namespace(),
             upstreams,
             limits: BTreeMap::new(),

@@ -5,17 +5,16 @@ use std::fmt::Write;
 use serde_json::Value as Json;
 use tidegate::{REDACTED, redacted_url};
 
-use super::{
-    mask::holds_secret,
-    model::{Algorithm, Config},
-};
+use super::{limit::Limit, mask::holds_secret, model::Config};
 
 /// Writes a configuration with all its defaults; what is not set and has no default is left out. Passwords are `***`.
 pub fn redacted_yaml(config: &Config) -> String {
     let mut config = config.clone();
-    for limit in config.limits.values_mut() {
-        if limit.algorithm == Algorithm::TokenBucket {
-            limit.burst = limit.burst.or_else(|| limit.rate.count().try_into().ok());
+    config.limits.values_mut().for_each(Limit::fill_in);
+    for in_flight in config.upstreams.values_mut().filter_map(|upstream| upstream.in_flight.as_mut()) {
+        if in_flight.adaptive.is_some() {
+            let (min, max) = in_flight.bounds();
+            (in_flight.min, in_flight.max) = (min.try_into().ok(), max.try_into().ok());
         }
     }
     for (name, value) in config.routes.iter_mut().flat_map(|route| &mut route.matches.headers) {
@@ -123,7 +122,7 @@ routes:
   - { upstream: a, match: { headers: { Authorization: Bearer hunter2, x-api-key: hunter2, x-region: eu } } }
 ";
         let mut config = load(&Source::Text { name: "a".into(), text: text.into() }).unwrap().config;
-        config.store = "redis://app:hunter2@host/0".into();
+        config.store.url = "redis://app:hunter2@host/0".into();
         let shown = redacted_yaml(&config);
         assert!(!shown.contains("hunter2") && shown.contains("x-region: eu"), "{shown}");
         assert!(shown.contains("redis://app:***@host/0"), "{shown}");

@@ -5,15 +5,19 @@ use std::{borrow::Cow, net::SocketAddr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use tidegate::{InvalidServerUrl, ServerUrl};
 use tidegate_core::Rate;
-use tidegate_redis::StoreUrl;
+use tidegate_redis::{InvalidStoreUrl, StoreUrl};
 
 use super::{
+    limit::CalendarQuota,
     problem::quoted,
+    store::MEMORY,
     units::{ByteSize, HumanDuration, MAX_DURATION},
 };
 use crate::{
     config::Cidr,
-    key::Extractor,
+    cost::CostSource,
+    in_flight::StreamPath,
+    key::{Extractor, InvalidExtractor},
     logging::check_filter,
     route::{InvalidMatch, Matcher},
 };
@@ -79,6 +83,10 @@ macro_rules! formats {
 formats! {
     /// `100/s`.
     RateText "tidegate-rate" "100/s" => parses::<Rate>;
+    /// `50000/month`.
+    QuotaText "tidegate-quota" "50000/month" => parses::<CalendarQuota>;
+    /// `header:x-cost`.
+    CostText "tidegate-cost" "header:x-cost" => parses::<CostSource>;
     /// `127.0.0.1:8080`.
     AddressText "tidegate-address" "127.0.0.1:8080" => address;
     /// `http://127.0.0.1:9001`.
@@ -103,6 +111,10 @@ formats! {
     LogLevelText "tidegate-log-level" "info" => log_level;
     /// `orders.internal`.
     ServerNameText "tidegate-server-name" "orders.internal" => server_name;
+    /// `/etcdserverpb.Watch/*`.
+    StreamPathText "tidegate-stream-path" "/etcdserverpb.Watch/*" => parses::<StreamPath>;
+    /// `header:x-tenant`.
+    PartitionKeyText "tidegate-partition-key" "header:x-tenant" => partition_key;
     /// `orders`.
     RouteNameText "tidegate-route-name" "orders" => route_name;
 }
@@ -117,6 +129,22 @@ fn duration(text: &str) -> Result<(), Wrong> {
         return Err(Wrong::new(format!("{} is too long", quoted(text)), "write at most 366d"));
     }
     Ok(())
+}
+
+/// What partitions are told apart by: keys whose values are texts that a person can list.
+fn partition_key(text: &str) -> Result<(), Wrong> {
+    const KINDS: &str = "header:NAME, cookie:NAME, path, path:N, method or host";
+    match text.parse::<Extractor>() {
+        Ok(Extractor::ClientIp(_) | Extractor::Query(_)) => Err(Wrong::new(
+            format!("{} does not tell partitions apart", quoted(text)),
+            format!("write one of {KINDS}"),
+        )),
+        Ok(_) => Ok(()),
+        Err(InvalidExtractor::Unknown) => {
+            Err(Wrong::new(format!("{} is not a key", quoted(text)), format!("write one of {KINDS}")))
+        }
+        Err(error) => Err(Wrong::from_error(text, error)),
+    }
 }
 
 fn address(text: &str) -> Result<(), Wrong> {
@@ -163,22 +191,21 @@ pub(super) fn endpoint(text: &str) -> Result<ServerUrl, Wrong> {
 }
 
 fn store(text: &str) -> Result<(), Wrong> {
-    if text == "memory://" {
+    const STORES: &str = "write memory:// or redis://host:6379/0, redis-cluster:// or redis-sentinel://";
+    if text == MEMORY {
         return Ok(());
     }
     if text.to_ascii_lowercase().starts_with("memory") {
         return Err(Wrong::new(format!("{} is not a store", quoted(text)), "write memory://"));
     }
     match text.parse::<StoreUrl>() {
-        Ok(url) => Err(Wrong::new(
-            format!("`{url}` is not there yet: this version keeps its counters in memory"),
-            "write memory://, or remove the key",
-        )),
-        Err(tidegate_redis::InvalidStoreUrl::Scheme(scheme)) => {
-            Err(Wrong::new(format!("no store has the scheme {}", quoted(&scheme)), "write memory://"))
+        Ok(_) => Ok(()),
+        Err(InvalidStoreUrl::Scheme(scheme)) => {
+            Err(Wrong::new(format!("no store has the scheme {}", quoted(&scheme)), STORES))
         }
-        Err(tidegate_redis::InvalidStoreUrl::Url(InvalidServerUrl::Scheme)) => {
-            Err(Wrong::new(format!("{} is not a store", quoted(text)), "write memory://"))
+        Err(InvalidStoreUrl::Url(InvalidServerUrl::Scheme)) => {
+            let remedy = if text.contains(':') { format!("write redis://{text}") } else { STORES.into() };
+            Err(Wrong::new(format!("{} is not a store", quoted(text)), remedy))
         }
         Err(wrong) => Err(Wrong::from_error(text, wrong)),
     }

@@ -12,7 +12,9 @@ use super::{
     meaning,
     model::Config,
     problem::{Problem, Problems, Severity},
-    schema, structure, tree,
+    schema,
+    secret::SecretSetting,
+    structure, tree,
     watch::Fingerprint,
 };
 
@@ -109,13 +111,29 @@ fn check(text: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Config>
         return None;
     }
     match Config::deserialize(json) {
-        Ok(config) => Some(config),
+        Ok(config) if limits(&root, &config, problems) => Some(config),
+        Ok(_) => None,
         // The schema is made from the same model, so this is a gap between the two; it must not be taken as valid.
         Err(gap) => {
             problems.push(Problem::error(format!("can not be read: {gap}"), ""));
             None
         }
     }
+}
+
+/// Whether each limit can be kept; what no counter can keep is reported.
+fn limits(root: &tree::Node, config: &Config, problems: &mut Vec<Problem>) -> bool {
+    let before = problems.len();
+    for entry in root.get("limits").map_or(&[][..], tree::Node::entries) {
+        let Some(limit) = config.limits.get(&entry.key) else { continue };
+        if let Err(wrong) = limit.rule() {
+            let wrong = wrong.to_string();
+            let (message, remedy) = wrong.split_once("; ").unwrap_or((&wrong, ""));
+            let setting = format!("limits.{}", entry.key.escape_debug());
+            problems.push(Problem::error(message, remedy).at(&entry.key_span).of(setting));
+        }
+    }
+    problems.len() == before
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Wrong> {
@@ -160,6 +178,12 @@ fn resolve(config: &mut Config, base: &Path) {
 fn paths(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
     let listener = config.listen.tls.iter_mut().flat_map(|tls| [&mut tls.cert, &mut tls.key]);
     let upstreams = config.upstreams.values_mut().filter_map(|upstream| upstream.tls.as_mut());
-    listener
-        .chain(upstreams.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten()))
+    let upstreams =
+        upstreams.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten());
+    let roots = config.store.tls.iter_mut().flat_map(|tls| &mut tls.roots);
+    let password = config.store.password.iter_mut().filter_map(|password| match password {
+        SecretSetting::File(path) => Some(path),
+        SecretSetting::Env(_) => None,
+    });
+    listener.chain(upstreams).chain(roots).chain(password)
 }

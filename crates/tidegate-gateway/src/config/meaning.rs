@@ -3,23 +3,20 @@
 //! Works on the tree, not on the typed configuration, so that a mistake in one place hides none in another.
 
 mod files;
+mod in_flight;
+mod limits;
 mod routes;
+mod store;
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::SocketAddr,
-    ops::Range,
-    path::Path,
-};
-
-use tidegate_core::Rate;
+use std::{collections::HashMap, net::SocketAddr, ops::Range, path::Path};
 
 use super::{
     cidr::Cidr,
-    defaults::{default_admin, default_connections, default_http},
+    defaults::{default_admin, default_http},
     formats::endpoint,
     problem::{Problem, quoted},
-    tree::{Entry, Node, Value},
+    store::MEMORY,
+    tree::{self, Entry, Node, Value},
     units::{ByteSize, HumanDuration},
 };
 
@@ -32,9 +29,8 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     for entry in entries(root, "upstreams") {
         upstream(entry, problems);
     }
-    for entry in entries(root, "limits") {
-        limit(entry, problems);
-    }
+    limits::check(root, problems);
+    store::check(root, problems);
     bounds(root, problems);
     trusted(root, problems);
     routes::check(root, problems);
@@ -140,22 +136,7 @@ fn upstream(entry: &Entry, problems: &mut Vec<Problem>) {
         );
         problems.push(problem.at(&tls.key_span).of(of("tls")));
     }
-    let limit: Option<u32> = node.get("in_flight").and_then(|in_flight| parsed(in_flight, "limit"));
-    let connections = node.get("connections");
-    let connections: u32 =
-        connections.and_then(|node| parsed(node, "max")).unwrap_or(default_connections().get());
-    let room = u64::from(connections) * endpoints.items().len() as u64;
-    if let Some(limit) = limit
-        && node.get("protocol").and_then(Node::text) == Some("http1")
-        && u64::from(limit) > room
-        && let Some(at) = node.get("in_flight").and_then(|in_flight| in_flight.get("limit"))
-    {
-        let problem = Problem::warning(
-            format!("{limit} calls in flight do not fit into the {room} connections that HTTP/1.1 may open"),
-            "lower the limit or raise connections.max",
-        );
-        problems.push(problem.at(&at.span).of(of("in_flight.limit")));
-    }
+    in_flight::check(node, &setting, problems);
     for key in ["timeout", "head_timeout", "idle_timeout"] {
         not_zero(node, key, "write off for no limit", &setting, problems);
     }
@@ -187,38 +168,6 @@ fn not_zero(node: &Node, key: &str, remedy: &str, setting: &str, problems: &mut 
     if let Some(at) = node.get(key).filter(|_| zero) {
         let problem = Problem::error("a time of zero would fail every call", remedy);
         problems.push(problem.at(&at.span).of(format!("{setting}.{key}")));
-    }
-}
-
-fn limit(entry: &Entry, problems: &mut Vec<Problem>) {
-    let node = &entry.value;
-    let setting = format!("limits.{}", entry.key.escape_debug());
-    let algorithm = node.get("algorithm").and_then(Node::text);
-    if let Some(algorithm @ ("fixed-window" | "sliding-window")) = algorithm
-        && let Some(burst) = node.entry("burst")
-        && !burst.value.is_null()
-    {
-        let problem = Problem::error(
-            format!("a {algorithm} has no burst: it admits the count of `rate` in any order"),
-            "remove `burst`, or write algorithm: token-bucket",
-        );
-        problems.push(problem.at(&burst.key_span).of(format!("{setting}.burst")));
-    }
-    if let Some(rate) = node.get("rate")
-        && parsed::<Rate>(node, "rate").is_some_and(|rate| rate.count() == 0)
-    {
-        let problem = Problem::warning("a rate of 0 refuses every call", "raise it, unless that is meant");
-        problems.push(problem.at(&rate.span).of(format!("{setting}.rate")));
-    }
-    let mut seen = HashSet::new();
-    for part in node.get("key").map_or(&[][..], Node::items) {
-        if let Some(text) = part.text()
-            && !seen.insert(text)
-        {
-            let problem =
-                Problem::warning(format!("{} is in the key twice", quoted(text)), "remove one of them");
-            problems.push(problem.at(&part.span).of(format!("{setting}.key")));
-        }
     }
 }
 

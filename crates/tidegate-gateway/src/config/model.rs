@@ -1,5 +1,7 @@
 //! What a configuration says, typed. Every field has a default or is required, and says which.
 
+mod in_flight;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -10,11 +12,15 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_core::Rate;
 
+pub use self::in_flight::{
+    Ceiling, Hold, InFlight, Law, Order, Partitions, RouteInFlight, RouteKind, Streams,
+};
 use super::{
     defaults::*,
     formats::*,
+    limit::Limit,
+    store::{Store, StoreForm},
     units::{ByteSize, HumanDuration},
 };
 
@@ -25,10 +31,10 @@ pub struct Config {
     /// Where the gateway listens.
     #[serde(default)]
     pub listen: Listen,
-    /// Where counters live. Default: `memory://`, this process alone.
-    #[serde(default = "default_store")]
-    #[schemars(with = "StoreText")]
-    pub store: String,
+    /// Where counters live: a URL, or a section with a `url`. Default: `memory://`, this process alone.
+    #[serde(default)]
+    #[schemars(with = "StoreForm")]
+    pub store: Store,
     /// The prefix of every key in the store. Default: `tidegate`.
     #[serde(default = "default_namespace")]
     #[schemars(with = "NamespaceText")]
@@ -111,7 +117,7 @@ pub struct Upstream {
     /// The breaker of each endpoint; `off` for none.
     #[serde(default)]
     pub breaker: BreakerSetting,
-    /// The whole call, from request head to end of the response body. Streams that outlive it are cut. Default: 30s; `off` for none.
+    /// The whole call, from request head to end of the response body; long-lived streams have none. Default: 30s; `off` for none.
     #[serde(default = "default_timeout")]
     pub timeout: Timeout,
     /// From the request being sent to the response head. Default: 30s; `off` for none.
@@ -169,34 +175,6 @@ pub struct ClientTls {
     #[serde(default)]
     #[schemars(with = "Option<ServerNameText>")]
     pub server_name: Option<String>,
-}
-
-/// Calls in flight to an upstream.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct InFlight {
-    /// Most calls at once.
-    pub limit: NonZeroU32,
-    /// Most callers waiting for a permit. Default: 1000.
-    #[serde(default = "default_queue")]
-    pub queue: u32,
-    /// Longest wait for a permit. Default: 500ms.
-    #[serde(default = "default_max_wait")]
-    pub max_wait: HumanDuration,
-    /// How long a call holds its permit. Default: `body`.
-    #[serde(default)]
-    pub hold: Hold,
-}
-
-/// How long a call holds its permit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Hold {
-    /// To the end of the response body.
-    #[default]
-    Body,
-    /// To the response head: for downloads that would starve short calls.
-    Headers,
 }
 
 /// Connections to an endpoint.
@@ -283,46 +261,6 @@ pub struct Retry {
     pub min_per_second: u32,
 }
 
-/// A limit on calls per time.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Limit {
-    /// How many per how long: `100/s`, `2500/min`, `10000/h`, `1/500ms`.
-    #[schemars(with = "RateText")]
-    #[serde(with = "super::units::rate")]
-    pub rate: Rate,
-    /// Most calls at once out of a rested `token-bucket`. Default: the count of `rate`.
-    #[serde(default)]
-    pub burst: Option<NonZeroU32>,
-    /// How calls are counted. Default: `token-bucket`.
-    #[serde(default)]
-    pub algorithm: Algorithm,
-    /// What the counter is kept per: `header:NAME`, `query:NAME`, `cookie:NAME`, `path`, `path:N`, `method`, `host`,
-    /// `client-ip`. Default: one counter for all.
-    #[serde(default)]
-    #[schemars(with = "Vec<KeyText>")]
-    pub key: Vec<String>,
-    /// Decide and count, but never refuse. Default: false.
-    #[serde(default)]
-    pub shadow: bool,
-    /// Most keys remembered; what does not fit shares counters and may be refused early, never late. Default: 1000000.
-    #[serde(default = "default_keys")]
-    pub max_keys: NonZeroU32,
-}
-
-/// How calls are counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Algorithm {
-    /// GCRA: a steady rate with a burst.
-    #[default]
-    TokenBucket,
-    /// A count that starts anew at each multiple of the period.
-    FixedWindow,
-    /// Never more than the count in any span of one period.
-    SlidingWindow,
-}
-
 /// Which calls go where.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -339,10 +277,16 @@ pub struct Route {
     pub limits: Vec<String>,
     /// The name of the upstream.
     pub upstream: String,
+    /// What the calls of this route are. Default: `auto`.
+    #[serde(default)]
+    pub kind: RouteKind,
+    /// Calls in flight on this route, inside of the upstream's limit. Default: no limit of its own.
+    #[serde(default)]
+    pub in_flight: Option<RouteInFlight>,
     /// Overrides the upstream's `in_flight.hold` on this route. Default: the upstream's.
     #[serde(default)]
     pub hold: Option<Hold>,
-    /// Overrides the upstream's `timeout` on this route. Default: the upstream's.
+    /// Overrides the upstream's `timeout` on this route, for streams as well. Default: the upstream's; none for streams.
     #[serde(default)]
     pub timeout: Option<Timeout>,
 }

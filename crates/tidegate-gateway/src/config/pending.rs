@@ -26,20 +26,12 @@ const fn pending(
     Pending { section, key, lacks, remedy }
 }
 
-const PENDING: [Pending; 15] = [
+const PENDING: [Pending; 7] = [
     pending("", "registry", "a service registry", "list the endpoints under upstreams.NAME.endpoints"),
     pending("", "tokens", "access tokens for upstreams", "remove it"),
     pending("", "sessions", "browser sessions", "remove it"),
     pending("Upstream", "service", "a service registry", "list its endpoints: [http://host:port]"),
     pending("Upstream", "token", "access tokens for upstreams", "remove it"),
-    pending("InFlight", "adaptive", "adaptive limits", "write a fixed limit: N"),
-    pending("InFlight", "min", "adaptive limits", "write a fixed limit: N"),
-    pending("InFlight", "max", "adaptive limits", "write a fixed limit: N"),
-    pending("InFlight", "fleet", "limits over a fleet", "write a limit: N for this process"),
-    pending("Limit", "on_store_failure", "stores that can fail", "remove it; memory does not fail"),
-    pending("Limit", "quota", "calendar quotas", "write a rate, like 10000/h"),
-    pending("Limit", "lease", "leases from a shared store", "remove it"),
-    pending("Limit", "cost", "costs per call", "remove it; every call costs 1"),
     pending("Route", "session", "browser sessions", "remove it"),
     pending("Route", "token", "access tokens for upstreams", "remove it"),
 ];

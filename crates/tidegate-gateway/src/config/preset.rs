@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, str::Fro
 use tidegate_core::Rate;
 
 use super::{
-    defaults::{default_connections, default_keys, default_max_wait, default_queue},
+    defaults::default_connections,
     formats,
-    model::{Algorithm, Config, Hold, InFlight, Limit, Listen, Route, Upstream},
+    limit::Limit,
+    model::{Config, InFlight, Listen, Route, RouteKind, Upstream},
 };
 
 /// An endpoint as a user gives it on the command line: `http://host:port` or `https://host:port`.
@@ -71,20 +72,15 @@ fn guarding(
     listen: Option<SocketAddr>,
 ) -> Config {
     let defaults = Listen::default();
-    let upstream = Upstream {
-        in_flight: in_flight.map(|limit| InFlight {
-            limit,
-            queue: default_queue(),
-            max_wait: default_max_wait(),
-            hold: Hold::default(),
-        }),
-        ..Upstream::at(vec![endpoint.to_string()])
-    };
+    let upstream =
+        Upstream { in_flight: in_flight.map(InFlight::at_most), ..Upstream::at(vec![endpoint.to_string()]) };
     let route = Route {
         name: None,
         matches: super::Match::default(),
         limits: Vec::new(),
         upstream: name.to_owned(),
+        kind: RouteKind::default(),
+        in_flight: None,
         hold: None,
         timeout: None,
     };
@@ -95,14 +91,7 @@ fn guarding(
 }
 
 fn limit(rate: Rate, key: &[&str]) -> Limit {
-    Limit {
-        rate,
-        burst: None,
-        algorithm: Algorithm::default(),
-        key: key.iter().map(|part| (*part).to_owned()).collect(),
-        shadow: false,
-        max_keys: default_keys(),
-    }
+    Limit { key: key.iter().map(|part| (*part).to_owned()).collect(), ..Limit::of(rate) }
 }
 
 fn rate(text: &str) -> Rate {

@@ -7,12 +7,13 @@ use std::{
     process::ExitCode,
 };
 
-use tidegate::REDACTED;
+use tidegate::{REDACTED, redacted_url};
 
 use super::{
+    limit::{Counting, Limit, WindowStart},
     load::{Loaded, Source, load},
     mask::holds_secret,
-    model::{Algorithm, BreakerSetting, Config, Limit, Match, Route, Upstream},
+    model::{BreakerSetting, Ceiling, Config, InFlight, Match, Route, Upstream},
     problem::Problems,
     render::Style,
 };
@@ -73,6 +74,10 @@ pub fn summary(config: &Config) -> String {
         "  listens on {scheme}://{}, admin on http://{}",
         config.listen.http, config.listen.admin
     );
+    if !config.store.is_memory() {
+        let (url, namespace) = (redacted_url(&config.store.url), &config.namespace);
+        let _ = writeln!(text, "  counters in {url}, namespace {namespace}");
+    }
     for (name, upstream) in &config.upstreams {
         let _ = writeln!(text, "  upstream {name}: {}", upstream_summary(upstream));
     }
@@ -91,9 +96,7 @@ fn upstream_summary(upstream: &Upstream) -> String {
         several => format!("{} endpoints", several.len()),
     }];
     parts.push(match &upstream.in_flight {
-        Some(in_flight) => {
-            format!("{} in flight, {} waiting up to {}", in_flight.limit, in_flight.queue, in_flight.max_wait)
-        }
+        Some(in_flight) => in_flight_summary(in_flight),
         None => "any number in flight".into(),
     });
     parts.push(match &upstream.breaker {
@@ -105,17 +108,50 @@ fn upstream_summary(upstream: &Upstream) -> String {
     parts.join(", ")
 }
 
+fn in_flight_summary(in_flight: &InFlight) -> String {
+    let mut text = match (in_flight.limit, in_flight.adaptive, in_flight.fleet) {
+        (Some(Ceiling::Calls(limit)), ..) => format!("{limit} in flight"),
+        (_, Some(law), _) => {
+            let (min, max) = in_flight.bounds();
+            format!("{min} to {max} in flight by {}", law.as_str())
+        }
+        (.., Some(fleet)) => format!("{fleet} in flight over the fleet"),
+        (Some(Ceiling::Off(_)) | None, None, None) => return "any number in flight, counted".into(),
+    };
+    if let Some(partitions) = &in_flight.partitions {
+        let _ = write!(text, " shared by {}", partitions.by);
+    }
+    let _ = write!(text, ", {} waiting up to {}", in_flight.queue, in_flight.max_wait);
+    if let Some(streams) = &in_flight.streams {
+        let _ = match streams.limit {
+            Ceiling::Calls(limit) => write!(text, ", {limit} streams apart"),
+            Ceiling::Off(_) => write!(text, ", any number of streams apart"),
+        };
+    }
+    text
+}
+
 fn limit_summary(limit: &Limit) -> String {
     let per = if limit.key.is_empty() { String::new() } else { format!(" per {}", limit.key.join(" and ")) };
-    let how = match limit.algorithm {
-        Algorithm::TokenBucket => {
-            format!("token bucket with a burst of {}", limit.burst.map_or(limit.rate.count(), u32::from))
+    let how = match limit.counting() {
+        Some(counting @ Counting::TokenBucket { .. }) => {
+            format!("token bucket with a burst of {}", counting.most())
         }
-        Algorithm::FixedWindow => "fixed window".into(),
-        Algorithm::SlidingWindow => "sliding window".into(),
+        Some(Counting::FixedWindow { start: WindowStart::Clock, .. }) => "fixed window".into(),
+        Some(Counting::FixedWindow { start: WindowStart::FirstCall, .. }) => {
+            "fixed window from the first call".into()
+        }
+        Some(Counting::SlidingWindow { .. }) => "sliding window".into(),
+        Some(Counting::Calendar(_)) | None => "by the calendar in UTC".into(),
     };
+    let cost = match (limit.cost.source(), limit.cost.estimate().get()) {
+        (Some(source), _) => format!(", counts {source}"),
+        (None, 1) => String::new(),
+        (None, cost) => format!(", {cost} a call"),
+    };
+    let prohibit = limit.prohibit.map(|time| format!(", then refused for {time}")).unwrap_or_default();
     let shadow = if limit.shadow { ", counts but never refuses" } else { "" };
-    format!("{}{per}, {how}{shadow}", limit.rate)
+    format!("{}{per}, {how}{cost}{prohibit}{shadow}", limit.amount())
 }
 
 fn route_summary(route: &Route) -> String {

@@ -6,14 +6,14 @@ use std::{
 };
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize, Serializer};
-use tidegate::{REDACTED, Secret};
+use serde::{Deserialize, Serialize};
+use tidegate::Secret;
 
 /// Most bytes of a secret. Default: 64 KiB.
 const MOST_BYTES: u64 = 64 << 10;
 
 /// Where a secret is: `{ env: NAME }` or `{ file: PATH }`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum SecretSetting {
     /// In an environment variable.
@@ -65,12 +65,6 @@ impl SecretSetting {
             "" => Err(NoSecret::Empty(place)),
             secret => Ok(Secret::new(secret)),
         }
-    }
-}
-
-impl Serialize for SecretSetting {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(REDACTED)
     }
 }
 
@@ -128,7 +122,11 @@ mod tests {
         let setting: SecretSetting = serde_json::from_str(r#"{ "file": "secret" }"#).unwrap();
         let secret = setting.read(directory.path()).unwrap();
         assert_eq!(secret.expose(), "hunter2");
-        assert_eq!(serde_json::to_string(&setting).unwrap(), "\"[redacted]\"");
+        assert_eq!(
+            serde_json::to_string(&setting).unwrap(),
+            r#"{"file":"secret"}"#,
+            "the place, not the secret"
+        );
         assert!(!format!("{secret:?} {secret} {setting:?}").contains("hunter2"));
         let empty = SecretSetting::File("empty".into()).read(directory.path());
         assert!(matches!(empty, Err(NoSecret::Empty(_))));

@@ -101,8 +101,8 @@ impl Checker<'_> {
             let section = wanted.section()?;
             return Some(self.section(section, &[], setting));
         }
-        if wanted.nullable || wanted.section().is_some() || wanted.map().is_some() || wanted.list().is_some()
-        {
+        let empty = wanted.section().is_some() || wanted.map().is_some() || wanted.list().is_some();
+        if wanted.nullable || (empty && !wanted.scalar()) {
             return None;
         }
         let problem = Problem::error(

@@ -45,7 +45,7 @@ mistakes! {
     missing_keys: "limits:\n  a: {}\nupstreams:\n  orders: {}\n";
     sections_without_content: "upstreams:\nroutes:\nlimits:\n";
     values_of_a_wrong_shape: format!("{UPSTREAM}    connections: 250\n    retry: [1]\n{ROUTE}log: {{ access: yes, format: jsn }}\nlimits: []\n");
-    numbers_that_are_none: format!("{UPSTREAM}    in_flight: {{ limit: 0, queue: many }}\n    retry: {{ percent: 120, min_per_second: \"10\" }}\n{ROUTE}workers: -1\nbounds: {{ streams: 1.5 }}\n");
+    numbers_that_are_none: format!("{UPSTREAM}    in_flight: {{ limit: 0, queue: many, fleet: 9999999 }}\n    retry: {{ percent: 120, min_per_second: \"10\" }}\n{ROUTE}workers: -1\nbounds: {{ streams: 1.5 }}\n");
     units_that_are_missing: format!("{UPSTREAM}    timeout: 30\n    idle_timeout: 5 minutes\n{ROUTE}drain: 400d\nbounds: {{ header_bytes: 64kb, body_bytes: none }}\n");
     rates_that_are_none: format!("{UPSTREAM}{ROUTE}    limits: [a, b, c]\nlimits:\n  a: {{ rate: 100 }}\n  b: {{ rate: 10/week }}\n  c: {{ rate: -1/s }}\n");
     addresses_that_are_none: format!("{UPSTREAM}{ROUTE}listen: {{ http: \":8080\", admin: localhost:9900 }}\n");
@@ -62,9 +62,22 @@ mistakes! {
     routes_that_never_match: format!("{UPSTREAM}routes:\n  - {{ match: {{ path: /a, methods: [GET, POST] }}, upstream: orders }}\n  - {{ match: {{ path: /a/, methods: [GET] }}, upstream: orders }}\n  - {{ match: {{ host: \"*.x.io\" }}, upstream: orders }}\n  - upstream: orders\n    match:\n      host: \"*.X.io\"\n");
     routes_of_one_name: format!("{UPSTREAM}routes:\n  - {{ name: a, upstream: orders }}\n  - {{ name: a, match: {{ path: /a }}, upstream: orders }}\n");
     networks_that_are_none: format!("{UPSTREAM}{ROUTE}trusted_proxies: [10.1.0.0/8, localhost, 10.0.0.0/40]\n");
-    what_is_not_there_yet: "registry: etcd://u:hunter2@127.0.0.1:2379/tidegate/\ntokens: { billing: { client_secret: hunter2 } }\nsessions: { idp: {} }\nupstreams:\n  orders:\n    service: orders\n    token: billing\n    in_flight: { adaptive: gradient, min: 10, max: 500 }\nlimits:\n  a: { rate: 1/s, on_store_failure: share }\nroutes:\n  - { upstream: orders, session: idp, limits: [a] }\n";
+    what_is_not_there_yet: "registry: etcd://u:hunter2@127.0.0.1:2379/tidegate/\ntokens: { billing: { client_secret: hunter2 } }\nsessions: { idp: {} }\nupstreams:\n  orders:\n    service: orders\n    token: billing\n    in_flight: { adaptive: gradient, min: 10, max: 500 }\nlimits:\n  a: { rate: 1/s, key: [\"claim:sub\"] }\nroutes:\n  - { upstream: orders, session: idp, limits: [a] }\n";
+    nothing_that_limits_calls_in_flight: format!("{UPSTREAM}    in_flight: {{ queue: 5 }}\n{ROUTE}");
+    two_limits_of_calls_in_flight: format!("{UPSTREAM}    in_flight: {{ limit: 5, adaptive: gradient, fleet: 7 }}\n{ROUTE}");
+    limits_of_calls_in_flight_that_are_none: format!("{UPSTREAM}    in_flight: {{ limit: -1, adaptive: netflix, order: lifo, hold: response }}\n{ROUTE}");
+    adaptive_limits_that_contradict_themselves: format!("{UPSTREAM}    in_flight: {{ adaptive: gradient, min: 50, max: 20, latency: 1s }}\n  b: {{ endpoints: [\"http://h:2\"], in_flight: {{ limit: 5, min: 1, max: 9 }} }}\n  c: {{ endpoints: [\"http://h:3\"], in_flight: {{ adaptive: vegas, max: 5, min: 5 }} }}\nroutes:\n  - upstream: orders\n  - {{ upstream: b, match: {{ path: /b }} }}\n  - {{ upstream: c, match: {{ path: /c }} }}\n");
+    partitions_that_share_nothing: format!("{UPSTREAM}    in_flight: {{ fleet: 5, partitions: {{ by: client-ip, shares: {{}} }} }}\n  b: {{ endpoints: [\"http://h:2\"], in_flight: {{ limit: off, partitions: {{ by: tenant, shares: {{ gold: 0, (other): 2, \"\": 1 }}, other: 0 }} }} }}\n  c: {{ endpoints: [\"http://h:3\"], in_flight: {{ limit: 5, partitions: {{ by: \"header:\" }} }} }}\nroutes:\n  - upstream: orders\n  - {{ upstream: b, match: {{ path: /b }} }}\n  - {{ upstream: c, match: {{ path: /c }} }}\n");
+    streams_that_are_none: format!("{UPSTREAM}    in_flight: {{ limit: 5, idle_stream: 0s, streams: {{ paths: [Watch, \"/a*b\"] }} }}\nroutes:\n  - {{ upstream: orders, kind: websocket, in_flight: {{ limit: 50, adaptive: gradient }} }}\n");
     a_registry_that_is_wrong_too: format!("registry: {{ url: \"etcd://u:hun/ter2@h\" }}\n{UPSTREAM}{ROUTE}");
-    a_store_that_is_not_there_yet: format!("store: redis-sentinel://app:hunter2@a,b:26380/cache\n{UPSTREAM}{ROUTE}");
+    stores_whose_settings_contradict_each_other: format!("store: {{ url: redis://app:hunter2@host, password: {{ env: X }}, tls: {{ roots: Cargo.toml }}, deadline: 0s, in_flight: 0 }}\n{UPSTREAM}{ROUTE}");
+    a_store_in_memory_with_a_password: format!("store: {{ user: a, password: hunter2 }}\n{UPSTREAM}{ROUTE}");
+    a_store_that_is_no_url: format!("store: postgres://h/db\nnamespace: \"two words\"\n{UPSTREAM}{ROUTE}");
+    a_limit_without_an_amount_and_one_with_two: format!("{UPSTREAM}limits:\n  a: {{ burst: 5 }}\n  b: {{ rate: 1/s, quota: 5/day }}\n  c: {{ quota: 0/month }}\n{ROUTE}    limits: [a, b, c]\n");
+    quotas_that_are_none: format!("{UPSTREAM}limits:\n  a: {{ quota: 100/s }}\n  b: {{ quota: 5/day, algorithm: token-bucket, burst: 2, window: clock }}\n  c: {{ rate: 5/s, window: first-call }}\n{ROUTE}    limits: [a, b, c]\n");
+    costs_that_are_none: format!("{UPSTREAM}limits:\n  a: {{ rate: 10/s, cost: 11 }}\n  b: {{ rate: 10/s, burst: 5, cost: {{ of: response-bytes, estimate: 6 }} }}\n  c: {{ rate: 1/s, cost: heder:x }}\n  d: {{ rate: 1/s, cost: 0 }}\n  e: {{ rate: 1/s, cost: {{ estimate: 1 }} }}\n{ROUTE}    limits: [a, b, c, d, e]\n");
+    a_burst_that_takes_years: format!("{UPSTREAM}limits:\n  a: {{ rate: 1/366d, burst: 1000 }}\n{ROUTE}    limits: [a]\n");
+    words_of_a_limit_that_are_wrong: format!("{UPSTREAM}limits:\n  a: {{ rate: 1/s, on_store_failure: allow, prohibit: 0s, lease: 1ms, key: [client-ip/0, client-ip/240] }}\n{ROUTE}    limits: [a]\n");
     a_store_that_is_wrong: format!("store: redis://app:hunter2@a,b\n{UPSTREAM}{ROUTE}");
     a_store_without_a_scheme: format!("store: localhost:6379\n{UPSTREAM}{ROUTE}");
     certificates_that_are_not_there: format!("listen: {{ tls: {{ cert: no/such.crt, key: Cargo.toml }} }}\n{UPSTREAM}    tls: {{ cert: Cargo.toml }}\n{ROUTE}");
@@ -80,9 +93,33 @@ mistakes! {
 fn a_small_configuration_is_enough() {
     let loaded = load_text(&format!("{UPSTREAM}{ROUTE}")).unwrap();
     assert!(loaded.warnings.is_empty());
-    assert_eq!(loaded.config.store, "memory://");
+    assert!(loaded.config.store.is_memory());
     let half_a_minute = HumanDuration(std::time::Duration::from_secs(30));
     assert_eq!(loaded.config.upstreams["orders"].timeout, Timeout::After(half_a_minute));
+}
+
+#[test]
+fn a_store_is_a_url_or_a_section() {
+    let url = "redis-sentinel://app:hunter2@a,b:26380/cache";
+    let alone = load_text(&format!("store: {url}\n{UPSTREAM}{ROUTE}")).unwrap().config.store;
+    let section = load_text(&format!("store: {{ url: \"{url}\" }}\n{UPSTREAM}{ROUTE}")).unwrap().config.store;
+    assert_eq!((alone.url.as_str(), &alone), (url, &section));
+    assert_eq!(alone.deadline.as_millis(), 50);
+}
+
+#[test]
+fn what_a_call_costs_is_read_in_each_way() {
+    let cost = |text: &str| {
+        let text =
+            format!("{UPSTREAM}limits: {{ a: {{ rate: 100/s, cost: {text} }} }}\n{ROUTE}    limits: [a]\n");
+        let config = load_text(&text).unwrap_or_else(|problems| panic!("{problems}")).config;
+        let cost = &config.limits["a"].cost;
+        (cost.estimate().get(), cost.source().map(ToString::to_string))
+    };
+    assert_eq!(cost("5"), (5, None));
+    assert_eq!(cost("header:x-cost"), (1, Some("header:x-cost".into())));
+    assert_eq!(cost("{ of: response-bytes, estimate: 20 }"), (20, Some("response-bytes".into())));
+    assert_eq!(cost("{ of: \"response-header:x-t\" }"), (1, Some("response-header:x-t".into())));
 }
 
 #[test]
@@ -193,7 +230,9 @@ fn a_gap_between_schema_and_model_would_show() {
     }
     let mut found = Vec::new();
     formats(schema::value(), &mut found);
-    for format in found.iter().filter(|format| format.starts_with("tidegate-")) {
+    // A secret is a section, whose only use of its format is what is said to those who write a text instead.
+    let ours = |format: &&String| format.starts_with("tidegate-") && *format != "tidegate-secret";
+    for format in found.iter().filter(ours) {
         assert!(formats::check_of(format).is_some(), "{format} has no parser");
     }
     assert!(found.iter().any(|format| format == "tidegate-rate"));

@@ -13,8 +13,14 @@ pub struct HumanDuration(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-const DURATION_UNITS: [(&str, u64); 5] =
-    [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1000)];
+const DURATION_UNITS: [(&str, u64); 6] = [
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1000),
+    ("us", 1),
+];
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// The longest duration of a configuration.
@@ -128,7 +134,7 @@ macro_rules! as_text {
 as_text!(HumanDuration, "Duration", "string", "tidegate-duration", "5s");
 as_text!(ByteSize, "Size", ["string", "integer"], "tidegate-size", "64KiB");
 
-/// Rates in serde.
+/// Rates that may be missing, in serde.
 pub(super) mod rate {
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
     use tidegate_core::Rate;
@@ -137,16 +143,21 @@ pub(super) mod rate {
     ///
     /// # Errors
     /// What the serializer meets.
-    pub(crate) fn serialize<S: Serializer>(rate: &Rate, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(rate)
+    #[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
+    pub(crate) fn serialize<S: Serializer>(rate: &Option<Rate>, serializer: S) -> Result<S::Ok, S::Error> {
+        match rate {
+            Some(rate) => serializer.collect_str(rate),
+            None => serializer.serialize_none(),
+        }
     }
 
     /// Reads a rate from text.
     ///
     /// # Errors
     /// When the text is no rate.
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Rate, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Rate>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
     }
 }
 

@@ -142,6 +142,14 @@ impl<'a> Wanted<'a> {
         })
     }
 
+    /// Whether a value on the line of its key may be wanted.
+    pub(super) fn scalar(&self) -> bool {
+        self.kinds.iter().any(|kind| match kind {
+            Kind::Text { .. } | Kind::Integer { .. } | Kind::Number { .. } | Kind::Truth => true,
+            Kind::List(_) | Kind::Map(_) | Kind::Section(_) => false,
+        })
+    }
+
     /// Whether one of a few words is wanted and nothing else.
     pub(super) fn only_words(&self) -> bool {
         self.kinds.is_empty() && !self.words.is_empty()

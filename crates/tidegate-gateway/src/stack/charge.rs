@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use tidegate::{
     Throttle, clock,
-    throttle::{self, Key, MAX_LIMITS, Receipts, Refusal, Ruling, enter_all},
+    throttle::{self, Key, MAX_LIMITS, Receipts, Refusal, Ruling, enter_all_at},
 };
 use tidegate_core::Call;
 
@@ -38,9 +38,13 @@ impl<'t> Charge<'t> {
             Some(limit) => (&*limit.throttle, limit.key(facts)),
             None => (&*first.throttle, Key::ALL),
         });
+        let mut costs = [1; MAX_LIMITS];
+        for (cost, limit) in costs.iter_mut().zip(limits) {
+            *cost = limit.cost(facts);
+        }
         let mut taken = Box::new(Taken { keyed, standings: Default::default(), receipts: None });
         let Taken { keyed, standings, receipts } = &mut *taken;
-        let verdict = enter_all(&keyed[..limits.len()], call);
+        let verdict = enter_all_at(&keyed[..limits.len()], &costs[..limits.len()], call);
         standings[..limits.len()].copy_from_slice(verdict.standings());
         let refusal = match verdict.into_grants() {
             Ok(grants) => {

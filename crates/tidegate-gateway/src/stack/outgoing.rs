@@ -8,16 +8,15 @@ use crate::{
     body::RequestBody,
     exchange::Exchange,
     proxy::{forwarded::Told, hop},
-    table::Route,
     trace,
-    upload::Upload,
+    upload::{Allowance, Upload},
 };
 
 /// Turns what the client sent into what the upstream is sent.
 pub(super) fn outgoing(
     request: Request<Incoming>,
     host: &HeaderValue,
-    route: &Route,
+    allowance: Allowance,
     told: &Told,
     exchange: &mut Exchange,
 ) -> Request<RequestBody> {
@@ -41,7 +40,7 @@ pub(super) fn outgoing(
     let body = if body.is_end_stream() {
         RequestBody::empty()
     } else {
-        let (upload, progress) = Upload::new(body, route.allowance);
+        let (upload, progress) = Upload::new(body, allowance);
         exchange.upload = Some(progress);
         RequestBody::Incoming(Box::new(upload))
     };

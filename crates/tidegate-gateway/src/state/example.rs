@@ -5,6 +5,14 @@ use super::*;
 /// A state with one of everything, for tests and screenshots.
 pub(crate) fn example() -> State {
     let durations = Durations::from_buckets(vec![(0.001, 90), (0.01, 9), (f64::INFINITY, 1)], 0.25);
+    let pool = |limit, in_flight| InFlightState {
+        limit,
+        law: "fixed",
+        in_flight,
+        wait: durations.clone(),
+        hold: durations.clone(),
+        ..InFlightState::default()
+    };
     let endpoint = |authority: &str, breaker| EndpointState {
         authority: authority.into(),
         in_flight: 21,
@@ -47,8 +55,22 @@ pub(crate) fn example() -> State {
             name: "orders".into(),
             upstream: "orders".into(),
             limits: vec!["per-client".into(), "backend".into()],
+            in_flight: Some(pool(Some(20), 3)),
             ..RouteState::default()
         }],
+        store: StoreState {
+            url: "redis://app:***@store.internal:6379/0".into(),
+            namespace: "prod".into(),
+            state: StorePhase::Away,
+            in_flight: 3,
+            max_in_flight: 1024,
+            servers: vec![StoreServerState {
+                server: Some("store.internal:6379".into()),
+                state: StorePhase::Away,
+                run_id: None,
+                error: Some("store store.internal:6379 did not answer within 50ms".into()),
+            }],
+        },
         limits: vec![
             LimitState {
                 name: "backend".into(),
@@ -59,6 +81,20 @@ pub(crate) fn example() -> State {
                 max_keys: 1_000_000,
                 admitted: 120_000,
                 shadow_refused: 12,
+                credit: Some(CreditState {
+                    on_store_failure: "deny",
+                    life_seconds: 1.0,
+                    in_hand: 210,
+                    stranded: 3,
+                    local: 119_000,
+                    waited: 1012,
+                    asking: 1,
+                    operations: 2400,
+                    operations_per_decision: 0.02,
+                    failures: [("late", 4), ("unreachable", 0)].into(),
+                    latency_seconds: 0.000_4,
+                    ..CreditState::default()
+                }),
                 ..LimitState::default()
             },
             LimitState {
@@ -73,13 +109,14 @@ pub(crate) fn example() -> State {
                 admitted: 119_958,
                 refused: 42,
                 shadow_refused: 0,
-                shared: 0,
+                ..LimitState::default()
             },
         ],
         upstreams: vec![UpstreamState {
             name: "orders".into(),
             in_flight: Some(InFlightState {
-                limit: 50,
+                limit: Some(50),
+                law: "gradient",
                 in_flight: 42,
                 queued: 7,
                 queue: 1000,
@@ -87,9 +124,14 @@ pub(crate) fn example() -> State {
                 refused: [("queue-full".to_owned(), 40), ("wait-too-long".to_owned(), 18)].into(),
                 cancelled: 3,
                 wait: durations.clone(),
-                hold: durations,
+                hold: durations.clone(),
                 held_long: 1,
             }),
+            streams: Some(pool(None, 12)),
+            partitions: vec![PartitionState {
+                name: "gold".into(),
+                in_flight: InFlightState { law: "gradient", ..pool(Some(37), 30) },
+            }],
             retries: 4,
             endpoints: vec![
                 endpoint(

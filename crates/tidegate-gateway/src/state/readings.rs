@@ -6,10 +6,12 @@ use tidegate_core::{Instant, breaker::Phase};
 use super::{BreakerPhase, BreakerState, ConnectionsState, Durations, InFlightState};
 use crate::upstream::ConnectionStats;
 
-impl From<&limiter::Snapshot> for InFlightState {
-    fn from(now: &limiter::Snapshot) -> Self {
+impl InFlightState {
+    /// A limiter's reading, and what moves its limit.
+    pub(crate) fn of(now: &limiter::Snapshot, law: &'static str) -> Self {
         Self {
-            limit: now.limit.unwrap_or(0).into(),
+            limit: now.limit.map(u64::from),
+            law,
             in_flight: now.in_flight.into(),
             queued: now.queued.into(),
             queue: now.queue.into(),
@@ -93,10 +95,10 @@ mod tests {
         let limiter = Limiter::builder().limit(1).measure_hold().build().unwrap();
         let now = clock::now();
         let permit = limiter.try_enter(&Call::at(now), "").unwrap();
-        let state = InFlightState::from(&limiter.snapshot());
-        assert_eq!((state.in_flight, state.limit, state.admitted), (1, 1, 1));
+        let state = InFlightState::of(&limiter.snapshot(), "fixed");
+        assert_eq!((state.in_flight, state.limit, state.admitted), (1, Some(1), 1));
         permit.settle(Outcome::Success, now + Duration::from_millis(3));
-        let state = InFlightState::from(&limiter.snapshot());
+        let state = InFlightState::of(&limiter.snapshot(), "fixed");
         assert_eq!((state.in_flight, state.hold.count), (0, 1));
         assert!((0.001..0.005).contains(&state.hold.p50_seconds), "{:?}", state.hold);
         let (last, _) = state.hold.buckets[state.hold.buckets.len() - 1];

@@ -10,10 +10,10 @@ use prometheus_client::{
 };
 
 use super::{
-    process,
+    in_flight, process,
     route::{RouteMetrics, Totals},
 };
-use crate::state::{BreakerPhase, Durations, EndpointState, InFlightState, ListenerState, State};
+use crate::state::{BreakerPhase, CreditState, Durations, EndpointState, ListenerState, State, StorePhase};
 
 /// Writes the OpenMetrics page.
 pub(super) fn render(state: State, routes: Vec<Arc<RouteMetrics>>) -> String {
@@ -36,6 +36,8 @@ impl Collector for Snapshot {
         self.gateway(&mut page)?;
         self.routes(&mut page)?;
         self.limits(&mut page)?;
+        self.credit(&mut page)?;
+        self.store(&mut page)?;
         self.upstreams(&mut page)?;
         self.endpoints(&mut page)?;
         process::encode(&mut page)
@@ -195,39 +197,85 @@ impl Snapshot {
         page.gauge("tidegate_limit_keys_max", "Most keys of a limit remembered", None, most)
     }
 
-    fn upstreams(&self, page: &mut Page) -> fmt::Result {
-        let limited = || {
-            let upstreams = self.state.upstreams.iter();
-            upstreams.filter_map(|upstream| Some((upstream.name.as_str(), upstream.in_flight.as_ref()?)))
+    fn credit(&self, page: &mut Page) -> fmt::Result {
+        let shared = || {
+            let limits = self.state.limits.iter();
+            limits.filter_map(|limit| Some((limit.name.as_str(), limit.credit.as_ref()?)))
         };
-        let rows = |of: fn(&InFlightState) -> u64| {
-            limited().map(move |(name, state)| ([("upstream", name)], of(state)))
-        };
-        let gauges: [Named<InFlightState>; 4] = [
-            ("tidegate_in_flight", "Calls in flight", |s| s.in_flight),
-            ("tidegate_in_flight_limit", "Most calls in flight", |s| s.limit),
-            ("tidegate_queued", "Callers waiting for a permit", |s| s.queued),
-            ("tidegate_queue_limit", "Most callers waiting", |s| s.queue),
+        let gauges: [Named<CreditState>; 4] = [
+            ("tidegate_credit", "Units of a limit that this gateway holds and may spend", |c| c.in_hand),
+            ("tidegate_credit_aside", "Units set aside for when the store is away", |c| c.aside),
+            ("tidegate_credit_stranded", "Units granted to this gateway that nobody can spend", |c| {
+                c.stranded
+            }),
+            ("tidegate_credit_asking", "Questions of a limit to the store under way", |c| c.asking),
         ];
         for (name, help, of) in gauges {
-            page.gauge(name, help, None, floats(rows(of)))?;
+            page.gauge(name, help, None, shared().map(|(name, c)| ([("limit", name)], of(c) as f64)))?;
         }
-        page.counter("tidegate_admitted", "Calls given a permit", None, rows(|s| s.admitted))?;
-        page.counter("tidegate_queue_cancelled", "Callers that left the queue", None, rows(|s| s.cancelled))?;
-        page.gauge("tidegate_held_long", "Permits held unusually long", None, floats(rows(|s| s.held_long)))?;
-        page.counter(
-            "tidegate_in_flight_refusals",
-            "Calls the limiter refused, by the rule that refused",
+        let over = self.state.limits.iter();
+        page.gauge(
+            "tidegate_limit_over_admission_possible",
+            "The most calls beyond a limit that could have been admitted",
             None,
-            limited().flat_map(|(name, state)| {
-                let refused = state.refused.iter();
-                refused.map(move |(by, count)| ([("upstream", name), ("by", by.as_str())], *count))
+            over.map(|limit| ([("limit", limit.name.as_str())], limit.over_admission_possible as f64)),
+        )?;
+        page.counter(
+            "tidegate_credit_decisions",
+            "Decisions of a shared limit, by where they were taken",
+            None,
+            shared().flat_map(|(name, c)| {
+                [("local", c.local), ("waited", c.waited), ("open", c.open)]
+                    .map(|(place, count)| ([("limit", name), ("place", place)], count))
             }),
         )?;
-        let waits = limited().map(|(name, state)| ([("upstream", name)], &state.wait));
-        page.histogram("tidegate_wait", "How long admitted calls waited for a permit", waits)?;
-        let holds = limited().map(|(name, state)| ([("upstream", name)], &state.hold));
-        page.histogram("tidegate_hold", "How long calls held their permit", holds)?;
+        let operations = shared().map(|(name, c)| ([("limit", name)], c.operations));
+        page.counter("tidegate_store_operations", "Questions of a limit to the store", None, operations)?;
+        page.counter(
+            "tidegate_store_failures",
+            "Questions of a limit that the store did not answer, by what kept it from that",
+            None,
+            shared().flat_map(|(name, c)| {
+                c.failures.iter().map(move |(kind, count)| ([("limit", name), ("kind", *kind)], *count))
+            }),
+        )?;
+        let latency = shared().map(|(name, c)| ([("limit", name)], c.latency_seconds));
+        page.gauge("tidegate_store_latency", "How long the store takes to answer, lately", SECONDS, latency)
+    }
+
+    fn store(&self, page: &mut Page) -> fmt::Result {
+        let store = &self.state.store;
+        let phases = StorePhase::ALL
+            .map(|phase| ([("state", phase.as_str())], if phase == store.state { 1.0 } else { 0.0 }));
+        page.gauge("tidegate_store_state", "1 for the state that the store of counters is in", None, phases)?;
+        let now = [(NONE, store.in_flight as f64)];
+        page.gauge("tidegate_store_in_flight", "Questions to the store under way", None, now)?;
+        let most = [(NONE, store.max_in_flight as f64)];
+        page.gauge("tidegate_store_in_flight_max", "Most questions to the store under way", None, most)
+    }
+
+    fn upstreams(&self, page: &mut Page) -> fmt::Result {
+        let pools = self.state.upstreams.iter().flat_map(|upstream| {
+            let pools = [("calls", &upstream.in_flight), ("streams", &upstream.streams)];
+            pools.into_iter().filter_map(move |(pool, state)| {
+                Some(([("upstream", upstream.name.as_str()), ("pool", pool)], state.as_ref()?))
+            })
+        });
+        in_flight::UPSTREAM.encode(page, pools.collect())?;
+        let partitions = self.state.upstreams.iter().flat_map(|upstream| {
+            upstream.partitions.iter().map(|partition| {
+                let labels = [("upstream", upstream.name.as_str()), ("partition", partition.name.as_str())];
+                (labels, &partition.in_flight)
+            })
+        });
+        in_flight::PARTITION.encode(page, partitions.collect())?;
+        let routes = self.state.routes.iter().filter_map(|route| {
+            Some((
+                [("route", route.name.as_str()), ("upstream", route.upstream.as_str())],
+                route.in_flight.as_ref()?,
+            ))
+        });
+        in_flight::ROUTE.encode(page, routes.collect())?;
         let retries = self.state.upstreams.iter().map(|u| ([("upstream", u.name.as_str())], u.retries));
         page.counter("tidegate_retries", "Retries of calls that surely were not sent", None, retries)
     }
@@ -275,13 +323,13 @@ impl Snapshot {
 }
 
 /// A metric's name, its help, and where its value is.
-type Named<T> = (&'static str, &'static str, fn(&T) -> u64);
+pub(super) type Named<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 fn authority(endpoint: &EndpointState) -> &str {
     &endpoint.authority
 }
 
-fn floats<L>(rows: impl Iterator<Item = (L, u64)>) -> impl Iterator<Item = (L, f64)> {
+pub(super) fn floats<L>(rows: impl Iterator<Item = (L, u64)>) -> impl Iterator<Item = (L, f64)> {
     rows.map(|(labels, value)| (labels, value as f64))
 }
 
@@ -332,7 +380,7 @@ impl Page<'_> {
         })
     }
 
-    fn histogram<'d, L: EncodeLabelSet>(
+    pub(super) fn histogram<'d, L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,

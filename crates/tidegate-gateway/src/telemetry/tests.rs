@@ -123,8 +123,9 @@ fn check_histogram(name: &str, samples: &[(String, f64)]) {
     let mut last: BTreeMap<String, f64> = BTreeMap::new();
     for (series, value) in samples.iter().filter(|(series, _)| series.starts_with(&format!("{name}_bucket")))
     {
-        let (labels, _) = series.split_once("le=").expect("a bucket has a bound");
-        let before = last.insert(labels.to_owned(), *value).unwrap_or(0.0);
+        let (before, bound) = series.split_once("le=\"").expect("a bucket has a bound");
+        let (_, after) = bound.split_once('"').expect("a bound ends with a quote");
+        let before = last.insert(format!("{before}{after}"), *value).unwrap_or(0.0);
         assert!(*value >= before, "buckets are cumulative: {series}");
     }
     let infinite = samples.iter().filter(|(series, _)| series.contains("le=\"+Inf\"")).map(|(_, v)| *v);

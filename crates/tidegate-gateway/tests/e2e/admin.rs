@@ -1,10 +1,16 @@
 //! The admin pages.
 
+use std::process::Output;
+
 use http::{Response, StatusCode};
 
 use crate::{
     setup::guarded,
-    support::{client, gateway::Gateway, upstream::Upstream},
+    support::{
+        client,
+        gateway::{Gateway, command},
+        upstream::Upstream,
+    },
 };
 
 #[tokio::test]
@@ -42,4 +48,71 @@ async fn the_admin_pages_tell_what_passed() {
         StatusCode::TOO_MANY_REQUESTS,
         "not on the traffic port"
     );
+}
+
+/// Runs `tidegate limits` against a gateway.
+fn limits(gateway: &Gateway, line: &str) -> (bool, String) {
+    let admin = gateway.admin().to_string();
+    let output: Output =
+        command().arg("limits").args(line.split(' ')).args(["--admin", &admin]).output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.success(), said)
+}
+
+#[tokio::test]
+async fn an_operator_reads_adjusts_and_resets_a_counter() {
+    let upstream = Upstream::start(|_| async { Response::new(client::whole("hello")) }).await;
+    let rules = "two: { rate: 2/h, algorithm: fixed-window, key: [\"header:x-key\", client-ip] }";
+    let mut gateway = Gateway::start(&guarded(upstream.addr(), "", rules, "limits: [two]")).await;
+    let http = gateway.http();
+    let call = async |key: &str| client::get_with(http, "/", &[("x-key", key)]).await.status.as_u16();
+    assert_eq!([call("hunter2").await, call("hunter2").await, call("hunter2").await], [200, 200, 429]);
+
+    let (_, all) = limits(&gateway, "get");
+    assert!(all.contains("two") && all.contains("2/h") && all.contains("header:x-key client-ip"), "{all}");
+    let (_, state) = limits(&gateway, "get two hunter2 127.0.0.1 --json");
+    let state: serde_json::Value =
+        serde_json::from_str(&state).unwrap_or_else(|error| panic!("{error}: {state}"));
+    assert_eq!((&state["remaining"], &state["most"]), (&0.into(), &2.into()), "{state}");
+    let (_, other) = limits(&gateway, "get two - 127.0.0.1 --json");
+    assert!(other.contains("\"remaining\": 2"), "{other}");
+
+    let (done, said) = limits(&gateway, "add two hunter2 127.0.0.1 --units 1");
+    assert!(done && said.contains("LEFT BEFORE"), "{said}");
+    assert_eq!([call("hunter2").await, call("hunter2").await], [200, 429]);
+    assert!(limits(&gateway, "reset two hunter2 127.0.0.1").0);
+    assert_eq!([call("hunter2").await, call("hunter2").await, call("hunter2").await], [200, 200, 429]);
+
+    for (line, why) in [
+        ("get three", "there is no limit `three`; there are: two"),
+        ("get two", "a key of this limit has 2 parts (header:x-key client-ip), not 0"),
+        ("reset two a localhost", "`localhost` is not a value of client-ip"),
+    ] {
+        let (done, said) = limits(&gateway, line);
+        assert!(!done && said.contains(why), "{line}: {said}");
+    }
+    gateway.process().printed("an operator changed a counter").await;
+    let log = gateway.process().output();
+    assert!(log.contains("tidegate::audit") && log.contains("by=127.0.0.1"), "{log}");
+    assert!(!log.contains("hunter2"), "a key that clients keep secret is not logged: {log}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_not_there_is_said_so() {
+    let nobody = crate::support::ports::free().to_string();
+    let output = command().args(["limits", "get", "--admin", &nobody]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("no gateway answers at {nobody}")) && said.contains("--admin"), "{said}");
+}
+
+#[tokio::test]
+async fn a_call_that_gives_a_header_twice_that_a_limit_counts_by_is_refused() {
+    let upstream = Upstream::start(|_| async { Response::new(client::whole("hello")) }).await;
+    let rules = "two: { rate: 2/h, key: [\"header:x-key\"] }";
+    let gateway = Gateway::start(&guarded(upstream.addr(), "", rules, "limits: [two]")).await;
+    let answer = client::get_with(gateway.http(), "/", &[("x-key", "a"), ("x-key", "b")]).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.json()["detail"].as_str().unwrap().contains("more than once"), "{answer:?}");
+    assert_eq!(upstream.calls(), 0);
 }

@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 10_000;
 const BYTES_EACH: usize = 16 << 10;
 
 /// Resident bytes of a process; what it shares is counted by its share.
-fn resident(id: u32) -> usize {
+pub(crate) fn resident(id: u32) -> usize {
     let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap();
     let line = rollup.lines().find(|line| line.starts_with("Pss:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10

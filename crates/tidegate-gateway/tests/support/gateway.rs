@@ -99,6 +99,14 @@ impl Gateway {
         fs::rename(next, self.file()).unwrap();
     }
 
+    /// The value of a metric's sample, like `tidegate_queued{upstream="main",pool="calls"}`.
+    pub async fn metric(&self, sample: &str) -> f64 {
+        let page = client::get_at(self.admin, "/metrics", &[]).await.text();
+        let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no sample {sample} in\n{page}"));
+        value.parse().expect("a sample has a value")
+    }
+
     /// What it is doing now: `/state` as JSON.
     pub async fn state(&self) -> Value {
         let answer = client::get_at(self.admin, "/state", &[("accept", "application/json")]).await;
@@ -121,9 +129,15 @@ impl Gateway {
         self.state_is("the gateway coming to rest", |state| {
             let listener = array(state, "/listeners").iter().find(|l| l["name"] == "http").unwrap();
             listener["connections"] == 0
+                && array(state, "/routes").iter().all(|route| {
+                    let own = &route["in_flight"];
+                    own.is_null() || (own["in_flight"] == 0 && own["queued"] == 0)
+                })
                 && array(state, "/upstreams").iter().all(|upstream| {
-                    let gate = &upstream["in_flight"];
-                    (gate.is_null() || (gate["in_flight"] == 0 && gate["queued"] == 0))
+                    let idle =
+                        |pool: &Value| pool.is_null() || (pool["in_flight"] == 0 && pool["queued"] == 0);
+                    idle(&upstream["in_flight"])
+                        && idle(&upstream["streams"])
                         && array(upstream, "/endpoints").iter().all(|endpoint| {
                             endpoint["in_flight"] == 0
                                 && endpoint["connections"]["waiting"] == 0

@@ -51,6 +51,23 @@ impl Upstream {
         A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
+        Self::serve(addr, None, answer).await
+    }
+
+    /// Starts one on a free port that admits so many HTTP/2 streams to a connection.
+    pub async fn start_with_streams<A, F>(most: u32, answer: A) -> Self
+    where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        Self::serve(([127, 0, 0, 1], 0).into(), Some(most), answer).await
+    }
+
+    async fn serve<A, F>(addr: SocketAddr, streams: Option<u32>, answer: A) -> Self
+    where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let counts = Arc::new(Counts::default());
@@ -70,7 +87,10 @@ impl Upstream {
                     }
                 });
                 connections.spawn(async move {
-                    let server = auto::Builder::new(TokioExecutor::new());
+                    let mut server = auto::Builder::new(TokioExecutor::new());
+                    if streams.is_some() {
+                        server.http2().max_concurrent_streams(streams);
+                    }
                     let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
                 });
             }

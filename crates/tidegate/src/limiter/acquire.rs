@@ -50,7 +50,7 @@ impl Limiter {
         }
         self.shared.wants_more();
         let since = clock::now();
-        let patience = since + self.shared.settings.max_wait;
+        let patience = since + self.shared.watch.max_wait();
         let (until, by) = match call.deadline {
             Some(deadline) if deadline <= since => return Err(self.refuse(By::Deadline, None)),
             Some(deadline) if deadline < patience => (deadline, By::Deadline),

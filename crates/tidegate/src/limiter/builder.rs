@@ -9,6 +9,7 @@ use tidegate_core::{
 
 use super::{
     Limiter, Nested, Shared, fleet::Wishes, permit::Ages, permits::Permits, stats::Stats, tuner::Tuner,
+    watch::Watch,
 };
 
 /// The settings of a limiter, checked when it is [built](Builder::build).
@@ -18,6 +19,8 @@ pub struct Builder {
     limit: Option<Limit>,
     queue: u32,
     settings: Settings,
+    /// Who is told that callers find no permit.
+    wanting: Option<Arc<Wishes>>,
 }
 
 #[derive(Debug)]
@@ -26,22 +29,13 @@ enum Limit {
     Adaptive(Adaptive),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) max_wait: Duration,
     pub(super) order: Order,
     pub(super) nested: Nested,
     pub(super) measure_hold: bool,
     pub(super) held_long: Option<Duration>,
-    /// Who is told that callers find no permit.
-    pub(super) wanting: Option<Arc<Wishes>>,
-}
-
-impl Settings {
-    /// Whether somebody needs to know when each call began.
-    pub(super) const fn times_all(&self) -> bool {
-        self.measure_hold || self.held_long.is_some()
-    }
 }
 
 impl Default for Builder {
@@ -55,8 +49,8 @@ impl Default for Builder {
                 nested: Nested::Refuse,
                 measure_hold: false,
                 held_long: None,
-                wanting: None,
             },
+            wanting: None,
         }
     }
 }
@@ -127,7 +121,7 @@ impl Builder {
     }
 
     pub(super) fn wanting(mut self, wishes: Arc<Wishes>) -> Self {
-        self.settings.wanting = Some(wishes);
+        self.wanting = Some(wishes);
         self
     }
 
@@ -136,23 +130,52 @@ impl Builder {
     /// # Errors
     /// [`InvalidLimiter`], with the value and the remedy.
     pub fn build(self) -> Result<Limiter, InvalidLimiter> {
-        let (limit, tuner) = match self.limit.ok_or(InvalidLimiter::NoLimit)? {
-            Limit::Fixed(limit) => (limit?.count(), None),
-            Limit::Adaptive(adaptive) => (adaptive.limit(), Some(Tuner::new(adaptive))),
-        };
-        if self.queue > MOST {
-            return Err(InvalidLimiter::Queue(self.queue));
-        }
+        let wanting = self.wanting.clone();
+        let Parts { limit, queue, settings } = self.into_parts()?;
+        let (limit, law) = limit.ok_or(InvalidLimiter::NoLimit)?;
+        let tuner = Tuner::new(law);
+        let watch = Watch::new(settings, &tuner);
         let shared = Shared {
-            permits: Permits::new(limit, self.queue, self.settings.order),
-            stats: Stats::new(self.settings.measure_hold),
-            learns: tuner.is_some() || self.settings.times_all(),
-            ages: self.settings.held_long.map(|_| Ages::default()),
+            permits: Permits::new(limit, queue, settings.order),
+            stats: Stats::new(settings.measure_hold),
+            ages: Ages::default(),
             tuner,
-            settings: self.settings,
+            nested: settings.nested,
+            wanting,
+            watch,
         };
         Ok(Limiter { shared: Arc::new(shared) })
     }
+
+    /// Checks the settings without making anything of them.
+    ///
+    /// # Errors
+    /// [`InvalidLimiter`], as [`Limiter::reconfigure`] would say; [`build`](Self::build) needs a limit as well.
+    pub fn check(&self) -> Result<(), InvalidLimiter> {
+        if let Some(Limit::Fixed(limit)) = &self.limit {
+            (*limit)?;
+        }
+        if self.queue > MOST { Err(InvalidLimiter::Queue(self.queue)) } else { Ok(()) }
+    }
+
+    pub(super) fn into_parts(self) -> Result<Parts, InvalidLimiter> {
+        self.check()?;
+        let Self { limit, queue, settings, .. } = self;
+        let limit = match limit {
+            Some(Limit::Fixed(limit)) => Some((limit?.count(), None)),
+            Some(Limit::Adaptive(law)) => Some((law.limit(), Some(law))),
+            None => None,
+        };
+        Ok(Parts { limit, queue, settings })
+    }
+}
+
+/// Settings that were checked.
+pub(super) struct Parts {
+    /// The limit and what moves it, if anything does; none when it was not given.
+    pub(super) limit: Option<(u32, Option<Adaptive>)>,
+    pub(super) queue: u32,
+    pub(super) settings: Settings,
 }
 
 /// What is wrong with the settings of a limiter.

@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::sleep_until};
 pub(super) use self::driver::Wishes;
 pub use self::store::{FleetStore, LocalFleet};
 use self::{driver::Driver, store::Node};
-use super::{Builder, InvalidLimiter, Limiter, Permit};
+use super::{Builder, InvalidLimiter, Limiter, Permit, builder::Parts};
 use crate::{By, Call, Gate, Instant, Outcome, Refused, clock};
 
 /// This instance's part of a limit that a fleet shares.
@@ -150,6 +150,17 @@ impl FleetLimiter {
             }
             sleep_until(clock::timer_at(ends)).await;
         }
+    }
+
+    /// Takes over another queue, wait and order while calls go on; the limit stays the fleet's business.
+    ///
+    /// # Errors
+    /// [`InvalidLimiter`] as of any settings; nothing is changed then.
+    pub fn reconfigure(&self, settings: Builder) -> Result<(), InvalidLimiter> {
+        let Parts { queue, settings, .. } = settings.into_parts()?;
+        self.limiter.shared.permits.reorder(queue, settings.order);
+        self.limiter.shared.watch.set(settings, &self.limiter.shared.tuner);
+        Ok(())
     }
 
     /// Leaves the fleet: admits nobody any more, and ends when the calls in flight are over and the permits are given

@@ -55,6 +55,14 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
+    /// Adds the durations of another.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
+        }
+        self.sum += other.sum;
+    }
+
     /// All durations together.
     pub const fn sum(&self) -> Duration {
         self.sum

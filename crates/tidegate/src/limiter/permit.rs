@@ -12,25 +12,48 @@ use crate::{Instant, Outcome, clock};
 #[must_use = "a permit that is dropped at once limits nothing"]
 pub struct Permit {
     shared: Option<Arc<Shared>>,
-    /// When it was taken, in nanoseconds since the epoch; 0 if nobody wishes to know. Where ages are kept: its place among
-    /// them. Two whole words are what a response can carry at little cost.
-    stamp: u64,
+    stamp: Stamp,
+}
+
+/// When a permit was taken, in nanoseconds since the epoch; 0 if nobody wished to know. Or, with the highest bit, its place
+/// among the ages. Two whole words are what a response can carry at little cost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64);
+
+impl Stamp {
+    const NONE: Self = Self(0);
+    const AGED: u64 = 1 << 63;
+
+    #[inline]
+    const fn at(entered: Instant) -> Self {
+        // 292 years are for ever.
+        Self(entered.as_nanos() & !Self::AGED)
+    }
+
+    const fn aged(place: usize) -> Self {
+        Self(place as u64 | Self::AGED)
+    }
+
+    /// Its place among the ages, if it has one.
+    fn place(self) -> Option<usize> {
+        let place = (self.0 & Self::AGED != 0).then_some(self.0 & !Self::AGED)?;
+        Some(usize::try_from(place).expect("a place is an index"))
+    }
 }
 
 impl Permit {
     #[inline]
     pub(super) fn new(shared: &Arc<Shared>, entered: Option<Instant>) -> Self {
-        let entered = entered.unwrap_or_default();
-        let stamp = match &shared.ages {
-            Some(ages) => ages.begin(entered),
-            None => entered.as_nanos(),
+        let stamp = match entered {
+            Some(entered) if shared.watch.learns() => shared.begin(entered),
+            Some(_) | None => Stamp::NONE,
         };
         Self { shared: Some(Arc::clone(shared)), stamp }
     }
 
     /// The permit of a nested call that its outer call counts for.
     pub(super) const fn counted_already() -> Self {
-        Self { shared: None, stamp: 0 }
+        Self { shared: None, stamp: Stamp::NONE }
     }
 
     /// Gives the permit back, reading the clock only if the limiter wishes to know the time.
@@ -48,40 +71,24 @@ impl Permit {
     /// Whether a nested call, too, is admitted without waiting for its outer call.
     #[inline]
     pub(crate) fn counts_nested(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.settings.nested == Nested::CountOnce)
+        self.shared.as_ref().is_some_and(|shared| shared.nested == Nested::CountOnce)
     }
 
     #[inline]
     fn give_back(&mut self, outcome: Outcome, now: Option<Instant>) {
         let Some(shared) = self.shared.take() else { return };
-        if shared.learns {
-            self.give_back_learning(&shared, outcome, now);
-        } else {
-            shared.permits.leave();
+        if self.stamp != Stamp::NONE {
+            shared.end(self.stamp, outcome, now);
         }
-    }
-
-    fn give_back_learning(&self, shared: &Shared, outcome: Outcome, now: Option<Instant>) {
-        let entered = match &shared.ages {
-            Some(ages) => ages.end(self.stamp),
-            None => Instant::from_nanos(self.stamp),
-        };
-        let limit = if entered > Instant::EPOCH && shared.learns_from(outcome) {
-            shared.ended(outcome, entered, now.unwrap_or_else(clock::now))
-        } else {
-            None
-        };
         shared.permits.leave();
-        if let Some(limit) = limit.filter(|limit| *limit != shared.permits.limit()) {
-            shared.permits.resize(limit);
-        }
     }
 }
 
 impl crate::Permit for Permit {
+    /// A call that is no sample, as nobody knows when it began, teaches nothing.
     #[inline]
     fn learns(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.learns)
+        self.stamp != Stamp::NONE
     }
 
     #[inline]
@@ -112,20 +119,43 @@ impl Shared {
     /// Whether a call that was admitted to `load` is timed, though it does not know when it began.
     #[inline]
     pub(super) fn wants_times(&self, load: Load) -> bool {
-        self.settings.times_all() || self.tuner.as_ref().is_some_and(|tuner| tuner.is_sample(load))
+        self.watch.learns() && (self.watch.times_all() || self.tuner.is_sample(load))
     }
 
     #[inline]
     fn learns_from(&self, outcome: Outcome) -> bool {
-        outcome != Outcome::Unsent && (self.settings.measure_hold || self.tuner.is_some())
+        outcome != Outcome::Unsent && (self.watch.measures_hold() || self.tuner.is_on())
     }
 
-    /// Learns from a call; the limit, if it is learnt anew.
-    fn ended(&self, outcome: Outcome, entered: Instant, now: Instant) -> Option<u32> {
+    fn begin(&self, entered: Instant) -> Stamp {
+        match self.watch.held_long() {
+            Some(_) => Stamp::aged(self.ages.begin(entered)),
+            None => Stamp::at(entered),
+        }
+    }
+
+    fn end(&self, stamp: Stamp, outcome: Outcome, now: Option<Instant>) {
+        let entered = match stamp.place() {
+            Some(place) => self.ages.end(place),
+            None => Instant::from_nanos(stamp.0),
+        };
+        if entered > Instant::EPOCH && self.learns_from(outcome) {
+            self.ended(outcome, entered, now.unwrap_or_else(clock::now));
+        }
+    }
+
+    /// Learns from a call.
+    fn ended(&self, outcome: Outcome, entered: Instant, now: Instant) {
         let lasted = now.since(entered);
         self.stats.held(lasted);
-        let in_flight = self.permits.load().in_flight();
-        self.tuner.as_ref()?.record(&Sample { outcome, lasted, in_flight }, now)
+        if self.tuner.is_on() {
+            let in_flight = self.permits.load().in_flight();
+            self.tuner.record(&Sample { outcome, lasted, in_flight }, now, |limit| {
+                if limit != self.permits.limit() {
+                    self.permits.resize(limit);
+                }
+            });
+        }
     }
 }
 
@@ -135,24 +165,23 @@ pub(super) struct Ages(Mutex<(Vec<Option<Instant>>, Vec<usize>)>);
 
 impl Ages {
     /// The place of a permit.
-    fn begin(&self, entered: Instant) -> u64 {
+    pub(super) fn begin(&self, entered: Instant) -> usize {
         let (ages, free) = &mut *self.0.lock();
         match free.pop() {
             Some(at) => {
                 ages[at] = Some(entered);
-                at as u64
+                at
             }
             None => {
                 ages.push(Some(entered));
-                ages.len() as u64 - 1
+                ages.len() - 1
             }
         }
     }
 
     /// When the permit at this place was taken; the place is free again.
-    fn end(&self, at: u64) -> Instant {
+    pub(super) fn end(&self, at: usize) -> Instant {
         let (ages, free) = &mut *self.0.lock();
-        let at = usize::try_from(at).expect("a place is an index");
         free.push(at);
         ages[at].take().expect("a permit has a place of its own")
     }

@@ -26,8 +26,8 @@ pub(crate) struct Permits {
     limit: AtomicU32,
     /// Half turns of the count of admissions.
     turns: AtomicU64,
-    queue: u32,
-    order: Order,
+    /// Written under the lock only, as is the order.
+    queue: AtomicU32,
     waiters: Mutex<Waiters>,
 }
 
@@ -60,9 +60,8 @@ impl Permits {
             load: AtomicU64::new(Load::default().word()),
             limit: AtomicU32::new(limit),
             turns: AtomicU64::new(0),
-            queue,
-            order,
-            waiters: Mutex::new(Waiters::default()),
+            queue: AtomicU32::new(queue),
+            waiters: Mutex::new(Waiters::new(order)),
         }
     }
 
@@ -75,7 +74,14 @@ impl Permits {
     }
 
     pub(crate) fn queue(&self) -> u32 {
-        self.queue
+        self.queue.load(Ordering::Relaxed)
+    }
+
+    /// Changes how many may wait and who of them goes first. Those who wait keep their places.
+    pub(crate) fn reorder(&self, queue: u32, order: Order) {
+        let mut waiters = self.waiters.lock();
+        self.queue.store(queue, Ordering::Relaxed);
+        waiters.order = order;
     }
 
     /// Admissions so far. The half turn in the word tells whether its note is still on the way.
@@ -108,10 +114,10 @@ impl Permits {
         let limit = self.limit();
         let mut load = self.load();
         loop {
-            let next = match load.decide(limit, self.queue) {
+            let next = match load.decide(limit, self.queue()) {
                 Admission::Admit(next) => next,
                 Admission::Wait(next) => {
-                    let ahead = match self.order.next(next.queued(), limit) {
+                    let ahead = match waiters.order.next(next.queued(), limit) {
                         tidegate_core::gate::End::Oldest => load.queued(),
                         tidegate_core::gate::End::Newest => 0,
                     };
@@ -238,7 +244,7 @@ impl Permits {
         let mut waiters = self.waiters.lock();
         let limit = self.limit();
         let load = self.load();
-        let (at, until) = waiters.next(self.order.next(load.queued(), limit))?;
+        let (at, until) = waiters.next(waiters.order.next(load.queued(), limit))?;
         if load.in_flight() < limit && until <= now {
             let before = Load::from_word(self.load.fetch_sub(Load::GIVE_UP, Ordering::AcqRel));
             if before.queued() == 1 {

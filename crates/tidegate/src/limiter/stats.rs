@@ -46,6 +46,22 @@ impl Stats {
         self.wait.record(wait);
     }
 
+    /// What is counted here, in a snapshot whose other fields are zero.
+    pub(super) fn read(&self) -> Snapshot {
+        Snapshot {
+            in_flight: 0,
+            limit: None,
+            queued: 0,
+            queue: 0,
+            admitted: 0,
+            refused: std::array::from_fn(|at| (REASONS[at], self.refused[at].load(Ordering::Relaxed))),
+            cancelled_in_queue: self.cancelled.load(Ordering::Relaxed),
+            wait: self.wait.read(),
+            hold: self.hold.as_ref().map(Recorder::read),
+            held_long: None,
+        }
+    }
+
     pub(super) fn held(&self, hold: Duration) {
         if let Some(recorder) = &self.hold {
             recorder.record(hold);
@@ -83,24 +99,34 @@ impl Snapshot {
     pub fn refused_in_all(&self) -> u64 {
         self.refused.iter().map(|(_, count)| count).sum()
     }
+
+    /// Adds the calls of another limiter, or of another partition, to these. The limit stays.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.in_flight += other.in_flight;
+        self.queued += other.queued;
+        self.queue = self.queue.saturating_add(other.queue);
+        self.admitted += other.admitted;
+        for ((_, count), (_, more)) in self.refused.iter_mut().zip(&other.refused) {
+            *count += more;
+        }
+        self.cancelled_in_queue += other.cancelled_in_queue;
+        self.wait.add(&other.wait);
+        if let (Some(hold), Some(more)) = (&mut self.hold, &other.hold) {
+            hold.add(more);
+        }
+        self.held_long = self.held_long.zip(other.held_long).map(|(held, more)| held + more);
+    }
 }
 
 pub(super) fn snapshot(shared: &Shared) -> Snapshot {
-    let (load, stats) = (shared.permits.load(), &shared.stats);
+    let load = shared.permits.load();
     Snapshot {
         in_flight: load.in_flight(),
         limit: Some(shared.permits.limit()).filter(|limit| *limit < tidegate_core::gate::MOST),
         queued: load.queued(),
         queue: shared.permits.queue(),
         admitted: shared.permits.admitted(),
-        refused: std::array::from_fn(|at| (REASONS[at], stats.refused[at].load(Ordering::Relaxed))),
-        cancelled_in_queue: stats.cancelled.load(Ordering::Relaxed),
-        wait: stats.wait.read(),
-        hold: stats.hold.as_ref().map(Recorder::read),
-        held_long: shared
-            .ages
-            .as_ref()
-            .zip(shared.settings.held_long)
-            .map(|(ages, age)| ages.longer_than(age, crate::sync::now())),
+        held_long: shared.watch.held_long().map(|age| shared.ages.longer_than(age, crate::sync::now())),
+        ..shared.stats.read()
     }
 }

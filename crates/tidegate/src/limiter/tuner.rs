@@ -8,7 +8,7 @@ use tidegate_core::{
 
 use crate::{
     Instant,
-    sync::{AtomicU32, Ordering},
+    sync::{AtomicBool, AtomicU32, Ordering},
 };
 
 /// Samples that make a good window; what is more only costs.
@@ -19,13 +19,15 @@ const MORE_THAN_PLENTY: u32 = 2 * PLENTY;
 const SPARSEST: u32 = 1 << 10;
 
 pub(super) struct Tuner {
+    /// Whether there is a law.
+    on: AtomicBool,
     /// One call in `mask + 1` reads the clock to be a sample, where it does not know its times anyhow.
     mask: AtomicU32,
     learning: Mutex<Learning>,
 }
 
 struct Learning {
-    adaptive: Adaptive,
+    law: Option<Adaptive>,
     samples: u32,
     /// Calls that the samples stand for.
     calls: f64,
@@ -33,38 +35,64 @@ struct Learning {
 }
 
 impl Tuner {
-    pub(super) fn new(adaptive: Adaptive) -> Self {
-        let learning = Learning { adaptive, samples: 0, calls: 0.0, began: None };
-        Self { mask: AtomicU32::new(0), learning: Mutex::new(learning) }
+    pub(super) fn new(law: Option<Adaptive>) -> Self {
+        let on = AtomicBool::new(law.is_some());
+        Self { on, mask: AtomicU32::new(0), learning: Mutex::new(Learning::by(law)) }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_sample(&self, load: Load) -> bool {
-        load.admitted() & self.mask.load(Ordering::Relaxed) == 0
+        self.is_on() && load.admitted() & self.mask.load(Ordering::Relaxed) == 0
     }
 
-    /// Learns from a call; the limit, if it is to change.
+    /// Goes on by another law, or by none. `apply` sets the limit that it begins with; what the old law still had to say
+    /// is not heard any more.
+    pub(super) fn replace(&self, law: Option<Adaptive>, apply: impl FnOnce()) {
+        let mut learning = self.learning.lock();
+        self.on.store(law.is_some(), Ordering::Relaxed);
+        self.mask.store(0, Ordering::Relaxed);
+        *learning = Learning::by(law);
+        apply();
+    }
+
+    /// Learns from a call, and hands the limit to `apply` if it is learnt anew.
     ///
-    /// A sample that meets another at the lock is dropped: there are plenty then.
-    pub(super) fn record(&self, sample: &Sample, now: Instant) -> Option<u32> {
-        let mut learning = self.learning.try_lock()?;
-        let each = self.mask.load(Ordering::Relaxed) + 1;
-        learning.samples += 1;
-        learning.calls += f64::from(each);
-        let began = *learning.began.get_or_insert(now);
-        let Some(limit) = learning.adaptive.record(sample, now) else {
-            if learning.samples.is_multiple_of(MORE_THAN_PLENTY) {
+    /// A sample that meets another at the lock is dropped: there are plenty then. The limit is applied under the lock, so
+    /// that a law which is replaced meanwhile has not the last word.
+    pub(super) fn record(&self, sample: &Sample, now: Instant, apply: impl FnOnce(u32)) {
+        let Some(mut learning) = self.learning.try_lock() else { return };
+        let Some(limit) = learning.record(sample, now, &self.mask) else { return };
+        apply(limit);
+    }
+}
+
+impl Learning {
+    const fn by(law: Option<Adaptive>) -> Self {
+        Self { law, samples: 0, calls: 0.0, began: None }
+    }
+
+    fn record(&mut self, sample: &Sample, now: Instant, mask: &AtomicU32) -> Option<u32> {
+        let law = self.law.as_mut()?;
+        let each = mask.load(Ordering::Relaxed) + 1;
+        self.samples += 1;
+        self.calls += f64::from(each);
+        let began = *self.began.get_or_insert(now);
+        let Some(limit) = law.record(sample, now) else {
+            if self.samples.is_multiple_of(MORE_THAN_PLENTY) {
                 // A sudden crowd: not each of them is to be a sample until the window ends.
-                self.mask.store((each * 2).min(SPARSEST) - 1, Ordering::Relaxed);
+                mask.store((each * 2).min(SPARSEST) - 1, Ordering::Relaxed);
             }
             return None;
         };
-        learning.samples = 0;
-        let (calls, took) = (std::mem::take(&mut learning.calls), now.since(began));
-        learning.began = None;
+        let (calls, took) = (self.calls, now.since(began));
+        (self.samples, self.calls, self.began) = (0, 0.0, None);
         // What one window of 100 ms would have seen of all calls, and which share of that is plenty.
         let each = calls * 0.1 / took.as_secs_f64().max(0.1) / f64::from(PLENTY);
         let each = (each.max(1.0) as u32).next_power_of_two().min(SPARSEST);
-        self.mask.store(each - 1, Ordering::Relaxed);
+        mask.store(each - 1, Ordering::Relaxed);
         Some(limit)
     }
 }

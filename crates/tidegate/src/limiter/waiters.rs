@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use tidegate_core::{
     Instant,
-    gate::{End, Pace},
+    gate::{End, Order, Pace},
 };
 
 /// What became of a waiter.
@@ -40,12 +40,17 @@ pub(crate) struct Waiters {
     free: Option<usize>,
     oldest: Option<usize>,
     newest: Option<usize>,
+    pub(crate) order: Order,
     pub(crate) pace: Pace,
     /// Those who wait for the last call to leave.
     pub(crate) drains: Vec<Waker>,
 }
 
 impl Waiters {
+    pub(crate) fn new(order: Order) -> Self {
+        Self { order, ..Self::default() }
+    }
+
     pub(crate) fn push(&mut self, waker: Waker, until: Instant) -> usize {
         let place = Place::Waiting { waker, until, older: self.newest, newer: None };
         let at = match self.free {

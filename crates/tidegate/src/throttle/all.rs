@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
-use tidegate_core::{By, Call, Counter, Decision, Fixed, Gcra, Instant, Outcome, Refused, Sliding};
+use tidegate_core::{By, Call, Counter, Decision, Fixed, Gcra, Instant, Outcome, Refused, Sliding, nanos};
 
 use super::{
     Mode, Tables, Throttle,
@@ -41,7 +41,22 @@ pub const MAX_LIMITS: usize = 8;
 /// With more than [`MAX_LIMITS`] limits.
 #[inline]
 pub fn enter_all<'a>(limits: &'a [(&'a Throttle, Key)], call: &Call) -> Verdict<'a> {
-    let mut verdict = Verdict::new(limits);
+    decided(Verdict::new(limits, &[]), call)
+}
+
+/// As [`enter_all`], for a call that costs something else in each limit: `costs` are in their order, in place of the
+/// call's own.
+///
+/// # Panics
+/// With more than [`MAX_LIMITS`] limits, or another number of costs.
+pub fn enter_all_at<'a>(limits: &'a [(&'a Throttle, Key)], costs: &'a [u32], call: &Call) -> Verdict<'a> {
+    assert_eq!(limits.len(), costs.len(), "there is a cost for each limit");
+    decided(Verdict::new(limits, costs), call)
+}
+
+#[inline]
+fn decided<'a>(mut verdict: Verdict<'a>, call: &Call) -> Verdict<'a> {
+    let limits = verdict.limits;
     match limits {
         [] => {}
         [(throttle, key)] => Guard::lock(throttle, *key).decide_alone(*key, call, &mut verdict),
@@ -55,6 +70,8 @@ pub fn enter_all<'a>(limits: &'a [(&'a Throttle, Key)], call: &Call) -> Verdict<
 #[must_use]
 pub struct Verdict<'a> {
     limits: &'a [(&'a Throttle, Key)],
+    /// What the call costs in each; empty where that is the call's own cost in all.
+    costs: &'a [u32],
     standings: [Standing; MAX_LIMITS],
     receipts: [Receipt; MAX_LIMITS],
     refusal: Option<Refusal>,
@@ -63,11 +80,11 @@ pub struct Verdict<'a> {
 /// Where a call stands with one limit, after the decision: what the `RateLimit` header fields say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    limit: u32,
-    remaining: u32,
-    reset_in: u64,
-    window: u64,
-    ruling: Ruling,
+    pub(super) limit: u32,
+    pub(super) remaining: u32,
+    pub(super) reset_in: u64,
+    pub(super) window: u64,
+    pub(super) ruling: Ruling,
 }
 
 /// What one limit said to a call.
@@ -105,6 +122,18 @@ pub struct Grants<'a> {
 pub struct Receipts([Receipt; MAX_LIMITS]);
 
 impl Standing {
+    /// A standing with another ledger than one in memory.
+    pub(crate) const fn new(
+        limit: u32,
+        remaining: u32,
+        reset_in: Duration,
+        window: Duration,
+        ruling: Ruling,
+    ) -> Self {
+        let (reset_in, window) = (nanos(reset_in), nanos(window));
+        Self { limit, remaining, reset_in, window, ruling }
+    }
+
     /// The most units that a rested counter admits at once.
     pub const fn limit(&self) -> u32 {
         self.limit
@@ -133,10 +162,11 @@ impl Standing {
 
 impl<'a> Verdict<'a> {
     #[inline]
-    fn new(limits: &'a [(&'a Throttle, Key)]) -> Self {
+    fn new(limits: &'a [(&'a Throttle, Key)], costs: &'a [u32]) -> Self {
         assert!(limits.len() <= MAX_LIMITS, "a call has at most {MAX_LIMITS} limits, not {}", limits.len());
         Self {
             limits,
+            costs,
             standings: [Standing::default(); MAX_LIMITS],
             receipts: [Receipt::default(); MAX_LIMITS],
             refusal: None,
@@ -306,7 +336,8 @@ fn decide<C: Counter>(
     verdict: &mut Verdict<'_>,
 ) {
     let refuses = if state.mode == Mode::Enforce { Ruling::Refuses } else { Ruling::WouldRefuse };
-    let (ruling, retry_at) = match state.reserve(place, call.cost, call.now) {
+    let cost = verdict.costs.get(index).copied().unwrap_or(call.cost);
+    let (ruling, retry_at) = match state.reserve(place, cost, call.now) {
         Decision::Admit(grant) => {
             verdict.receipts[index] = Receipt { grant, charged: place.into() };
             (Ruling::Admits, None)

@@ -6,7 +6,7 @@ use std::{
     sync::LazyLock,
 };
 
-/// The name of a counter: 128 bits of a hash whose seed is random in each process.
+/// The name of a counter: 128 bits of a hash with a [`Seed`], which is random in each process unless it is given.
 ///
 /// Two different keys share a counter once in 2¹²⁸ pairs, and nobody who does not know the seed can find such a pair.
 ///
@@ -33,6 +33,16 @@ impl Key {
     pub fn of(part: &[u8]) -> Self {
         KeyHasher::new().part(part).finish()
     }
+
+    /// The key as a number, for whoever stores it under a name.
+    pub const fn bits(self) -> u128 {
+        (self.place as u128) << 64 | self.check as u128
+    }
+
+    /// The key of a number that [`bits`](Self::bits) gave.
+    pub const fn from_bits(bits: u128) -> Self {
+        Self { place: (bits >> 64) as u64, check: bits as u64 }
+    }
 }
 
 impl fmt::Debug for Key {
@@ -41,9 +51,33 @@ impl fmt::Debug for Key {
     }
 }
 
-static SEED: LazyLock<[u64; 2]> = LazyLock::new(|| {
+/// What makes one process, or one fleet, hash the same parts to the same keys.
+///
+/// The seed of [`KeyHasher::new`] is random in each process. Processes that share counters must share a seed, made
+/// [`of`](Self::of) something that all of them know. Whoever knows it too can look for two keys that share a counter,
+/// and use up the quota of a key that is not theirs; they never get more than a quota. Where clients choose the parts of
+/// keys, make the seed of a secret and not of a public name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Seed([u64; 2]);
+
+impl Seed {
+    /// Makes the seed of a secret or a name. Equal bytes give equal seeds in every process and version.
+    pub fn of(secret: &[u8]) -> Self {
+        // Which words does not matter, as long as they never change.
+        let Key { place, check } = KeyHasher::seeded(Self([0x7469_6465_6761_7465, 1])).part(secret).finish();
+        Self([place, check])
+    }
+}
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seed(..)")
+    }
+}
+
+static SEED: LazyLock<Seed> = LazyLock::new(|| {
     let random = || RandomState::new().build_hasher().finish();
-    [random(), random()]
+    Seed([random(), random()])
 });
 
 /// Hashes the parts of a key one by one, without allocating. Where one part ends and the next begins matters.
@@ -57,9 +91,14 @@ impl Default for KeyHasher {
 }
 
 impl KeyHasher {
-    /// Begins a key.
+    /// Begins a key that means something in this process only.
     pub fn new() -> Self {
-        Self(Sip::new(*SEED))
+        Self::seeded(*SEED)
+    }
+
+    /// Begins a key that means the same in every process with this seed.
+    pub const fn seeded(seed: Seed) -> Self {
+        Self(Sip::new(seed.0))
     }
 
     /// Adds a part.
@@ -111,7 +150,7 @@ struct Sip<const C: usize, const D: usize> {
 }
 
 impl<const C: usize, const D: usize> Sip<C, D> {
-    fn new([k0, k1]: [u64; 2]) -> Self {
+    const fn new([k0, k1]: [u64; 2]) -> Self {
         let state = [
             k0 ^ 0x736f_6d65_7073_6575,
             k1 ^ 0x646f_7261_6e64_6f6d,
@@ -183,6 +222,17 @@ mod tests {
             word[..length].copy_from_slice(&bytes[..length]);
             assert_eq!(padded(&bytes[..length]), u64::from_le_bytes(word));
         }
+    }
+
+    #[test]
+    fn a_seed_makes_keys_that_never_change() {
+        let key = |secret: &[u8]| KeyHasher::seeded(Seed::of(secret)).part(b"alice").finish();
+        // Counters in a store are named so: another value here would forget them all.
+        assert_eq!(format!("{:032x}", key(b"prod").bits()), "f8d76c2c9b66bf716ee99eded8b6aa20");
+        assert_ne!(key(b"prod"), key(b"staging"));
+        assert_ne!(key(b"prod"), Key::of(b"alice"), "the seed of the process is another one");
+        assert_eq!(Key::from_bits(key(b"prod").bits()), key(b"prod"));
+        assert_eq!(format!("{:?}", Seed::of(b"prod")), "Seed(..)");
     }
 
     #[test]

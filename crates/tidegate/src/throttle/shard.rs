@@ -100,6 +100,25 @@ impl<C: Counter> State<C> {
         *self.table.counter(place)
     }
 
+    /// The counter that a key is decided by, if there is one.
+    pub(super) fn known(&mut self, key: Key) -> Option<C> {
+        if self.table.is_empty() {
+            return None;
+        }
+        let place = self.table.find(key).unwrap_or_else(|| self.table.shared(key));
+        Some(*self.table.counter(place))
+    }
+
+    /// Replaces a counter.
+    pub(super) fn put(&mut self, place: Place, counter: C) {
+        *self.table.counter(place) = counter;
+    }
+
+    /// The latest instant any call has brought.
+    pub(super) const fn latest(&self) -> Instant {
+        self.latest
+    }
+
     #[inline]
     pub(super) fn standing(&mut self, place: Place) -> Standing {
         self.table.counter(place).standing(&self.quota, self.latest)

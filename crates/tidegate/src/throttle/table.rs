@@ -210,6 +210,11 @@ impl<C: Counter> Table<C> {
         })
     }
 
+    /// Whether no key has come yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+
     /// Keys with a counter of their own, idle ones included.
     pub(super) fn held(&self) -> usize {
         self.held

@@ -4,7 +4,10 @@ use tidegate_core::Instant;
 
 use super::html::{Html, bytes, count, span};
 use crate::{
-    state::{BreakerPhase, EndpointState, InFlightState, LimitState, RouteState, State, UpstreamState},
+    state::{
+        BreakerPhase, EndpointState, InFlightState, LimitState, PartitionState, RouteState, State,
+        StorePhase, StoreState, UpstreamState,
+    },
     telemetry::NO_ROUTE,
 };
 
@@ -15,6 +18,7 @@ pub(super) fn all(html: &mut Html, state: &State, now: Instant) {
     state.upstreams.iter().for_each(|each| upstream(html, each));
     section(html, "Limits", state.limits.is_empty(), "none");
     limits(html, &state.limits);
+    store(html, state);
     section(html, "Routes", state.routes.is_empty(), "none");
     routes(html, &state.routes);
     section(html, "Last refusals", state.refusals.is_empty(), "none yet");
@@ -71,8 +75,17 @@ fn ago(now: f64, then: f64) -> String {
 fn upstream(html: &mut Html, upstream: &UpstreamState) {
     html.raw("<div class=\"card\"><h3>").text(&upstream.name).raw("</h3>");
     if let Some(state) = &upstream.in_flight {
-        in_flight(html, state, upstream.retries);
+        in_flight(html, "in flight", state);
     }
+    if !upstream.partitions.is_empty() {
+        partitions(html, &upstream.partitions);
+    }
+    if let Some(state) = &upstream.streams {
+        in_flight(html, "streams", state);
+    }
+    html.raw("<dl class=\"facts\">");
+    fact(html, "retries", &count(upstream.retries));
+    html.raw("</dl><br>");
     head(
         html,
         &[
@@ -91,15 +104,17 @@ fn upstream(html: &mut Html, upstream: &UpstreamState) {
     html.raw("</tbody></table></div>");
 }
 
-fn in_flight(html: &mut Html, state: &InFlightState, retries: u64) {
+fn in_flight(html: &mut Html, name: &str, state: &InFlightState) {
     html.raw("<div class=\"meters\">");
-    meter(html, "in flight", state.in_flight, state.limit);
-    meter(html, "queued", state.queued, state.queue);
+    meter(html, name, state.in_flight, state.limit);
+    meter(html, "queued", state.queued, Some(state.queue));
     html.raw("</div><dl class=\"facts\">");
+    if state.law != "fixed" {
+        fact(html, "limit by", state.law);
+    }
     fact(html, "admitted", &count(state.admitted));
     fact(html, "refused", &breakdown(&state.refused));
     fact(html, "left the queue", &count(state.cancelled));
-    fact(html, "retries", &count(retries));
     fact(
         html,
         "wait p50 / p99",
@@ -116,7 +131,32 @@ fn in_flight(html: &mut Html, state: &InFlightState, retries: u64) {
     html.raw("</dl><br>");
 }
 
-fn meter(html: &mut Html, name: &str, part: u64, whole: u64) {
+fn partitions(html: &mut Html, partitions: &[PartitionState]) {
+    head(html, &["partition", "#share", "#in flight", "#queued", "#admitted", "refused", "wait p99"]);
+    for PartitionState { name, in_flight } in partitions {
+        html.raw("<tr><td><code>").text(name).raw("</code></td>");
+        match in_flight.limit {
+            Some(share) => number(html, share),
+            None => {
+                html.raw("<td></td>");
+            }
+        }
+        for value in [in_flight.in_flight, in_flight.queued, in_flight.admitted] {
+            number(html, value);
+        }
+        html.raw("<td>").text(breakdown(&in_flight.refused)).raw("</td><td>");
+        html.text(span(in_flight.wait.p99_seconds)).raw("</td></tr>");
+    }
+    html.raw("</tbody></table><br>");
+}
+
+/// A bar, or the number alone where nothing bounds it.
+fn meter(html: &mut Html, name: &str, part: u64, whole: Option<u64>) {
+    let Some(whole) = whole else {
+        html.raw("<div class=\"meter\"><div class=\"name\"><span>").text(name).raw("</span><span><b>");
+        html.text(count(part)).raw("</b> of any number</span></div></div>");
+        return;
+    };
     html.raw("<div class=\"meter\"><div class=\"name\"><span>").text(name).raw("</span><span><b>");
     html.text(count(part))
         .raw("</b> of ")
@@ -194,6 +234,66 @@ fn limits(html: &mut Html, limits: &[LimitState]) {
     html.raw("</tbody></table></div>");
 }
 
+/// The store, and the credit that limits get out of it. Counters in this process need no table.
+fn store(html: &mut Html, state: &State) {
+    let StoreState { url, namespace, state: phase, in_flight, max_in_flight, servers } = &state.store;
+    if *phase == StorePhase::Memory {
+        return;
+    }
+    section(html, "Store", false, "");
+    html.raw("<div class=\"card\"><h3>").text(url).raw(" ");
+    html.pill(if *phase == StorePhase::Up { "good" } else { "bad" }, phase.as_str()).raw("</h3>");
+    html.raw("<dl class=\"facts\">");
+    fact(html, "namespace", namespace);
+    fact(html, "questions under way", &format!("{} of {}", count(*in_flight), count(*max_in_flight)));
+    for server in servers {
+        let name = server.server.as_deref().unwrap_or("a server that is not known yet");
+        fact(html, name, server.error.as_deref().unwrap_or(server.state.as_str()));
+    }
+    html.raw("</dl><br>");
+    head(
+        html,
+        &[
+            "limit",
+            "without the store",
+            "#in hand",
+            "#aside",
+            "#stranded",
+            "#local",
+            "#waited",
+            "#open",
+            "#asked",
+            "#a decision",
+            "#latency",
+            "failures",
+        ],
+    );
+    for (limit, credit) in state.limits.iter().filter_map(|limit| Some((limit, limit.credit.as_ref()?))) {
+        html.raw("<tr><td>").text(&limit.name);
+        if limit.over_admission_possible > 0 {
+            let over = format!("up to {} over", count(limit.over_admission_possible));
+            html.raw(" ").pill("bad", over);
+        }
+        html.raw("</td><td>").text(credit.on_store_failure).raw("</td>");
+        for value in [
+            credit.in_hand,
+            credit.aside,
+            credit.stranded,
+            credit.local,
+            credit.waited,
+            credit.open,
+            credit.operations,
+        ] {
+            number(html, value);
+        }
+        html.raw("<td class=\"n\">").text(format!("{:.3}", credit.operations_per_decision));
+        html.raw("</td><td class=\"n\">").text(span(credit.latency_seconds)).raw("</td><td>");
+        let failures = credit.failures.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
+        html.text(breakdown(&failures)).raw("</td></tr>");
+    }
+    html.raw("</tbody></table></div>");
+}
+
 fn routes(html: &mut Html, routes: &[RouteState]) {
     if routes.is_empty() {
         return;
@@ -201,12 +301,31 @@ fn routes(html: &mut Html, routes: &[RouteState]) {
     html.raw("<div class=\"card\">");
     head(
         html,
-        &["route", "upstream", "limits", "#calls", "answers", "refused", "#p50", "#p99", "#in", "#out"],
+        &[
+            "route",
+            "upstream",
+            "limits",
+            "#in flight",
+            "#calls",
+            "answers",
+            "refused",
+            "#p50",
+            "#p99",
+            "#in",
+            "#out",
+        ],
     );
     // Calls that no route matched have a row only if there are some.
     for route in routes.iter().filter(|route| route.calls > 0 || route.name != NO_ROUTE) {
         html.raw("<tr><td>").text(&route.name).raw("</td><td>").text(&route.upstream).raw("</td><td>");
-        html.text(route.limits.join(", ")).raw("</td>");
+        html.text(route.limits.join(", ")).raw("</td><td class=\"n\">");
+        if let Some(state) = &route.in_flight {
+            html.text(count(state.in_flight)).raw(" of ").text(state.limit.map_or_else(String::new, count));
+            if state.queued > 0 {
+                html.raw("<span class=\"dim\">, waiting ").text(count(state.queued)).raw("</span>");
+            }
+        }
+        html.raw("</td>");
         number(html, route.calls);
         html.raw("<td>")
             .text(breakdown(&route.responses))

@@ -18,6 +18,9 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     if let Some(tls) = root.get("listen").and_then(|listen| listen.get("tls")) {
         pair(tls, base, "listen.tls", problems);
     }
+    if let Some(tls) = root.get("store").and_then(|store| store.get("tls")) {
+        certificates(tls, "roots", base, "store.tls", problems);
+    }
     for upstream in entries(root, "upstreams") {
         let Some(tls) = upstream.value.get("tls") else { continue };
         let setting = format!("upstreams.{}.tls", upstream.key.escape_debug());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tidegate::throttle::MAX_LIMITS;
 
-use super::{super::suggest, Node, Problem, Value, entries, not_zero, quoted};
+use super::{super::suggest, Node, Problem, Value, entries, in_flight, not_zero, quoted};
 use crate::{config::Match, route::Matcher};
 
 /// Finds what is wrong with the routes, and what no route uses.
@@ -19,7 +19,9 @@ pub(super) fn check(root: &Node, problems: &mut Vec<Problem>) {
     let known = Known { upstreams: known("upstreams"), limits: known("limits") };
     for (n, route) in routes.items().iter().enumerate() {
         references(&known, n, route, &mut used, problems);
-        not_zero(route, "timeout", "write off for no limit", &format!("routes[{n}]"), problems);
+        let setting = format!("routes[{n}]");
+        not_zero(route, "timeout", "write off for no limit", &setting, problems);
+        in_flight::of_route(root, route, &setting, problems);
     }
     names(routes, problems);
     unreachable(routes, problems);

@@ -41,6 +41,11 @@ impl LocalFleet {
         Self(Arc::new(Mutex::new(Leases::new(limit))))
     }
 
+    /// Changes the limit. A lower one is reached as leases are renewed.
+    pub fn resize(&self, limit: u32) {
+        self.0.lock().resize(limit);
+    }
+
     /// Permits leased now; those of leases that have run out since the last request count.
     pub fn leased(&self) -> u32 {
         self.0.lock().leased()

@@ -3,37 +3,68 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tidegate_core::{gate::MOST, limit::Fixed, share::Part};
+use tidegate_core::{
+    gate::{MOST, Order},
+    limit::Adaptive,
+    share::Part,
+};
 
-use super::{Partitions, Shared, State};
-use crate::limiter::{InvalidLimiter, waiters::Waiters};
+use super::{Line, Partitions, Shared, State};
+use crate::limiter::{
+    self, InvalidLimiter,
+    builder::{Parts, Settings},
+    permit::Ages,
+    stats::Stats,
+    tuner::Tuner,
+    waiters::Waiters,
+    watch::Watch,
+};
 
 /// The settings of a limit with partitions.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
-    pub(super) limit: Option<i64>,
+    settings: limiter::Builder,
+    parts: Vec<(String, u32, u32)>,
+}
+
+/// Settings that were checked.
+pub(super) struct Checked {
+    pub(super) limit: Option<(u32, Option<Adaptive>)>,
     pub(super) queue: u32,
-    pub(super) max_wait: Duration,
-    pub(super) parts: Vec<(String, u32, u32)>,
+    pub(super) settings: Settings,
+    pub(super) names: Vec<String>,
+    pub(super) parts: Vec<Part>,
 }
 
 impl Builder {
-    /// Most calls in flight in all partitions. Must be given.
+    /// Begins with the settings of a limiter: its limit is that of all partitions together; its queue and its order are
+    /// those of each. What a nested call gets is not used: partitions do not tell nested calls.
+    pub(super) const fn of(settings: limiter::Builder) -> Self {
+        Self { settings, parts: Vec::new() }
+    }
+
+    /// Most calls in flight in all partitions. Must be given, unless the limit adapts.
     pub fn limit(mut self, limit: i64) -> Self {
-        self.limit = Some(limit);
+        self.settings = self.settings.limit(limit);
         self
     }
 
     /// Most callers that wait in each partition; 0 for none. Default: 1000.
     pub fn queue(mut self, queue: u32) -> Self {
-        self.queue = queue;
+        self.settings = self.settings.queue(queue);
         self
     }
 
     /// Longest wait for a permit. Default: 500 ms.
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
-        self.max_wait = max_wait;
+        self.settings = self.settings.max_wait(max_wait);
+        self
+    }
+
+    /// Who goes first among those who wait in one partition. Default: [`Order::Fifo`].
+    pub fn order(mut self, order: Order) -> Self {
+        self.settings = self.settings.order(order);
         self
     }
 
@@ -54,26 +85,47 @@ impl Builder {
     /// # Errors
     /// [`InvalidPartitions`], with the partition and the remedy.
     pub fn build(self) -> Result<Partitions, InvalidPartitions> {
-        let limit = self.limit.ok_or(InvalidLimiter::NoLimit)?;
-        let limit = Fixed::new(limit).map_err(InvalidLimiter::Limit)?.count();
+        let Checked { limit, queue, settings, names, parts } = self.into_checked()?;
+        let (limit, law) = limit.ok_or(InvalidLimiter::NoLimit)?;
+        let tuner = Tuner::new(law);
+        let watch = Watch::new(settings, &tuner);
+        let stats = names.iter().map(|_| (Stats::new(settings.measure_hold), Ages::default())).collect();
+        let lines =
+            parts.into_iter().map(|part| Line { part, waiters: Waiters::new(settings.order), admitted: 0 });
+        let state = Mutex::new(State { limit, queue, in_flight: 0, lines: lines.collect() });
+        let shared = Shared { names, watch, stats, tuner, state };
+        Ok(Partitions { shared: Arc::new(shared) })
+    }
+
+    /// Checks the settings without making anything of them.
+    ///
+    /// # Errors
+    /// [`InvalidPartitions`], as [`Partitions::reconfigure`] would say; [`build`](Self::build) needs a limit as well.
+    pub fn check(&self) -> Result<(), InvalidPartitions> {
+        self.settings.check()?;
         if self.parts.is_empty() {
             return Err(InvalidPartitions::None);
         }
-        let mut names: Vec<String> = Vec::new();
-        let mut parts = Vec::new();
-        for (name, weight, ceiling) in self.parts {
-            if weight == 0 || ceiling == 0 {
-                return Err(InvalidPartitions::Nothing(name));
+        for (at, (name, weight, ceiling)) in self.parts.iter().enumerate() {
+            if *weight == 0 || *ceiling == 0 {
+                return Err(InvalidPartitions::Nothing(name.clone()));
             }
-            if names.contains(&name) {
-                return Err(InvalidPartitions::Twice(name));
+            if self.parts[..at].iter().any(|(other, ..)| other == name) {
+                return Err(InvalidPartitions::Twice(name.clone()));
             }
-            names.push(name);
-            parts.push((Part { weight, ceiling, in_flight: 0, queued: 0 }, Waiters::default()));
         }
-        let state = Mutex::new(State { limit, in_flight: 0, parts });
-        let shared = Shared { names, queue: self.queue, max_wait: self.max_wait, state };
-        Ok(Partitions { shared: Arc::new(shared) })
+        Ok(())
+    }
+
+    pub(super) fn into_checked(self) -> Result<Checked, InvalidPartitions> {
+        self.check()?;
+        let Parts { limit, queue, settings } = self.settings.into_parts()?;
+        let (names, parts) = self
+            .parts
+            .into_iter()
+            .map(|(name, weight, ceiling)| (name, Part { weight, ceiling, in_flight: 0, queued: 0 }))
+            .unzip();
+        Ok(Checked { limit, queue, settings, names, parts })
     }
 }
 
@@ -88,6 +140,8 @@ pub enum InvalidPartitions {
     Nothing(String),
     /// Two partitions have this name.
     Twice(String),
+    /// A running limit cannot take over partitions of other names, or in another order.
+    Others,
 }
 
 impl From<InvalidLimiter> for InvalidPartitions {
@@ -108,6 +162,9 @@ impl fmt::Display for InvalidPartitions {
                 )
             }
             Self::Twice(name) => write!(f, "two partitions are called {name:?}; rename one"),
+            Self::Others => f.write_str(
+                "a running limit cannot take over other partitions; build a new one, or keep their names",
+            ),
         }
     }
 }

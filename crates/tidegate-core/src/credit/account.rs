@@ -1,0 +1,393 @@
+//! One key's credit on one node.
+
+use std::time::Duration;
+
+use super::{Draft, Terms};
+use crate::{
+    Instant,
+    ledger::{Ask, Mark, Micros, Reply, Seen},
+    nanos,
+};
+
+/// Refills are asked for when so much of what was in hand is left: one part in five.
+const LOW_PART: u32 = 5;
+
+/// Or when so many round trips of demand are left: calls come in bursts, and an answer may be late.
+const TRIPS: f32 = 4.0;
+
+/// Over how long demand is averaged, in seconds: half a life of credit within these.
+const SHORTEST_MEMORY: f32 = 0.05;
+const LONGEST_MEMORY: f32 = 1.0;
+
+/// What an account says to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Spend {
+    /// It may go, paid from credit in hand.
+    Allow,
+    /// It may go, and the question is to be asked in the background.
+    AllowAndAsk(Draft),
+    /// It must wait for an answer: to this question, or to the one under way. Then it asks again.
+    Wait(Option<Draft>),
+    /// It may not go: the ledger said that nothing is there before then.
+    Deny {
+        /// When it is worth another try, on the node's clock.
+        retry_at: Instant,
+    },
+    /// It can never go: it costs more than the limit ever grants at once.
+    Impossible,
+}
+
+/// What a call is paid from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The window of the credit: what [`Account::refund`] asks for.
+    pub window: Micros,
+    /// When that credit is over, and with it the permission to make the call.
+    pub until: Instant,
+}
+
+/// Credit of one grant.
+#[derive(Clone, Copy, Debug, Default)]
+struct Credit {
+    until: Instant,
+    of: Micros,
+    units: u32,
+}
+
+/// One key's credit on one node, in 96 bytes. A call that finds credit costs two comparisons and a subtraction.
+///
+/// It asks one question at a time. It holds what it spends and the refill it asked for ahead. Whoever drives it
+/// sends what it wants asked and tells it what became of that, once; how long it waits and what it does when the
+/// store is away is the driver's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Account {
+    until: Instant,
+    of: Micros,
+    next_until: Instant,
+    next_of: Micros,
+    /// Calls that cost `retry_cost` or more are denied until then.
+    retry_at: Instant,
+    asked_at: Instant,
+    epoch: u64,
+    level: u64,
+    units: u32,
+    next_units: u32,
+    retry_cost: u32,
+    /// With fewer units left a refill is due; 0 while none is of use.
+    low: u32,
+    /// What was in hand at the last question, and has come since.
+    base: u32,
+    debt: u32,
+    /// Units a second.
+    demand: f32,
+    asking: bool,
+    /// The credit in hand dies before its window: it can be had anew.
+    renews: bool,
+}
+
+impl Account {
+    /// Spends `cost` at `now`, or says what to do instead. A cost of 0 is always allowed.
+    #[inline]
+    pub fn spend(&mut self, cost: u32, terms: &Terms, now: Instant) -> Spend {
+        if now < self.until
+            && (!self.renews || terms.is_fresh(self.until, now))
+            && let Some(left) = self.units.checked_sub(cost)
+            && left >= self.low
+        {
+            self.units = left;
+            return Spend::Allow;
+        }
+        self.spend_slowly(cost, terms, now)
+    }
+
+    fn spend_slowly(&mut self, cost: u32, terms: &Terms, now: Instant) -> Spend {
+        self.turn(now);
+        let there = self.in_hand(now);
+        if cost <= there {
+            self.take(cost, now);
+            let stale = self.renews && !terms.is_fresh(self.until, now) && self.next_units == 0;
+            if self.low > there - cost || stale && self.low > 0 {
+                // Once: until the answer is here, or for as long as a refill is of no use.
+                self.low = 0;
+                let want = self.want(terms, 0, now);
+                if !self.asking && want > 0 {
+                    return Spend::AllowAndAsk(self.ask(0, want, now));
+                }
+            }
+            return Spend::Allow;
+        }
+        if cost > terms.largest() {
+            return Spend::Impossible;
+        }
+        let missing = cost - there;
+        // Others may give back what they do not use: worth a question once in a life of credit.
+        let denied = now < self.retry_at && missing >= self.retry_cost;
+        if denied && (self.asking || now < self.asked_at + Duration::from_nanos(terms.life())) {
+            return Spend::Deny { retry_at: self.retry_at };
+        }
+        if self.asking {
+            return Spend::Wait(None);
+        }
+        let want = self.want(terms, missing, now);
+        Spend::Wait(Some(self.ask(missing, want, now)))
+    }
+
+    /// Takes the answer to a question that was sent at `sent_at`, read right before it was sent.
+    ///
+    /// Each question is answered or failed once; an answer that comes after that is not for the account.
+    pub fn replied(&mut self, ask: &Ask, reply: &Reply, terms: &Terms, sent_at: Instant, now: Instant) {
+        self.asking = false;
+        (self.epoch, self.level) = (reply.epoch, reply.mark.level);
+        self.turn(now);
+        self.place(
+            Credit { until: terms.until(sent_at, reply.life), of: reply.of, units: reply.granted },
+            now,
+        );
+        self.base = self.base.saturating_add(reply.granted);
+        self.renews = terms.is_whole(reply.life);
+        if reply.retry_in > 0 {
+            self.retry_at = sent_at + Duration::from_micros(reply.retry_in);
+            self.retry_cost = ask.least.max(1);
+        } else {
+            self.retry_at = Instant::EPOCH;
+        }
+        // Where nothing is left to grant, or nothing was granted ahead of need, a refill is of no use: the next call
+        // that misses credit asks for itself.
+        let refills = reply.retry_in == 0 && reply.granted > ask.least;
+        self.low = if refills { self.low_water(terms, now) } else { 0 };
+    }
+
+    /// The question was not answered, in time or at all: it may have been booked, or not. What it gave back is lost,
+    /// what it owed is owed again.
+    pub fn failed(&mut self, ask: &Ask) {
+        self.asking = false;
+        self.debt = self.debt.saturating_add(ask.debt);
+        self.low = 0;
+    }
+
+    /// The window of the credit that is spent from now: what [`refund`](Self::refund) asks for.
+    pub const fn window(&self) -> Micros {
+        self.of
+    }
+
+    /// What a call of `cost` would be paid from at `now`: to be asked before it spends, and to be told when it is
+    /// refunded. Of two grants together nothing goes back.
+    #[inline]
+    pub fn source(&self, cost: u32, now: Instant) -> Source {
+        if now < self.until && cost <= self.units {
+            return Source { window: self.of, until: self.until };
+        }
+        if self.units == 0 || now >= self.until {
+            return Source { window: self.next_of, until: self.next_until };
+        }
+        Source { window: Micros::MAX, until: self.until.min(self.next_until) }
+    }
+
+    /// Takes back what a call paid that surely was not sent: into credit of the same window, or not at all.
+    pub fn refund(&mut self, cost: u32, window: Micros, now: Instant) {
+        if self.of == window && now < self.until {
+            self.units = self.units.saturating_add(cost);
+        } else if self.next_of == window && now < self.next_until {
+            self.next_units = self.next_units.saturating_add(cost);
+        }
+    }
+
+    /// Settles a call that paid `reserved` of `window` and cost `actual`: the rest is refunded, or what it cost beyond
+    /// is paid from credit in hand and then owed.
+    pub fn settle(&mut self, reserved: u32, actual: u32, window: Micros, now: Instant) {
+        if actual <= reserved {
+            return self.refund(reserved - actual, window, now);
+        }
+        self.turn(now);
+        let beyond = actual - reserved;
+        let paid = beyond.min(self.in_hand(now));
+        self.take(paid, now);
+        self.debt = self.debt.saturating_add(beyond - paid);
+    }
+
+    /// Whether nothing was spent since the last question, for half a life of credit or more.
+    pub fn is_idle(&self, terms: &Terms, now: Instant) -> bool {
+        let spent = self.base > self.units.saturating_add(self.next_units);
+        !spent && now >= self.asked_at + Duration::from_nanos(terms.life() / 2)
+    }
+
+    /// Hands back the credit it holds and tells what it owes, if there is any. It goes on: the next call asks.
+    ///
+    /// For an account that is idle, on a recall, and when a node shuts down. Credit of two windows takes two turns.
+    pub fn hand_back(&mut self, now: Instant) -> Option<Draft> {
+        self.turn(now);
+        if self.asking || self.units == 0 && self.next_units == 0 && self.debt == 0 {
+            return None;
+        }
+        let mut draft = self.ask(0, 0, now);
+        if draft.back == 0 {
+            (draft.back, draft.of) = (self.units, self.of);
+            self.units = 0;
+            if self.next_of == self.of {
+                draft.back = draft.back.saturating_add(self.next_units);
+                self.next_units = 0;
+            }
+            self.base = self.next_units;
+        }
+        Some(draft)
+    }
+
+    /// Another node was told that nothing is left: asks for no refills, and hands back what its own demand will not
+    /// use before it dies; of a bucket it keeps it, for what was granted has flowed in again.
+    pub fn exhausted(&mut self, terms: &Terms, now: Instant) -> Option<Draft> {
+        self.low = 0;
+        self.turn(now);
+        if self.asking || now >= self.until || !terms.keeps() {
+            return None;
+        }
+        let left = nanos(self.until.since(now)) as f32 / 1e9;
+        // Its calls may have become fewer since it asked.
+        let spent = self.base.saturating_sub(self.units.saturating_add(self.next_units));
+        let since = nanos(now.since(self.asked_at)).max(terms.trip()).max(1) as f32 / 1e9;
+        let own = (self.demand.min(spent as f32 / since) * left).ceil() as u32;
+        let surplus = self.in_hand(now).saturating_sub(own).min(self.units);
+        if surplus == 0 {
+            return None;
+        }
+        let mut draft = self.ask(0, 0, now);
+        if draft.back == 0 {
+            (draft.back, draft.of) = (surplus, self.of);
+            self.units -= surplus;
+            self.base -= surplus.min(self.base);
+        }
+        Some(draft)
+    }
+
+    /// There may be more than the ledger said: a limit was raised, a counter reset. The next call asks.
+    pub fn replenished(&mut self) {
+        self.retry_at = Instant::EPOCH;
+    }
+
+    /// Tells a ledger of another epoch what it saw, if it saw anything that may still count.
+    ///
+    /// To be asked of every account as soon as a new epoch is noticed, and again until it has answered: the ledger
+    /// pauses for one life of credit to hear it.
+    pub fn reassert(&mut self, epoch: u64, terms: &Terms, now: Instant) -> Option<Draft> {
+        let due = self.epoch != 0 && self.epoch != epoch && !self.asking && self.counts(terms, now);
+        due.then(|| self.ask(0, 0, now))
+    }
+
+    /// Whether what it saw of the ledger may still count there: an account that is forgotten before cannot repair a
+    /// ledger that is lost.
+    pub fn counts(&self, terms: &Terms, now: Instant) -> bool {
+        let span = terms.window().saturating_add(terms.life());
+        self.epoch != 0 && now < self.asked_at + Duration::from_nanos(span)
+    }
+
+    /// Credit that could be spent now, in units.
+    pub fn in_hand(&self, now: Instant) -> u32 {
+        let held = if now < self.until { self.units } else { 0 };
+        let next = if now < self.next_until { self.next_units } else { 0 };
+        held.saturating_add(next)
+    }
+
+    /// Credit that died unspent and was not given back yet, in units.
+    pub fn stranded(&self, now: Instant) -> u32 {
+        self.units.saturating_add(self.next_units) - self.in_hand(now)
+    }
+
+    /// Whether a question is under way.
+    pub const fn is_asking(&self) -> bool {
+        self.asking
+    }
+
+    /// The epoch of the ledger that answered it last; 0 before any did.
+    pub const fn seen_epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// What it owes and has not told yet, in units.
+    pub const fn debt(&self) -> u32 {
+        self.debt
+    }
+
+    /// What it estimates its calls to cost, in units a second.
+    pub const fn demand(&self) -> f32 {
+        self.demand
+    }
+
+    /// Brings the credit forward that can be spent: what is over or dead goes behind what is alive.
+    fn turn(&mut self, now: Instant) {
+        let spent = self.units == 0 || now >= self.until;
+        if spent && self.next_units > 0 && now < self.next_until {
+            std::mem::swap(&mut self.units, &mut self.next_units);
+            std::mem::swap(&mut self.until, &mut self.next_until);
+            std::mem::swap(&mut self.of, &mut self.next_of);
+        }
+    }
+
+    /// Takes `cost`, which is in hand, of what dies first.
+    fn take(&mut self, cost: u32, now: Instant) {
+        let held = if now < self.until { self.units.min(cost) } else { 0 };
+        self.units -= held;
+        self.next_units -= cost - held;
+        self.turn(now);
+    }
+
+    /// Puts credit where there is room for it. Where there is none it joins the refill: it dies with what dies first,
+    /// and of several grants nothing can be given back.
+    fn place(&mut self, credit: Credit, now: Instant) {
+        if self.units == 0 {
+            (self.until, self.of, self.units) = (credit.until, credit.of, credit.units);
+        } else if self.next_units == 0 || now >= self.next_until {
+            (self.next_until, self.next_of, self.next_units) = (credit.until, credit.of, credit.units);
+        } else if credit.units > 0 {
+            self.next_units = self.next_units.saturating_add(credit.units);
+            self.next_until = self.next_until.min(credit.until);
+            if self.next_of != credit.of {
+                self.next_of = 0;
+            }
+        }
+        self.turn(now);
+    }
+
+    /// Makes a question. What has died in hand goes back with it, one window at a time.
+    fn ask(&mut self, missing: u32, want: u32, now: Instant) -> Draft {
+        let seen =
+            Seen { epoch: self.epoch, mark: Mark { of: self.of.max(self.next_of), level: self.level } };
+        let (mut back, mut of) = (0, 0);
+        if now >= self.until && self.units > 0 {
+            (back, of) = (std::mem::take(&mut self.units), self.of);
+        } else if now >= self.next_until && self.next_units > 0 {
+            (back, of) = (std::mem::take(&mut self.next_units), self.next_of);
+        }
+        self.asking = true;
+        self.low = 0;
+        self.asked_at = now;
+        self.base = self.units.saturating_add(self.next_units);
+        let debt = std::mem::take(&mut self.debt);
+        Draft { least: missing, need: missing, want: want.max(missing), back, of, debt, seen }
+    }
+
+    /// What it could use in one life of credit, by what was spent since the last question and waits now; it learns
+    /// its demand by that.
+    fn want(&mut self, terms: &Terms, missing: u32, now: Instant) -> u32 {
+        let hand = self.units.saturating_add(self.next_units);
+        let spent = self.base.saturating_sub(hand).saturating_add(missing);
+        if self.epoch == 0 {
+            // The first question: one call says nothing about the next.
+            return spent;
+        }
+        let passed = nanos(now.since(self.asked_at)).max(terms.trip()).max(1) as f32 / 1e9;
+        let latest = spent as f32 / passed;
+        let life = terms.life() as f32 / 1e9;
+        // Weighed by its time, as many short times with one call each would make it look busier than it is.
+        let memory = (life / 2.0).clamp(SHORTEST_MEMORY, LONGEST_MEMORY);
+        let weight = if self.demand == 0.0 { 1.0 } else { passed / (passed + memory) };
+        self.demand += weight * (latest - self.demand);
+        (self.demand * life) as u32
+    }
+
+    /// When to ask for a refill: with a fifth left, or what is spent in four round trips, and at least with the last
+    /// unit, or two of several.
+    fn low_water(&self, terms: &Terms, now: Instant) -> u32 {
+        let (hand, trips) = (self.in_hand(now), self.demand * TRIPS * terms.trip() as f32 / 1e9);
+        (hand / LOW_PART).max(trips.ceil() as u32).max(if hand < 4 { 1 } else { 2 })
+    }
+}

@@ -1,0 +1,305 @@
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    Algorithm, Instant, Quota,
+    lease::Node,
+    ledger::{Ask, Book, Epoch, Micros, Reply, Rule, Seen},
+};
+
+const NOON: Micros = 1_780_056_000_000_000;
+/// The node's clock has nothing to do with the store's.
+const START: u64 = 77_000_000_000;
+
+fn at(micros: u64) -> Instant {
+    Instant::from_nanos(START + micros * 1000)
+}
+
+fn fixed(rate: &str) -> Rule {
+    Rule::of(Quota::of(rate.parse().unwrap()).algorithm(Algorithm::FixedWindow).build().unwrap())
+        .build()
+        .unwrap()
+}
+
+/// One node and its ledger, with nothing in between.
+struct Node1 {
+    rule: Rule,
+    terms: Terms,
+    account: Account,
+    book: Book,
+    epoch: Epoch,
+    seq: u64,
+}
+
+impl Node1 {
+    fn new(rule: Rule) -> Self {
+        Self {
+            rule,
+            terms: Terms::of(&rule),
+            account: Account::default(),
+            book: Book::default(),
+            epoch: Epoch::WHOLE,
+            seq: 0,
+        }
+    }
+
+    fn spend(&mut self, cost: u32, micros: u64) -> Spend {
+        self.account.spend(cost, &self.terms, at(micros))
+    }
+
+    fn ask(&mut self, draft: Draft, micros: u64) -> (Ask, Reply) {
+        self.seq += 1;
+        let ask = draft.send(Node(1), self.seq);
+        (ask, self.book.grant(&self.rule, &ask, NOON + micros, self.epoch))
+    }
+
+    /// Asks, and hears the answer a millisecond later.
+    fn answer(&mut self, draft: Draft, micros: u64) -> Reply {
+        let (ask, reply) = self.ask(draft, micros);
+        self.account.replied(&ask, &reply, &self.terms, at(micros), at(micros + 1000));
+        reply
+    }
+
+    /// Spends `cost`, asking as it is told to, and says whether the call went.
+    fn call(&mut self, cost: u32, micros: u64) -> bool {
+        for _ in 0..3 {
+            match self.spend(cost, micros) {
+                Spend::Allow => return true,
+                Spend::AllowAndAsk(draft) => {
+                    self.answer(draft, micros);
+                    return true;
+                }
+                Spend::Wait(Some(draft)) => {
+                    self.answer(draft, micros);
+                }
+                Spend::Wait(None) | Spend::Deny { .. } | Spend::Impossible => return false,
+            }
+        }
+        false
+    }
+}
+
+fn waits(spend: Spend) -> Draft {
+    let Spend::Wait(Some(draft)) = spend else { panic!("{spend:?}") };
+    draft
+}
+
+#[test]
+fn an_account_is_small() {
+    assert_eq!(size_of::<Account>(), 96);
+}
+
+#[test]
+fn calls_wait_for_one_question_together() {
+    let mut node = Node1::new(fixed("1000/s"));
+    let draft = waits(node.spend(1, 0));
+    assert!(draft.is_awaited());
+    assert_eq!(node.spend(1, 1), Spend::Wait(None));
+    assert_eq!(node.spend(5, 2), Spend::Wait(None));
+    assert_eq!(node.answer(draft.for_all(7), 10).granted, 7);
+    assert_eq!([node.spend(1, 20), node.spend(1, 20)], [Spend::Allow, Spend::Allow]);
+    assert!(matches!(node.spend(5, 20), Spend::AllowAndAsk(_)), "the last of it: a refill is due");
+}
+
+#[test]
+fn a_refill_is_asked_for_before_credit_runs_out_and_calls_go_on_meanwhile() {
+    let mut node = Node1::new(fixed("1000/s"));
+    let (mut waited, mut asked) = (0, 0);
+    // 400 a second, and answers take 5 ms.
+    let mut under_way: Option<(Draft, u64)> = None;
+    for call in 0..400 {
+        let now = call * 2500;
+        if let Some((draft, sent)) = under_way.take_if(|(_, sent)| now >= *sent + 5000) {
+            let (ask, reply) = node.ask(draft, sent + 2500);
+            node.account.replied(&ask, &reply, &node.terms, at(sent), at(now));
+        }
+        match node.spend(1, now) {
+            Spend::Allow => {}
+            Spend::AllowAndAsk(draft) => under_way = Some((draft, now)),
+            Spend::Wait(draft) => {
+                waited += 1;
+                under_way = under_way.or(draft.map(|draft| (draft, now)));
+            }
+            other => panic!("{other:?}"),
+        }
+        asked += u32::from(under_way.is_some_and(|(_, sent)| sent == now));
+    }
+    assert!(waited <= 6, "only until the demand is known: {waited}");
+    assert!(asked <= 40, "{asked} questions for 400 calls");
+}
+
+#[test]
+fn credit_is_over_on_the_node_before_it_is_over_in_the_ledger() {
+    let mut node = Node1::new(fixed("1000/s"));
+    // Sent at 100 ms, decided at 400 ms: 600 ms of the window are left, counted from the sending.
+    let draft = waits(node.spend(1, 100_000)).for_all(900);
+    let (ask, reply) = node.ask(draft, 400_000);
+    node.account.replied(&ask, &reply, &node.terms, at(100_000), at(500_000));
+    assert_eq!((reply.granted, reply.life), (900, 600_000));
+    let life = 600_000 * 1_000_000 / 1_000_200;
+    assert_eq!(node.account.in_hand(at(100_000 + life)), 900, "rounded down to a nanosecond");
+    assert_eq!(node.account.in_hand(at(100_001 + life)), 0);
+    assert_eq!(node.account.stranded(at(100_001 + life)), 900);
+    assert!(matches!(node.spend(1, 100_001 + life), Spend::Wait(Some(_))), "to be asked for again");
+}
+
+#[test]
+fn exhaustion_is_known_without_asking_until_it_can_be_over() {
+    let mut node = Node1::new(fixed("3/s"));
+    for call in 0..3 {
+        assert!(node.call(1, call * 2000));
+    }
+    let reset = at(4000) + Duration::from_micros(1_000_000 - 4000);
+    assert_eq!(node.spend(1, 10_000), Spend::Deny { retry_at: reset });
+    assert_eq!(node.spend(1, 999_000), Spend::Deny { retry_at: reset });
+    assert!(matches!(node.spend(1, 1_000_000), Spend::Wait(Some(_))), "the next window may have begun");
+}
+
+#[test]
+fn what_is_too_dear_now_does_not_deny_what_is_cheap() {
+    let mut node = Node1::new(fixed("10/s"));
+    assert!(node.call(6, 0));
+    let hand = node.account.in_hand(at(1000));
+    assert!(!node.call(9, 2000));
+    assert!(matches!(node.spend(9, 3000), Spend::Deny { .. }));
+    assert!(node.call(4, 4000), "{hand} in hand, 4 in all");
+    assert_eq!(node.spend(11, 5000), Spend::Impossible);
+}
+
+#[test]
+fn an_exhausted_account_asks_once_in_a_life_of_credit() {
+    let mut node = Node1::new(fixed("3/h"));
+    for call in 0..3 {
+        assert!(node.call(1, call * 2000));
+    }
+    assert!(!node.call(1, 6000));
+    let life = node.rule.life();
+    assert!(matches!(node.spend(1, life), Spend::Deny { .. }));
+    let draft = waits(node.spend(1, 6000 + life));
+    // Another node gave something back meanwhile.
+    let _ = node.ask(Draft { least: 0, need: 0, want: 0, back: 1, of: NOON, ..draft }, life + 7000);
+    assert_eq!(node.answer(Draft { back: 0, ..draft }, life + 8000).granted, 1);
+}
+
+#[test]
+fn near_the_limit_nothing_is_held_ahead() {
+    let mut node = Node1::new(fixed("20/s"));
+    let (mut went, mut most_in_hand) = (0, 0);
+    for call in 0..60 {
+        went += u32::from(node.call(1, call * 10_000));
+        if went > 16 {
+            most_in_hand = most_in_hand.max(node.account.in_hand(at(call * 10_000 + 1000)));
+        }
+    }
+    assert_eq!((went, most_in_hand), (20, 0));
+}
+
+#[test]
+fn an_idle_account_hands_back_once() {
+    let mut node = Node1::new(fixed("1000/s"));
+    let draft = waits(node.spend(1, 0)).for_all(50);
+    node.answer(draft, 0);
+    assert!(node.call(1, 2000));
+    assert!(!node.account.is_idle(&node.terms, at(3000)));
+    let busy = node.account.in_hand(at(3000));
+    let draft = node.account.hand_back(at(3000)).unwrap();
+    assert_eq!(node.answer(draft, 3000).remaining, 1000 - 50 + busy);
+    assert!(node.account.is_idle(&node.terms, at(600_000)));
+    assert_eq!(node.account.hand_back(at(600_000)), None, "it holds nothing");
+    assert!(node.call(1, 700_000), "and goes on");
+}
+
+#[test]
+fn credit_that_died_in_hand_goes_back_with_the_next_question() {
+    let mut node = Node1::new(fixed("1000/h"));
+    let draft = waits(node.spend(1, 0)).for_all(200);
+    node.answer(draft, 0);
+    let late = node.rule.life() + 1000;
+    assert_eq!(node.account.in_hand(at(late)), 0);
+    let draft = waits(node.spend(1, late));
+    let reply = node.answer(draft, late);
+    assert_eq!(reply.granted + reply.remaining, 1000, "nothing of it was spent, all of it is there");
+}
+
+#[test]
+fn what_a_call_cost_beyond_its_reserve_is_owed_and_paid_first() {
+    let mut node = Node1::new(fixed("100/s"));
+    let draft = waits(node.spend(10, 0));
+    node.answer(draft, 0);
+    let window = node.account.window();
+    assert_eq!(node.spend(10, 1000), Spend::Allow);
+    let hand = node.account.in_hand(at(2000));
+    node.account.settle(10, 4, window, at(2000));
+    assert_eq!(node.account.in_hand(at(2000)), hand + 6, "6 were not used");
+    node.account.settle(0, hand + 6 + 30, window, at(3000));
+    assert_eq!((node.account.in_hand(at(3000)), node.account.debt()), (0, 30));
+    let reply = {
+        let draft = node.account.hand_back(at(4000)).unwrap();
+        node.answer(draft, 4000)
+    };
+    assert_eq!((reply.remaining, node.account.debt()), (100 - 10 - hand - 30, 0));
+}
+
+#[test]
+fn a_question_that_failed_owes_again_what_it_owed() {
+    let mut node = Node1::new(fixed("100/s"));
+    node.account.settle(0, 30, 0, at(0));
+    let draft = node.account.hand_back(at(0)).unwrap();
+    let ask = draft.send(Node(1), 1);
+    assert_eq!(node.account.debt(), 0);
+    node.account.failed(&ask);
+    assert_eq!(node.account.debt(), 30);
+    assert!(node.account.hand_back(at(1)).is_some());
+}
+
+#[test]
+fn a_refund_goes_into_its_own_window_only() {
+    let mut node = Node1::new(fixed("10/s"));
+    assert!(node.call(10, 0));
+    let window = node.account.window();
+    node.account.refund(4, window, at(5000));
+    assert_eq!(node.account.in_hand(at(5000)), 4);
+    assert!(node.call(10, 1_000_000));
+    node.account.refund(4, window, at(1_005_000));
+    assert_eq!(node.account.in_hand(at(1_005_000)), 0, "that window is over");
+}
+
+#[test]
+fn a_hint_of_exhaustion_returns_what_is_not_needed() {
+    let mut node = Node1::new(fixed("10000/s"));
+    let draft = waits(node.spend(1, 0)).for_all(1000);
+    node.answer(draft, 0);
+    let draft = node.account.exhausted(&node.terms, at(1000)).unwrap();
+    assert_eq!(node.answer(draft, 1000).remaining, 10_000, "it has no demand that it knows of");
+    assert_eq!(node.account.exhausted(&node.terms, at(2000)), None);
+}
+
+#[test]
+fn a_new_epoch_is_told_what_was_seen_once() {
+    let mut node = Node1::new(fixed("100/h"));
+    assert!(node.call(40, 0));
+    assert_eq!(node.account.reassert(Epoch::WHOLE.id, &node.terms, at(1)), None, "the same one");
+    let spent = 100 - node.book.inspect(&node.rule, NOON).remaining;
+    (node.book, node.epoch) = (Book::default(), Epoch::new(NOON + 5000));
+    let draft = node.account.reassert(node.epoch.id, &node.terms, at(6000)).unwrap();
+    node.answer(draft, 6000);
+    assert_eq!(100 - node.book.inspect(&node.rule, NOON + 7000).remaining, spent);
+    assert_eq!(node.account.reassert(node.epoch.id, &node.terms, at(8000)), None);
+    let (_, later) = node.ask(Draft { seen: Seen::default(), least: 1, need: 1, ..draft }, 9000);
+    assert_eq!(later.granted, 0, "the pause is not over");
+}
+
+#[test]
+fn credit_held_aside_is_there_when_the_store_is_not() {
+    let mut node = Node1::new(fixed("1000/s"));
+    let mut aside = Aside::default();
+    let ask = aside.ask(50, &node.terms, at(0)).unwrap();
+    assert_eq!(aside.ask(50, &node.terms, at(1)), None, "one question at a time");
+    let (ask, reply) = node.ask(ask, 500);
+    aside.replied(&reply, &node.terms, at(0));
+    assert_eq!((ask.need, aside.units(at(1000)), node.book.inspect(&node.rule, NOON).used), (0, 50, 50));
+    assert_eq!(aside.ask(50, &node.terms, at(1000)), None, "it is fresh");
+    assert!(aside.spend(49, at(2000)) && !aside.spend(2, at(2000)) && aside.spend(1, at(2000)));
+    assert!(aside.ask(50, &node.terms, at(600_000)).is_some());
+    assert_eq!(aside.units(at(1_000_000)), 0, "it died with its window");
+}

@@ -1,0 +1,289 @@
+//! The ledger of credit in Redis: one script an ask, atomic on one server, equal to `tidegate_core::ledger::Book`.
+
+use std::sync::{Arc, LazyLock};
+
+use futures_util::future::join_all;
+use redis::{Cmd, Value};
+use tidegate::fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, Subject};
+use tidegate_core::ledger::{Ask, Law, Mark, Micros, Reply, Rule, Seen, Standing};
+use tokio::{sync::broadcast, time::Instant};
+
+use crate::{
+    Client, Namespace, StoreError,
+    client::Work,
+    hints::channel,
+    keys::bucket_of,
+    link::Up,
+    script::Script,
+    watch::{AT_ONCE, Watched},
+};
+
+#[cfg(test)]
+mod equality;
+
+/// The arithmetic of one law, between what all laws share.
+macro_rules! script {
+    ($law:literal) => {
+        LazyLock::new(|| {
+            Script::new(concat!(
+                include_str!("ledger/epoch.lua"),
+                include_str!("ledger/head.lua"),
+                include_str!($law),
+                include_str!("ledger/book.lua")
+            ))
+        })
+    };
+}
+
+static WINDOWS: LazyLock<Script> = script!("ledger/windows.lua");
+static SLICES: LazyLock<Script> = script!("ledger/slices.lua");
+static BUCKET: LazyLock<Script> = script!("ledger/bucket.lua");
+
+/// A ledger of credit in a store, shared by all who use its namespace.
+///
+/// One script an ask reads the server's clock, books what it is told and grants what it can. Beside the accounts of
+/// each bucket stands which ledger it is: the process of the server that wrote it and when it began. Another process,
+/// or none there, means that grants may have been lost, and a new epoch begins: see
+/// [`Epoch`](tidegate_core::ledger::Epoch). Every key has a time to live.
+#[derive(Clone)]
+pub struct RedisLedger(Arc<Watched>);
+
+impl RedisLedger {
+    /// Makes the ledger of a namespace. Needs a tokio runtime, on which it watches which ledger it is and listens for
+    /// hints, as long as a clone lives.
+    pub fn new(client: Client, namespace: Namespace) -> Self {
+        Self(Watched::new(client, namespace).start())
+    }
+
+    /// The store it is in.
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    pub(crate) const fn of(watched: Arc<Watched>) -> Self {
+        Self(watched)
+    }
+
+    pub(crate) const fn watched(&self) -> &Arc<Watched> {
+        &self.0
+    }
+
+    /// The prefix of its keys.
+    pub fn namespace(&self) -> &Namespace {
+        &self.0.namespace
+    }
+
+    async fn call(
+        &self,
+        verb: &str,
+        subject: Subject<'_>,
+        rule: &Rule,
+        seen_as: &Seeing<'_>,
+        own: impl Fn(&mut Cmd) + Sync,
+    ) -> Result<Answer, StoreError> {
+        let script = match rule.law() {
+            Law::Aligned { .. } | Law::FirstCall { .. } | Law::Month => &WINDOWS,
+            Law::Sliding { .. } => &SLICES,
+            Law::Bucket { .. } => &BUCKET,
+        };
+        self.call_with(script, verb, subject, rule, seen_as, own).await
+    }
+
+    async fn call_with(
+        &self,
+        script: &Script,
+        verb: &str,
+        subject: Subject<'_>,
+        rule: &Rule,
+        seen_as: &Seeing<'_>,
+        own: impl Fn(&mut Cmd) + Sync,
+    ) -> Result<Answer, StoreError> {
+        let law = rule.law();
+        let numbers = match law {
+            Law::Aligned { period } => [0, period, 0, 0],
+            Law::FirstCall { period } => [1, period, 0, 0],
+            Law::Month => [2, 0, 0, 0],
+            Law::Sliding { slice, slices } => [slice, slices, 0, 0],
+            Law::Bucket { count, period, burst, refill } => [count, period, burst, refill],
+        };
+        let bits = subject.key.bits();
+        let bucket = bucket_of(subject.key);
+        let Watched { client, namespace, .. } = &*self.0;
+        let epoch = self.0.marker(bucket);
+        let account = namespace.key(bucket, &format!("{law}:{}:{bits:032x}", subject.limit));
+        let keys = [epoch.as_bytes(), account.as_bytes()];
+        let arguments = |command: &mut Cmd, up: &Up| {
+            command.arg(verb).arg(seen_as.run_id.unwrap_or(&up.checked.run_id));
+            match seen_as.clock {
+                Some(clock) => command.arg(clock),
+                None => command.arg(""),
+            };
+            let [limit, divisor] = [rule.limit(), rule.divisor()].map(u64::from);
+            let shared = [limit, rule.largest(), rule.window(), rule.life(), rule.prohibit(), divisor];
+            for number in shared.into_iter().chain(numbers).chain([rule.memory()]) {
+                command.arg(number);
+            }
+            command.arg(format!("{bits:032x} {}", subject.limit));
+            own(command);
+            let (publish, channel) = channel(namespace, bucket, up, client);
+            command.arg(publish).arg(channel);
+        };
+        let work = Work::Script { script, keys: &keys, arguments: &arguments };
+        Ok(Answer(client.run(namespace.slot(bucket), &work).await?))
+    }
+
+    async fn grant(
+        &self,
+        subject: Subject<'_>,
+        rule: &Rule,
+        ask: &Ask,
+        seen_as: &Seeing<'_>,
+    ) -> Result<Reply, StoreError> {
+        let answer = self.call("grant", subject, rule, seen_as, |command| {
+            // As a text: a node's number may be more than a double holds.
+            command.arg(format!("{:x}", ask.node.0)).arg(ask.seq);
+            for number in [ask.least, ask.need, ask.want, ask.back] {
+                command.arg(number);
+            }
+            command.arg(ask.of).arg(ask.debt);
+            command.arg(ask.seen.epoch).arg(ask.seen.mark.of).arg(ask.seen.mark.level);
+        });
+        let answer = answer.await?;
+        let [granted, of, life, remaining, reset_in, retry_in, nodes, mark_of, level, epoch, seq] =
+            answer.numbers()?;
+        if seq != ask.seq {
+            return Err(answer.garbled());
+        }
+        let small = |number: u64| u32::try_from(number).map_err(|_| answer.garbled());
+        Ok(Reply {
+            granted: small(granted)?,
+            of,
+            life,
+            remaining: small(remaining)?,
+            reset_in,
+            retry_in,
+            nodes: small(nodes)?,
+            mark: Mark { of: mark_of, level },
+            epoch,
+        })
+    }
+
+    /// Asks, with what this node saw last, and remembers the answer.
+    async fn ask_and_learn(&self, subject: Subject<'_>, rule: &Rule, ask: &Ask) -> Result<Reply, StoreError> {
+        let Watched { memory, .. } = &*self.0;
+        let bucket = bucket_of(subject.key);
+        let seen = memory.seen(subject.limit, subject.key, ask.seen, Instant::now());
+        let own = Seen { epoch: self.0.own(bucket, seen.epoch), mark: seen.mark };
+        let mut reply = self.grant(subject, rule, &Ask { seen: own, ..*ask }, &Seeing::REAL).await?;
+        reply.epoch = self.0.note(bucket, reply.epoch);
+        memory.learn(subject.limit, subject.key, rule, ask, &reply, Instant::now());
+        Ok(reply)
+    }
+
+    /// Tells a ledger that lost something what this node saw of it. Whether all is told.
+    pub(crate) async fn reassert(&self) -> bool {
+        let lost = self.0.memory.lost(Instant::now(), |key, shown| self.0.is_lost(key, shown));
+        let mut is_all = true;
+        for some in lost.chunks(AT_ONCE) {
+            let told = some.iter().map(|what| {
+                let subject = Subject { limit: &what.limit, key: what.key };
+                self.ask_and_learn(subject, &what.rule, &what.ask)
+            });
+            is_all &= join_all(told).await.iter().all(Result::is_ok);
+        }
+        is_all
+    }
+
+    async fn look(
+        &self,
+        subject: Subject<'_>,
+        rule: &Rule,
+        seen_as: &Seeing<'_>,
+    ) -> Result<Standing, StoreError> {
+        let answer = self.call("inspect", subject, rule, seen_as, |_| {}).await?;
+        Ok(standing(answer.numbers()?))
+    }
+
+    async fn change(
+        &self,
+        subject: Subject<'_>,
+        rule: &Rule,
+        adjustment: Adjustment,
+        seen_as: &Seeing<'_>,
+    ) -> Result<Adjusted, StoreError> {
+        let (verb, units) = match adjustment {
+            Adjustment::Relieve(units) => ("relieve", units),
+            Adjustment::Charge(units) => ("charge", units),
+            Adjustment::Reset => ("reset", 0),
+        };
+        // More than any account holds, and still exact.
+        let units = units.min(1 << 52);
+        let answer = self
+            .call(verb, subject, rule, seen_as, |command| {
+                command.arg(units);
+            })
+            .await?;
+        let [a, b, c, d, e, f, rest @ ..]: [u64; 12] = answer.numbers()?;
+        Ok(Adjusted { before: standing([a, b, c, d, e, f]), after: standing(rest) })
+    }
+}
+
+impl Ledger for RedisLedger {
+    async fn ask(&self, subject: Subject<'_>, rule: &Rule, ask: &Ask) -> Result<Reply, LedgerError> {
+        Ok(self.ask_and_learn(subject, rule, ask).await?)
+    }
+
+    async fn inspect(&self, subject: Subject<'_>, rule: &Rule) -> Result<Standing, LedgerError> {
+        Ok(self.look(subject, rule, &Seeing::REAL).await?)
+    }
+
+    async fn adjust(
+        &self,
+        subject: Subject<'_>,
+        rule: &Rule,
+        adjustment: Adjustment,
+    ) -> Result<Adjusted, LedgerError> {
+        Ok(self.change(subject, rule, adjustment, &Seeing::REAL).await?)
+    }
+
+    fn hints(&self) -> broadcast::Receiver<Hint> {
+        self.0.hints.subscribe()
+    }
+}
+
+/// What a script takes for real: in tests, a clock and a server of their own.
+pub(crate) struct Seeing<'a> {
+    pub(crate) clock: Option<Micros>,
+    pub(crate) run_id: Option<&'a str>,
+}
+
+impl Seeing<'_> {
+    pub(crate) const REAL: Self = Self { clock: None, run_id: None };
+}
+
+/// What a script answered.
+struct Answer(Value);
+
+impl Answer {
+    fn numbers<const N: usize>(&self) -> Result<[u64; N], StoreError> {
+        let Value::Array(values) = &self.0 else { return Err(self.garbled()) };
+        let mut numbers = [0; N];
+        if values.len() != N {
+            return Err(self.garbled());
+        }
+        for (number, value) in numbers.iter_mut().zip(values) {
+            let Value::Int(value) = value else { return Err(self.garbled()) };
+            *number = u64::try_from(*value).map_err(|_| self.garbled())?;
+        }
+        Ok(numbers)
+    }
+
+    fn garbled(&self) -> StoreError {
+        StoreError::Garbled { what: format!("{:?}", self.0) }
+    }
+}
+
+fn standing([used, remaining, debt, barred_in, reset_in, nodes]: [u64; 6]) -> Standing {
+    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+    Standing { used, remaining, debt, barred_in, reset_in, nodes }
+}

@@ -1,0 +1,163 @@
+-- One subject's account: tidegate_core::ledger, room `book`. The order of steps is part of what it is.
+
+-- Enters a question; says whether it is the next of a node that is remembered, an old one, or of an unknown node.
+local function visit(node, seq, now)
+  local generation = quotient(now, rule.memory)
+  local seats = book.seats
+  if generation ~= book.generation then
+    book.before = generation == book.generation + 1 and book.present or 0
+    book.present = 0
+    book.generation = generation
+    for name, seat in pairs(seats) do
+      if seat[2] + 1 < generation or seat[2] > generation then seats[name] = nil end
+    end
+  end
+  local seat = seats[node]
+  local outcome = 'unknown'
+  if seat then outcome = seq > seat[1] and 'new' or 'stale' end
+  if not seat or seat[2] ~= generation then book.present = book.present + 1 end
+  if seat then
+    seats[node] = { math.max(seat[1], seq), generation }
+  else
+    local taken = 0
+    for _ in pairs(seats) do taken = taken + 1 end
+    if taken < MOST_NODES then seats[node] = { seq, generation } end
+  end
+  return outcome
+end
+
+local function nodes() return math.max(book.present, book.before, 1) end
+
+-- Brings the account to the clock. Time does not run backwards in it, but for a clock that was set back.
+local function turn()
+  if clock + rule.life < book.at then
+    count.step_back(book.at, clock)
+    book.barred = less(book.barred, book.at - clock)
+    book.generation, book.present, book.before, book.seats = 0, 0, 0, {}
+    book.at = clock
+  end
+  book.at = math.max(book.at, clock)
+  count.roll(book.at)
+  return book.at
+end
+
+local function pay(now)
+  local paid = math.min(book.debt, count.available(now))
+  if rule.limit > 0 and paid > 0 then
+    count.take(paid, now)
+    book.debt = book.debt - paid
+  end
+end
+
+local function available(pause, now)
+  if rule.limit == 0 or pause > 0 or book.barred > now or book.debt > 0 then return 0 end
+  return count.available(now)
+end
+
+local function retry_in(units, pause, now)
+  if units > rule.largest then return FAR end
+  units = math.min(units + book.debt, rule.largest)
+  return math.min(math.max(count.retry_in(units, now), pause, less(book.barred, now)), FAR)
+end
+
+-- For how long the account is kept when nobody asks.
+local function keep(now)
+  local busy = math.max(count.reset_in(now), less(book.barred, now))
+  local windows = math.min(quotient_up(book.debt, math.max(rule.limit, 1)), 1048576)
+  return math.min(busy, FAR) + math.min(windows * rule.window, FAR) + 2 * rule.memory
+end
+
+local function save(now)
+  local fields = {
+    book.at, book.of, book.level, book.debt, book.barred, book.generation, book.present, book.before,
+    book.slices, book.seats, book.told,
+  }
+  local packed = cmsgpack.pack(fields)
+  if ARGV[3] == '' then
+    redis.call('SET', KEYS[2], packed, 'PX', quotient_up(keep(now), 1000))
+  else
+    redis.call('SET', KEYS[2], packed)
+  end
+end
+
+local function tell(kind, retry_in) publish(string.format('%s %.0f %s', kind, retry_in, ARGV[15])) end
+
+local function grant()
+  local node, seq, least, need = ARGV[16], tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19])
+  local want, back, back_of = tonumber(ARGV[20]), tonumber(ARGV[21]), tonumber(ARGV[22])
+  local debt, seen = tonumber(ARGV[23]), tonumber(ARGV[24])
+  local epoch, begun = epoch_at(seen)
+  local pause = less(begun + rule.life, clock)
+  local now = turn()
+  if seen ~= epoch and seen ~= 0 then count.merge(tonumber(ARGV[25]), tonumber(ARGV[26]), now) end
+  local visited = visit(node, seq, now)
+  if visited == 'new' and back > 0 then count.give_back(back, back_of, now) end
+  if visited ~= 'stale' then book.debt = math.min(book.debt + debt, MOST_DEBT) end
+  if pause == 0 then pay(now) end
+  local there, sharers, granted = available(pause, now), nodes(), 0
+  if there >= least then
+    local part = math.min(want, quotient(there, rule.divisor * sharers))
+    granted = math.min(there, math.max(need, least, part))
+  end
+  if there < least and pause == 0 and book.barred <= now and least <= rule.largest and rule.prohibit > 0 then
+    book.barred = now + rule.prohibit
+  end
+  count.take(granted, now)
+  local of, life = count.credit(now)
+  local mark_of, mark_level = count.mark()
+  local retry = retry_in(math.max(least, 1), pause, now)
+  if granted < math.max(least, need) and sharers > 1 and (now >= book.told or book.told > now + retry) then
+    book.told = now + retry
+    tell('exhausted', retry)
+  end
+  save(now)
+  return {
+    granted, of, life, available(pause, now), count.reset_in(now), retry, sharers, mark_of, mark_level, epoch, seq,
+  }
+end
+
+local function inspect()
+  local now = turn()
+  return {
+    count.used(now), available(0, now), book.debt, less(book.barred, now), count.reset_in(now), nodes(),
+  }
+end
+
+-- Puts what an account was before in front of what it is.
+local function with_before(before)
+  for _, figure in ipairs(inspect()) do before[#before + 1] = figure end
+  return before
+end
+
+local function relieve()
+  local before, units, now = inspect(), tonumber(ARGV[16]), turn()
+  local forgiven = math.min(units, book.debt)
+  book.debt = book.debt - forgiven
+  count.relieve(units - forgiven, now)
+  book.barred, book.told = 0, 0
+  tell('relieved', 0)
+  save(now)
+  return with_before(before)
+end
+
+local function charge()
+  local before, units, now = inspect(), tonumber(ARGV[16]), turn()
+  book.debt = math.min(book.debt + math.min(units, MOST_DEBT), MOST_DEBT)
+  pay(now)
+  tell('recall', 0)
+  save(now)
+  return with_before(before)
+end
+
+local function reset()
+  local at = book.at
+  local before = inspect()
+  book.at = at
+  book.of, book.level, book.debt, book.barred, book.slices, book.told = 0, 0, 0, 0, {}, 0
+  tell('relieved', 0)
+  save(book.at)
+  return with_before(before)
+end
+
+local verbs = { grant = grant, inspect = inspect, relieve = relieve, charge = charge, reset = reset }
+return verbs[ARGV[1]]()

@@ -1,0 +1,49 @@
+-- What every law stands on: the rule, the account as it was left, and arithmetic on whole numbers below 2^53.
+--
+-- KEYS: the epoch of the bucket's ledger; the subject's account.
+-- ARGV: the verb; the server's run id; the time, or '' for the server's clock; limit, largest, window, life, prohibit,
+-- divisor; four numbers of the law; memory; the subject as hints name it; the verb's own.
+
+local FAR = 366 * 86400000000
+local MOST_DEBT = 1125899906842624
+local MOST_NODES = 1024
+
+local function quotient(a, b) return math.floor(a / b) end
+
+local function quotient_up(a, b)
+  local whole = math.floor(a / b)
+  if whole * b < a then return whole + 1 end
+  return whole
+end
+
+local function less(a, b)
+  if a > b then return a - b end
+  return 0
+end
+
+local rule = {
+  limit = tonumber(ARGV[4]), largest = tonumber(ARGV[5]), window = tonumber(ARGV[6]), life = tonumber(ARGV[7]),
+  prohibit = tonumber(ARGV[8]), divisor = tonumber(ARGV[9]), memory = tonumber(ARGV[14]),
+}
+local number = { tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]) }
+
+-- at, of, level, debt, barred, generation, present, before, slices, seats; until when it was told that nothing is left
+local book
+do
+  local kept = redis.call('GET', KEYS[2])
+  if kept then
+    local fields = cmsgpack.unpack(kept)
+    book = {
+      at = fields[1], of = fields[2], level = fields[3], debt = fields[4], barred = fields[5],
+      generation = fields[6], present = fields[7], before = fields[8], slices = fields[9], seats = fields[10],
+      told = fields[11],
+    }
+  else
+    book = {
+      at = 0, of = 0, level = 0, debt = 0, barred = 0, generation = 0, present = 0, before = 0,
+      slices = {}, seats = {}, told = 0,
+    }
+  end
+end
+
+local count = {}

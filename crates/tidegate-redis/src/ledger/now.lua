@@ -1,0 +1,2 @@
+-- Which ledger it is, for whoever does not ask of an account.
+return { (epoch_at(0)) }

@@ -1,0 +1,301 @@
+//! One server that is kept connected: opened, checked, watched, and opened again when it is lost.
+
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tidegate::{Breaker, Call, Outcome, Permit as _, Server, breaker::Permit, clock};
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+use crate::{
+    Fault, StoreError,
+    check::{Checked, Mode, check},
+    sentinel::{self, Sentinels},
+    settings::InvalidSettings,
+    wire::{Dial, Failed, Wire},
+};
+
+/// Probes of a connection for each time that the server is checked again as on the first day.
+const PROBES_A_CHECK: u32 = 10;
+/// The first wait before a lost server is tried again, at most; it doubles up to the settings' bound.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+
+/// Whom a link leads to.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// This server.
+    Server,
+    /// Whoever the sentinels call the master.
+    Master(Sentinels),
+}
+
+/// A server that is kept connected. The task that does it ends with the last clone.
+#[derive(Clone)]
+pub(crate) struct Link(Arc<Owner>);
+
+struct Owner {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Shared {
+    state: watch::Sender<State>,
+    breaker: Breaker,
+    /// The connection that a command found broken.
+    broken: AtomicU64,
+    found: Notify,
+}
+
+/// What a link is.
+#[derive(Clone)]
+pub(crate) enum State {
+    /// Nothing is known yet. Ends with the first answer, good or bad.
+    Connecting,
+    /// It can be asked. Ends when it is lost or found unfit.
+    Up(Up),
+    /// It cannot be asked, and is tried again. Ends when it can.
+    Down(StoreError),
+}
+
+/// An open and checked connection.
+#[derive(Clone)]
+pub(crate) struct Up {
+    pub(crate) wire: Wire,
+    pub(crate) server: Server,
+    pub(crate) checked: Checked,
+    /// Counts the connections of this link.
+    pub(crate) number: u64,
+}
+
+impl Link {
+    /// Begins to connect. Needs a runtime.
+    pub(crate) fn start(dial: Dial, mode: Mode, target: Target) -> Result<Self, InvalidSettings> {
+        let breaker = Breaker::new(dial.settings.breaker)?;
+        let (state, _) = watch::channel(State::Connecting);
+        let shared = Arc::new(Shared { state, breaker, broken: AtomicU64::new(0), found: Notify::new() });
+        let keeper = Keeper { dial, mode, target, shared: shared.clone() };
+        let task = tokio::spawn(keeper.run()).abort_handle();
+        Ok(Self(Arc::new(Owner { shared, task })))
+    }
+
+    /// What it is now.
+    pub(crate) fn state(&self) -> State {
+        self.0.shared.state.borrow().clone()
+    }
+
+    /// Follows what it is.
+    pub(crate) fn follow(&self) -> watch::Receiver<State> {
+        self.0.shared.state.subscribe()
+    }
+
+    /// Whether both are the same link.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Waits until something is known.
+    pub(crate) async fn known(&self) -> State {
+        let mut state = self.follow();
+        match state.wait_for(|state| !matches!(state, State::Connecting)).await {
+            Ok(state) => state.clone(),
+            // The sender lives as long as `self`.
+            Err(_) => pending().await,
+        }
+    }
+
+    /// The connection, for one operation, if there is one and the breaker lets it.
+    pub(crate) fn admit(&self) -> Result<Admitted<'_>, Unmet> {
+        let shared = &self.0.shared;
+        let up = match &*shared.state.borrow() {
+            State::Up(up) => up.clone(),
+            State::Down(error) => return Err(Unmet::Not(error.clone())),
+            State::Connecting => return Err(Unmet::Connecting),
+        };
+        let now = clock::now();
+        match shared.breaker.admit(&Call::at(now)) {
+            Ok(permit) => Ok(Admitted { link: self, up, permit }),
+            Err(_) => {
+                let retry_in = shared.breaker.retry_in(now);
+                Err(Unmet::Not(StoreError::Open { server: up.server, retry_in }))
+            }
+        }
+    }
+
+    /// Has this connection replaced, if it is still the one in use.
+    pub(crate) fn give_up(&self, number: u64) {
+        self.0.shared.broken.fetch_max(number, Relaxed);
+        self.0.shared.found.notify_one();
+    }
+}
+
+/// Leave to do one operation. One that is dropped counts as a failure when it ran longer than answers take.
+pub(crate) struct Admitted<'a> {
+    link: &'a Link,
+    pub(crate) up: Up,
+    permit: Permit,
+}
+
+impl Admitted<'_> {
+    /// Tells how it ended, and gives back which server it was.
+    pub(crate) fn settle<T>(self, result: &Result<T, Failed>) -> Server {
+        match result {
+            Ok(_) => self.permit.settle(Outcome::Success, clock::now()),
+            Err(failed) => {
+                self.permit.settle(evidence(failed), clock::now());
+                if failed.ends_connection() {
+                    self.link.give_up(self.up.number);
+                }
+            }
+        }
+        self.up.server
+    }
+}
+
+/// Why an operation was not sent.
+pub(crate) enum Unmet {
+    /// Nothing is known of the server yet.
+    Connecting,
+    /// It is known that it cannot be asked.
+    Not(StoreError),
+}
+
+/// What a failure says of the server's health.
+fn evidence(failed: &Failed) -> Outcome {
+    match failed {
+        Failed::Lost(_) | Failed::Late(_) => Outcome::Overload { retry_after: None },
+        Failed::Refused { code, .. } => match code.as_str() {
+            "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "BUSY" | "OOM" | "MISCONF" | "NOREPLICAS" => {
+                Outcome::Overload { retry_after: None }
+            }
+            _ => Outcome::Ignore,
+        },
+        Failed::Fault(_) | Failed::Moved(_) | Failed::Ask(_) | Failed::NoScript => Outcome::Ignore,
+    }
+}
+
+/// Keeps a server connected.
+struct Keeper {
+    dial: Dial,
+    mode: Mode,
+    target: Target,
+    shared: Arc<Shared>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let (mut number, mut tries) = (0, 0);
+        loop {
+            let error = match self.open().await {
+                Ok((wire, checked)) => {
+                    number += 1;
+                    tries = 0;
+                    let server = self.dial.server.clone();
+                    tracing::info!(%server, run_id = %checked.run_id, "store connected");
+                    let up = Up { wire, server, checked, number };
+                    self.shared.state.send_replace(State::Up(up.clone()));
+                    self.watch(&up).await
+                }
+                Err(error) => error,
+            };
+            // One line a change: a server that stays away is not told again.
+            let known = matches!(&*self.shared.state.borrow(), State::Down(old) if *old == error);
+            if known {
+                tracing::debug!(%error, "store still not connected");
+            } else {
+                tracing::warn!(%error, "store not connected");
+            }
+            self.shared.state.send_replace(State::Down(error));
+            sleep(self.wait(tries)).await;
+            tries += 1;
+        }
+    }
+
+    /// Full jitter: a fleet that lost its store comes back spread out.
+    fn wait(&self, tries: u32) -> Duration {
+        let most = FIRST_WAIT.saturating_mul(1 << tries.min(16)).min(self.dial.settings.reconnect_within);
+        most.mul_f64(fastrand::f64())
+    }
+
+    async fn open(&mut self) -> Result<(Wire, Checked), StoreError> {
+        if let Target::Master(sentinels) = &self.target {
+            self.dial.server = sentinel::resolve(sentinels).await?;
+        }
+        let failed = |failed: Failed| failed.at(&self.dial.server);
+        let wire = Wire::open(&self.dial, None).await.map_err(failed)?;
+        let checked = check(&wire, self.mode, self.dial.settings.connect_timeout).await;
+        let checked = checked.map_err(|error| failed(self.excused(error)))?;
+        Ok((wire, checked))
+    }
+
+    /// In a failover, what a sentinel or another node said of a server is not true for a moment: nobody's fault.
+    fn excused(&self, failed: Failed) -> Failed {
+        match (failed, self.mode, &self.target) {
+            (Failed::Fault(Fault::Replica { master }), Mode::Cluster, _)
+            | (Failed::Fault(Fault::Replica { master }), _, Target::Master(_)) => {
+                Failed::Lost(format!("it is a replica of {master}, and not the master any more"))
+            }
+            (failed, _, _) => failed,
+        }
+    }
+
+    /// Returns when the connection is to be replaced, with the reason.
+    async fn watch(&self, up: &Up) -> StoreError {
+        let beat = self.dial.settings.heartbeat;
+        let mut ticks = interval(beat);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        let mut probes = 0;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.shared.found.notified() => {
+                    if self.shared.broken.load(Relaxed) >= up.number {
+                        return Failed::Lost("the connection is lost, or the server's role".into()).at(&up.server);
+                    }
+                    continue;
+                }
+            }
+            probes += 1;
+            if let Err(error) = self.probe(up, probes % PROBES_A_CHECK == 0, beat).await {
+                return error;
+            }
+        }
+    }
+
+    async fn probe(&self, up: &Up, whole: bool, beat: Duration) -> Result<(), StoreError> {
+        if whole {
+            let checked = check(&up.wire, self.mode, beat).await;
+            checked.map(drop).map_err(|error| self.excused(error).at(&up.server))?;
+        } else {
+            let answer: Result<String, Failed> = up.wire.ask(&redis::cmd("PING"), beat).await;
+            match answer {
+                // A server that answers at all keeps its connection; what it cannot do, commands find out.
+                Ok(_) | Err(Failed::Refused { .. }) => {}
+                Err(error) => return Err(error.at(&up.server)),
+            }
+        }
+        let Target::Master(sentinels) = &self.target else { return Ok(()) };
+        // The old master of a failover may go on answering, to nobody's good.
+        match timeout(beat, sentinel::resolve(sentinels)).await {
+            Ok(Ok(master)) if master != up.server => {
+                Err(Failed::Lost(format!("the sentinels call {master} the master now")).at(&up.server))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The accounts of one shard, by key: bounded; idle ones make room for new ones.
+
+use tidegate_core::Instant;
+
+use super::slot::Slot;
+use crate::throttle::Key;
+
+/// Places that are looked at to find an account that can make room.
+const LOOKS: usize = 32;
+/// Places of the smallest table.
+const FIRST: usize = 16;
+
+/// An open table with linear probing: a byte of each key beside the slots, so that most misses cost one cache line.
+pub(super) struct Accounts {
+    /// 0 for a vacant place, else seven bits of the key with the top bit set.
+    tags: Vec<u8>,
+    slots: Vec<Slot>,
+    held: usize,
+    most: usize,
+    /// Where the clock's hand stands that looks for accounts to forget.
+    hand: usize,
+}
+
+/// A place for a new key.
+pub(super) enum Room {
+    /// There was room.
+    Free(usize),
+    /// This account made room, and its credit should go back.
+    Taken(usize, Box<Slot>),
+    /// Every account in reach has a question under way.
+    None,
+}
+
+impl Accounts {
+    pub(super) const fn new(most: usize) -> Self {
+        Self { tags: Vec::new(), slots: Vec::new(), held: 0, most, hand: 0 }
+    }
+
+    #[inline]
+    pub(super) fn find(&self, key: Key) -> Option<usize> {
+        if self.tags.is_empty() {
+            return None;
+        }
+        let (mask, tag) = (self.tags.len() - 1, tag(key));
+        let mut at = home(key) & mask;
+        loop {
+            match self.tags[at] {
+                0 => return None,
+                found if found == tag && self.slots[at].key == key => return Some(at),
+                _ => at = (at + 1) & mask,
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn slot(&mut self, at: usize) -> &mut Slot {
+        &mut self.slots[at]
+    }
+
+    /// Makes a slot for a key that has none.
+    #[cold]
+    pub(super) fn insert(&mut self, slot: Slot, now: Instant) -> Room {
+        let evicted = if self.held >= self.most {
+            match self.evict(now) {
+                Some(evicted) => Some(evicted),
+                None => return Room::None,
+            }
+        } else {
+            None
+        };
+        // At most three quarters full, so that probes stay short.
+        if (self.held + 1) * 4 > self.tags.len() * 3 {
+            self.grow();
+        }
+        let at = self.put(slot);
+        match evicted {
+            Some(evicted) => Room::Taken(at, Box::new(evicted)),
+            None => Room::Free(at),
+        }
+    }
+
+    /// Forgets accounts that `keep` does not want, at any place it looks at.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&mut Slot) -> bool) {
+        let mut at = 0;
+        while at < self.tags.len() {
+            if self.tags[at] != 0 && !keep(&mut self.slots[at]) {
+                // Another one may have moved here.
+                let _ = self.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.tags.iter().zip(&mut self.slots).filter(|(tag, _)| **tag != 0).map(|(_, slot)| slot)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.tags.iter().zip(&self.slots).filter(|(tag, _)| **tag != 0).map(|(_, slot)| slot)
+    }
+
+    pub(super) const fn held(&self) -> usize {
+        self.held
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.tags.len() * (1 + size_of::<Slot>())
+    }
+
+    /// Forgets an account that was not used since the hand was here last; any that can be, if all were.
+    fn evict(&mut self, now: Instant) -> Option<Slot> {
+        let mut second = None;
+        for _ in 0..LOOKS.min(self.tags.len()) {
+            self.hand = (self.hand + 1) & (self.tags.len() - 1);
+            if self.tags[self.hand] == 0 || !self.slots[self.hand].is_at_rest() {
+                continue;
+            }
+            let slot = &mut self.slots[self.hand];
+            if !std::mem::take(&mut slot.used) || slot.account.in_hand(now) == 0 {
+                return Some(self.remove(self.hand));
+            }
+            second = second.or(Some(self.hand));
+        }
+        second.map(|at| self.remove(at))
+    }
+
+    fn put(&mut self, slot: Slot) -> usize {
+        let mask = self.tags.len() - 1;
+        let mut at = home(slot.key) & mask;
+        while self.tags[at] != 0 {
+            at = (at + 1) & mask;
+        }
+        self.tags[at] = tag(slot.key);
+        self.slots[at] = slot;
+        self.held += 1;
+        at
+    }
+
+    /// Takes a slot out, and moves those behind it that are not where they belong.
+    fn remove(&mut self, at: usize) -> Slot {
+        let mask = self.tags.len() - 1;
+        let removed = std::mem::take(&mut self.slots[at]);
+        let (mut hole, mut next) = (at, at);
+        loop {
+            next = (next + 1) & mask;
+            if self.tags[next] == 0 {
+                break;
+            }
+            let from_home = next.wrapping_sub(home(self.slots[next].key)) & mask;
+            if from_home >= next.wrapping_sub(hole) & mask {
+                self.tags[hole] = self.tags[next];
+                self.slots.swap(hole, next);
+                hole = next;
+            }
+        }
+        self.tags[hole] = 0;
+        self.held -= 1;
+        removed
+    }
+
+    fn grow(&mut self) {
+        let size = (self.tags.len() * 2).max(FIRST);
+        let tags = std::mem::replace(&mut self.tags, vec![0; size]);
+        let slots =
+            std::mem::replace(&mut self.slots, std::iter::repeat_with(Slot::default).take(size).collect());
+        self.held = 0;
+        for (_, slot) in tags.into_iter().zip(slots).filter(|(tag, _)| *tag != 0) {
+            self.put(slot);
+        }
+    }
+}
+
+#[inline]
+fn tag(key: Key) -> u8 {
+    0x80 | (key.bits() as u64 >> 57) as u8
+}
+
+#[inline]
+fn home(key: Key) -> usize {
+    (key.bits() >> 64) as usize
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_table_finds_what_it_holds_and_nothing_else(
+            steps in prop::collection::vec((0u8..3, 0u64..60), 1..300)
+        ) {
+            let (mut accounts, mut model) = (Accounts::new(1000), HashSet::new());
+            // Few homes, so that keys collide.
+            let key = |number: u64| Key::from_bits(u128::from(number % 7) << 64 | u128::from(number));
+            for (step, number) in steps {
+                if step > 0 {
+                    if model.insert(number) {
+                        accounts.insert(Slot::new(key(number), 0), Instant::EPOCH);
+                    }
+                } else {
+                    model.remove(&number);
+                    accounts.retain(|slot| slot.key != key(number));
+                }
+                prop_assert_eq!(accounts.held(), model.len());
+                for number in 0..60 {
+                    let found = accounts.find(key(number));
+                    prop_assert_eq!(found.is_some(), model.contains(&number));
+                    if let Some(at) = found {
+                        prop_assert_eq!(accounts.slot(at).key, key(number));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_table_forgets_what_was_not_used_of_late() {
+        let mut accounts = Accounts::new(4);
+        let key = |number: u64| Key::from_bits(u128::from(number) << 64);
+        for number in 0..4 {
+            assert!(matches!(accounts.insert(Slot::new(key(number), 0), Instant::EPOCH), Room::Free(_)));
+        }
+        assert!(matches!(accounts.insert(Slot::new(key(9), 0), Instant::EPOCH), Room::Taken(..)));
+        assert_eq!((accounts.held(), accounts.find(key(9)).is_some()), (4, true));
+        for slot in accounts.iter_mut() {
+            slot.line = Some(Box::default());
+        }
+        let refused = accounts.insert(Slot::new(key(10), 0), Instant::EPOCH);
+        assert!(matches!(refused, Room::None), "who waits is not forgotten");
+    }
+}

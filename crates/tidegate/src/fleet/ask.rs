@@ -1,0 +1,181 @@
+//! Questions on their way to the ledger: each in a task of its own, so that no caller can break it; a bounded number,
+//! and none while the store is given a rest.
+
+use std::{sync::Arc, time::Duration};
+
+use tidegate_core::{
+    Call, Instant, Outcome,
+    ledger::{Ask, Reply},
+    nanos,
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    error::{LedgerError, LedgerErrorKind},
+    ledger::Subject,
+    number,
+    shared::{OnStoreFailure, Shared},
+    step::{Errand, Errands, Landed, Whose},
+};
+use crate::{
+    Permit as _, breaker, clock,
+    sync::{AtomicU64, Ordering},
+};
+
+/// What is known of the store.
+pub(super) struct Store {
+    pub(super) asked: AtomicU64,
+    pub(super) withheld: AtomicU64,
+    pub(super) errors: [AtomicU64; LedgerErrorKind::ALL.len()],
+    /// Nanoseconds.
+    pub(super) latency: AtomicU64,
+    pub(super) round_trip: AtomicU64,
+    /// When it answered last.
+    pub(super) heard_at: AtomicU64,
+}
+
+impl Store {
+    pub(super) fn new() -> Self {
+        Self {
+            asked: AtomicU64::new(0),
+            withheld: AtomicU64::new(0),
+            errors: std::array::from_fn(|_| AtomicU64::new(0)),
+            latency: AtomicU64::new(0),
+            round_trip: AtomicU64::new(1_000_000),
+            heard_at: AtomicU64::new(0),
+        }
+    }
+
+    fn answered(&self, took: Duration, now: Instant) {
+        let (took, before) = (nanos(took), self.round_trip.load(Ordering::Relaxed));
+        self.latency.store(took, Ordering::Relaxed);
+        // Several at once may lose one of them: an average all the same.
+        self.round_trip.store(before - before / 8 + took / 8, Ordering::Relaxed);
+        self.heard_at.store(now.as_nanos(), Ordering::Relaxed);
+    }
+}
+
+/// A question under way: when its task ends without an answer, whoever waits hears that.
+struct UnderWay {
+    shared: Arc<Shared>,
+    errand: Option<Errand>,
+    told: u32,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(errand) = self.errand.take() {
+            self.shared.unanswered(errand, crate::sync::now());
+        }
+    }
+}
+
+impl Shared {
+    /// Sends questions, as far as there are places for them.
+    #[cold]
+    pub(super) fn send(self: &Arc<Self>, errands: Errands, now: Instant) {
+        for errand in errands.into_iter().flatten() {
+            match Arc::clone(&self.places).try_acquire_owned() {
+                Ok(place) => _ = self.send_in(place, errand, now),
+                Err(_) => self.withhold(errand, now),
+            }
+        }
+    }
+
+    /// Sends a question in a place that was waited for. Whether it was sent.
+    pub(super) fn send_in(
+        self: &Arc<Self>,
+        place: OwnedSemaphorePermit,
+        errand: Errand,
+        now: Instant,
+    ) -> Option<tokio::task::JoinHandle<()>> {
+        let Ok(permit) = self.breaker.admit(&Call::at(now)) else {
+            self.withhold(errand, now);
+            return None;
+        };
+        let told = self.losses.load(Ordering::Relaxed);
+        let under_way = UnderWay { shared: Arc::clone(self), errand: Some(errand), told, _place: place };
+        Some(self.handle.spawn(under_way.ask(permit)))
+    }
+
+    fn withhold(self: &Arc<Self>, errand: Errand, now: Instant) {
+        self.store.withheld.fetch_add(1, Ordering::Relaxed);
+        self.unanswered(errand, now);
+    }
+
+    /// A question was not answered: whoever waits hears that.
+    fn unanswered(self: &Arc<Self>, errand: Errand, now: Instant) {
+        let ask = errand.draft.send(self.node, 0);
+        self.landed(&errand, &ask, 0, None, [now, now]);
+    }
+
+    /// Tells the account what became of its question, and its waiters what becomes of them.
+    pub(super) fn landed(
+        self: &Arc<Self>,
+        errand: &Errand,
+        ask: &Ask,
+        told: u32,
+        reply: Option<&Reply>,
+        [sent_at, now]: [Instant; 2],
+    ) {
+        let Errand { whose, key, era, .. } = *errand;
+        let mut deliveries = Vec::new();
+        let mut state = self.shard(key).0.lock();
+        let (lost, next) = match whose {
+            Whose::Account => {
+                let aside = match *self.on_failure.lock() {
+                    OnStoreFailure::Share { units } => units,
+                    OnStoreFailure::Deny | OnStoreFailure::Open => 0,
+                };
+                state.terms = state.terms.round_trip(self.trip());
+                let landed = Landed { key, ask, era, told, reply, sent_at, now };
+                state.answered(&landed, aside, &mut deliveries)
+            }
+            Whose::Aside => {
+                state.aside_answered(key, era, ask, reply, sent_at);
+                (false, [None, None])
+            }
+            Whose::Nobody => (false, [None, None]),
+        };
+        drop(state);
+        self.deliver(key, deliveries);
+        if lost && self.losses.compare_exchange(told, told + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.loss_noticed.notify_one();
+        }
+        self.send(next, now);
+    }
+}
+
+impl UnderWay {
+    async fn ask(mut self, permit: breaker::Permit) {
+        let shared = Arc::clone(&self.shared);
+        let (key, draft, rule) = {
+            let errand = self.errand.as_ref().expect("it is taken at the end");
+            (errand.key, errand.draft, errand.rule)
+        };
+        let subject = Subject { limit: &shared.name, key };
+        shared.store.asked.fetch_add(1, Ordering::Relaxed);
+        // Credit lives from before the question leaves.
+        let sent_at = clock::now();
+        let ask = draft.send(shared.node, number::next());
+        let answer = tokio::time::timeout(shared.patience, shared.ledger.ask(subject, &rule, &ask)).await;
+        let now = clock::now();
+        let late = || LedgerError::new(LedgerErrorKind::Late, "no answer in time");
+        let reply = match answer.unwrap_or_else(|_| Err(late())) {
+            Ok(reply) => {
+                shared.store.answered(now.since(sent_at), now);
+                permit.settle(Outcome::Success, now);
+                Some(reply)
+            }
+            Err(error) => {
+                shared.store.errors[error.kind().index()].fetch_add(1, Ordering::Relaxed);
+                permit.settle(Outcome::Overload { retry_after: None }, now);
+                None
+            }
+        };
+        let errand = self.errand.take().expect("it is taken once");
+        shared.landed(&errand, &ask, self.told, reply.as_ref(), [sent_at, now]);
+    }
+}

@@ -1,0 +1,114 @@
+//! What a node keeps of one key: its account, who waits for it, and what it last heard.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tidegate_core::{
+    Instant,
+    credit::{Account, Aside, Source},
+    ledger::{Reply, Rule},
+};
+use tokio::sync::oneshot;
+
+use super::parcel::Parcel;
+use crate::throttle::{Key, Ruling, Standing};
+
+/// One key of one limit.
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) key: Key,
+    pub(super) account: Account,
+    /// Who waits for an answer. While anybody does, a question is under way.
+    pub(super) line: Option<Box<Line>>,
+    /// What is kept for an outage, where the limit keeps something.
+    pub(super) aside: Option<Box<Aside>>,
+    /// When the limit is whole again, as the ledger said.
+    reset_at: Instant,
+    /// What the ledger could grant, as it said.
+    left: u32,
+    /// The loss of the ledger that this account has been told after.
+    pub(super) told: u32,
+    /// Whether a call came since the hand of the clock was here.
+    pub(super) used: bool,
+}
+
+/// Those who wait for one answer, in the order they came.
+#[derive(Default)]
+pub(super) struct Line(pub(super) VecDeque<Waiter>);
+
+/// A caller that waits, or what is left of one.
+pub(super) struct Waiter {
+    pub(super) cost: u32,
+    /// `None` for a call that went on: its limit is a shadow and only counts.
+    pub(super) tell: Option<oneshot::Sender<Answer>>,
+}
+
+impl Waiter {
+    /// Whether nobody wants to know any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.tell.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+}
+
+/// What a waiter is told.
+pub(super) enum Answer {
+    /// It may go.
+    Granted(Parcel),
+    /// It may not, before then.
+    Denied(Instant),
+    /// It never may.
+    Impossible,
+    /// The ledger did not answer.
+    Failed,
+    /// The limit counts in another way now: to be decided anew.
+    Again,
+    /// The throttle was closed.
+    Closed,
+}
+
+/// What a call took of its credit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Receipt {
+    /// Units; 0 when nothing was taken that could go back.
+    pub(super) cost: u32,
+    /// How often the limit changed the way it counts, before.
+    pub(super) era: u32,
+    pub(super) source: Source,
+}
+
+impl Receipt {
+    /// Whether the credit is over that was taken: a call that has not gone by then may not.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.cost > 0 && self.source.until <= now
+    }
+}
+
+impl Slot {
+    pub(super) fn new(key: Key, told: u32) -> Self {
+        Self { key, told, used: true, ..Self::default() }
+    }
+
+    /// Remembers what the ledger said of the whole limit.
+    pub(super) fn heard(&mut self, reply: &Reply, now: Instant) {
+        (self.left, self.reset_at) = (reply.remaining, now + Duration::from_micros(reply.reset_in));
+    }
+
+    /// Whether nothing is lost when it is forgotten, but time.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.line.is_none() && !self.account.is_asking()
+    }
+
+    /// What waiters need together, in units.
+    pub(super) fn need(&self) -> u32 {
+        let costs = self.line.iter().flat_map(|line| &line.0).map(|waiter| waiter.cost);
+        costs.fold(0, u32::saturating_add)
+    }
+
+    /// Where a call stands, as far as this node knows.
+    pub(super) fn standing(&self, rule: &Rule, ruling: Ruling, now: Instant) -> Standing {
+        // Before the first answer, and after the window, the whole limit may be there.
+        let left = if now < self.reset_at { self.left } else { rule.limit() };
+        let remaining = left.saturating_add(self.account.in_hand(now)).min(rule.limit());
+        let window = Duration::from_micros(rule.window());
+        Standing::new(rule.limit(), remaining, self.reset_at.since(now), window, ruling)
+    }
+}

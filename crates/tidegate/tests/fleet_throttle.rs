@@ -1,0 +1,476 @@
+//! The throttle of a fleet over a ledger in memory, on a paused clock.
+#![cfg(not(any(loom, shuttle)))]
+
+#[path = "support/wire.rs"]
+mod wire;
+
+use std::{num::NonZeroU32, pin::pin, time::Duration};
+
+use futures_util::future::join_all;
+use tidegate::{
+    By, Call, Outcome, Permit as _,
+    clock::now,
+    fleet::{Adjustment, FleetThrottle, LocalLedger, OnStoreFailure, Rule, enter_all},
+    throttle::{Algorithm, Key, Mode, Quota, Ruling},
+};
+use tokio::time::sleep;
+use tokio_test::{assert_pending, assert_ready, task};
+use wire::Wire;
+
+const MS: Duration = Duration::from_millis(1);
+const KEY: Key = Key::ALL;
+
+fn call() -> Call {
+    Call::at(now())
+}
+
+fn windows(rate: &str) -> Rule {
+    let quota = Quota::of(rate.parse().expect("a rate")).algorithm(Algorithm::FixedWindow);
+    Rule::of(quota.build().expect("a quota")).build().expect("a rule")
+}
+
+fn node(wire: &Wire, rule: Rule) -> FleetThrottle {
+    FleetThrottle::builder("limit", rule, wire.clone()).build().expect("a runtime")
+}
+
+/// A call that must go.
+async fn go(throttle: &FleetThrottle) {
+    let _ = throttle.enter(&call(), &KEY).await.expect("there is credit");
+}
+
+/// A ledger behind a wire, at the beginning of a minute.
+async fn wire() -> Wire {
+    wire_to(&LocalLedger::new()).await
+}
+
+async fn wire_to(ledger: &LocalLedger) -> Wire {
+    let into_minute = now().as_nanos() % 60_000_000_000;
+    sleep(Duration::from_nanos(60_000_000_000 - into_minute)).await;
+    Wire::new(ledger.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_admits_its_limit_and_not_one_more() {
+    let wire = wire().await;
+    let fleet: Vec<_> = (0..4).map(|_| node(&wire, windows("1000/min"))).collect();
+    let mut admitted = 0;
+    for turn in 0..3000 {
+        // One node is busier than the others.
+        let node = if turn % 4 == 0 { turn / 4 % 4 } else { 0 };
+        admitted += u32::from(fleet[node].enter(&call(), &KEY).await.is_ok());
+        sleep(MS * 5).await;
+    }
+    assert!((990..=1000).contains(&admitted), "{admitted}");
+    let refused = fleet[0].enter(&call(), &KEY).await.unwrap_err();
+    assert_eq!(refused.by, By::Quota);
+    let retry = refused.retry_after.unwrap();
+    assert!(retry <= MS * 60_000 && retry > MS * 30_000, "{retry:?}");
+    assert!(fleet.iter().all(|node| node.stats().largest_over == Some(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn far_from_the_limit_calls_are_decided_without_asking() {
+    let (wire, calls) = (wire().await, 10_000);
+    let throttle = node(&wire, windows("1000000/min"));
+    for _ in 0..calls {
+        go(&throttle).await;
+        sleep(MS).await;
+    }
+    let stats = throttle.stats();
+    assert!(stats.local >= calls * 99 / 100, "{stats:?}");
+    assert!(u64::from(wire.asks()) <= calls / 100, "{} questions", wire.asks());
+    assert_eq!((stats.local + stats.waited, stats.asked), (calls, u64::from(wire.asks())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_of_a_key_wait_for_one_answer_together_and_are_polled_twice() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("100/min"));
+    let call = call();
+    let mut callers: Vec<_> = (0..50).map(|_| task::spawn(throttle.enter(&call, &KEY))).collect();
+    for caller in &mut callers {
+        assert_pending!(caller.poll());
+    }
+    let (first, others) = callers.split_at_mut(1);
+    while !first[0].is_woken() {
+        sleep(MS).await;
+    }
+    assert!(assert_ready!(first[0].poll()).is_ok());
+    while !others.iter().all(|caller| caller.is_woken()) {
+        sleep(MS).await;
+    }
+    for caller in others {
+        assert!(assert_ready!(caller.poll()).is_ok());
+    }
+    assert!(wire.asks() <= 3, "{} questions for 50 callers", wire.asks());
+    assert_eq!(throttle.stats().waited, 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_changes_nothing_for_the_others() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("2/min"));
+    let call = call();
+    let mut leader = task::spawn(throttle.enter(&call, &KEY));
+    let mut follower = task::spawn(throttle.enter(&call, &KEY));
+    assert_pending!(leader.poll());
+    assert_pending!(follower.poll());
+    drop(leader);
+    while !follower.is_woken() {
+        sleep(MS).await;
+    }
+    assert!(assert_ready!(follower.poll()).is_ok());
+    assert!(throttle.enter(&call, &KEY).await.is_ok(), "what the leader left is for the next");
+    assert_eq!(throttle.enter(&call, &KEY).await.unwrap_err().by, By::Quota);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credit_for_a_caller_that_went_away_unseen_is_for_the_next_one() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("1/min"));
+    let call = call();
+    let mut gone = task::spawn(throttle.enter(&call, &KEY));
+    assert_pending!(gone.poll());
+    while !gone.is_woken() {
+        sleep(MS).await;
+    }
+    drop(gone);
+    assert!(throttle.try_enter(&call, &KEY).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn credit_that_was_over_before_its_caller_looked_admits_nothing() {
+    let wire = wire().await;
+    let (late, other) = (node(&wire, windows("1/200ms")), node(&wire, windows("1/200ms")));
+    let call = call();
+    let mut caller = task::spawn(late.enter(&call, &KEY));
+    assert_pending!(caller.poll());
+    while !caller.is_woken() {
+        sleep(MS).await;
+    }
+    // Granted in the first window, looked at in the second, whose one call is gone.
+    sleep(MS * 210).await;
+    go(&other).await;
+    assert_pending!(caller.poll());
+    while !caller.is_woken() {
+        sleep(MS).await;
+    }
+    assert_eq!(assert_ready!(caller.poll()).unwrap_err().by, By::Quota);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_denies_answers_without_asking() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("0/min"));
+    assert_eq!(throttle.enter(&call(), &KEY).await.unwrap_err(), tidegate::Refused::new(By::Quota));
+    let one = node(&wire, windows("1/h"));
+    let key = Key::of(b"another");
+    assert!(one.enter(&call(), &key).await.is_ok());
+    assert!(one.enter(&call(), &key).await.is_err());
+    let asks = wire.asks();
+    for _ in 0..100 {
+        assert!(one.try_enter(&call(), &key).is_err());
+    }
+    assert_eq!(wire.asks(), asks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_store_credit_in_hand_is_spent_and_then_calls_are_refused_at_once() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("100000/min"));
+    for _ in 0..2000 {
+        go(&throttle).await;
+        sleep(MS).await;
+    }
+    wire.cut(true);
+    let in_hand = throttle.stats().in_hand;
+    assert!(in_hand > 100, "{in_hand}");
+    for _ in 0..in_hand {
+        assert!(throttle.try_enter(&call(), &KEY).is_ok());
+    }
+    for _ in 0..10 {
+        let refused = throttle.enter(&call(), &KEY).await.unwrap_err();
+        assert_eq!(refused.by, By::Store);
+    }
+    let (asks, began) = (wire.asks(), now());
+    for _ in 0..1000 {
+        assert!(throttle.enter(&call(), &KEY).await.is_err());
+    }
+    assert!(wire.asks() <= asks + 1 && now().since(began) <= MS * 60, "the store is given a rest");
+    wire.cut(false);
+    sleep(MS * 200).await;
+    assert!(throttle.enter(&call(), &KEY).await.is_ok(), "and comes back by itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_held_aside_bridges_an_outage_within_the_limit() {
+    let wire = wire().await;
+    let rule = windows("100/min");
+    let fleet: Vec<_> = (0..2)
+        .map(|_| {
+            FleetThrottle::builder("limit", rule, wire.clone())
+                .on_store_failure(OnStoreFailure::Share { units: 10 })
+                .build()
+                .unwrap()
+        })
+        .collect();
+    let mut admitted = 0;
+    for turn in 0..20 {
+        admitted += u32::from(fleet[turn % 2].enter(&call(), &KEY).await.is_ok());
+        sleep(MS * 10).await;
+    }
+    assert!(fleet.iter().all(|node| node.stats().aside > 0), "{:?}", fleet[0].stats());
+    wire.cut(true);
+    let mut bridged = 0;
+    for turn in 0..400 {
+        bridged += u32::from(fleet[turn % 2].enter(&call(), &KEY).await.is_ok());
+    }
+    assert!(bridged >= 10, "{bridged}");
+    assert!(admitted + bridged <= 100);
+    assert!(fleet[0].stats().from_aside > 0);
+    assert_eq!(fleet[0].stats().largest_over, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_fails_open_says_that_nothing_bounds_it() {
+    let wire = wire().await;
+    wire.cut(true);
+    let open = FleetThrottle::builder("limit", windows("1/min"), wire.clone())
+        .on_store_failure(OnStoreFailure::Open)
+        .build()
+        .unwrap();
+    for _ in 0..10 {
+        assert!(open.enter(&call(), &KEY).await.is_ok());
+    }
+    let stats = open.stats();
+    assert_eq!((stats.open, stats.largest_over), (10, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_answers_cost_credit_and_never_mint_any() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("100/min"));
+    let mut admitted = 0;
+    for turn in 0..2000 {
+        wire.lose_replies(turn % 3 == 0);
+        admitted += u32::from(throttle.enter(&call(), &KEY).await.is_ok());
+        sleep(MS * 5).await;
+    }
+    assert!((1..=100).contains(&admitted), "{admitted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_limits_take_all_or_nothing() {
+    let wire = wire().await;
+    let make =
+        |name: &'static str, rate| FleetThrottle::builder(name, windows(rate), wire.clone()).build().unwrap();
+    let (client, backend) = (make("client", "100/min"), make("backend", "3/min"));
+    let limits = [(&client, Key::of(b"alice")), (&backend, Key::ALL)];
+    for left in [2, 1, 0] {
+        let verdict = enter_all(&limits, &call()).await;
+        assert_eq!(verdict.standings()[1].remaining(), left);
+        assert!(verdict.into_grants().is_ok());
+    }
+    let verdict = enter_all(&limits, &call()).await;
+    let refusal = verdict.refusal().unwrap();
+    assert_eq!((refusal.limit, refusal.refused.by), (1, By::Quota));
+    assert_eq!(
+        verdict.standings().iter().map(|standing| standing.ruling()).collect::<Vec<_>>(),
+        [Ruling::Admits, Ruling::Refuses]
+    );
+    assert_eq!((verdict.standings()[0].remaining(), verdict.standings()[0].limit()), (97, 100));
+    assert_eq!(client.stats().undone, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unsent_call_gives_back_what_it_took() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("1/min"));
+    for _ in 0..5 {
+        let permit = throttle.enter(&call(), &KEY).await.unwrap();
+        permit.settle(Outcome::Unsent, now());
+    }
+    throttle.enter(&call(), &KEY).await.unwrap().settle(Outcome::Success, now());
+    assert!(throttle.enter(&call(), &KEY).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cost_that_is_known_at_the_end_is_settled_and_debt_is_paid_first() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("100/min"));
+    throttle.enter(&call().cost(50), &KEY).await.unwrap().settle_cost(10, now());
+    let permit = throttle.enter(&call().cost(50), &KEY).await.unwrap();
+    // A refill that is under way would come with new credit.
+    sleep(MS * 10).await;
+    permit.settle_cost(250, now());
+    assert_eq!(throttle.enter(&call(), &KEY).await.unwrap_err().by, By::Quota);
+    let used = throttle.inspect(&KEY).await.unwrap();
+    assert_eq!((used.remaining, used.debt), (0, 160), "{used:?}");
+    sleep(MS * 61_000).await;
+    assert!(throttle.enter(&call(), &KEY).await.is_err(), "the next window pays");
+    sleep(MS * 60_000).await;
+    assert!(throttle.enter(&call().cost(40), &KEY).await.is_ok(), "and the one after it the rest");
+    assert!(throttle.enter(&call(), &KEY).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peek_takes_nothing() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("1/min"));
+    for _ in 0..3 {
+        assert!(throttle.enter(&call().cost(0), &KEY).await.is_ok());
+    }
+    assert!(throttle.enter(&call(), &KEY).await.is_ok());
+    assert!(throttle.enter(&call().cost(0), &KEY).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_gives_all_credit_back() {
+    let wire = wire().await;
+    let (leaving, staying) = (node(&wire, windows("100/min")), node(&wire, windows("100/min")));
+    let _ = leaving.enter(&call().cost(3), &KEY).await.unwrap();
+    sleep(MS * 10).await;
+    leaving.close().await;
+    assert_eq!(leaving.enter(&call(), &KEY).await.unwrap_err().by, By::Closed);
+    assert!(staying.enter(&call().cost(97), &KEY).await.is_ok());
+    assert_eq!(leaving.stats().in_hand, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_ends_those_who_wait() {
+    let wire = wire().await;
+    wire.cut(true);
+    let throttle = node(&wire, windows("100/min"));
+    let call = call();
+    let mut waiter = task::spawn(throttle.enter(&call, &KEY));
+    assert_pending!(waiter.poll());
+    throttle.close().await;
+    assert_eq!(assert_ready!(waiter.poll()).unwrap_err().by, By::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_credit_goes_back_to_who_needs_it() {
+    let wire = wire().await;
+    let (idle, busy) = (node(&wire, windows("1000/min")), node(&wire, windows("1000/min")));
+    for _ in 0..100 {
+        go(&idle).await;
+        sleep(MS * 2).await;
+    }
+    let mut admitted = 0;
+    for _ in 0..20_000 {
+        admitted += u32::from(busy.enter(&call(), &KEY).await.is_ok());
+        sleep(MS).await;
+    }
+    assert_eq!(admitted, 900, "idle: {:?}", idle.stats());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_limit_holds_for_what_was_counted() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("10/min"));
+    for _ in 0..10 {
+        go(&throttle).await;
+    }
+    assert!(throttle.enter(&call(), &KEY).await.is_err());
+    throttle.update(windows("12/min"));
+    for _ in 0..2 {
+        go(&throttle).await;
+    }
+    assert!(throttle.enter(&call(), &KEY).await.is_err());
+    throttle.update(windows("5/min"));
+    assert!(throttle.enter(&call(), &KEY).await.is_err());
+    throttle.update(windows("1/s"));
+    assert!(throttle.enter(&call(), &KEY).await.is_ok(), "other windows count anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_gives_and_takes() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("5/min"));
+    for _ in 0..5 {
+        go(&throttle).await;
+    }
+    assert!(throttle.enter(&call(), &KEY).await.is_err());
+    let adjusted = throttle.adjust(&KEY, Adjustment::Relieve(2)).await.unwrap();
+    assert_eq!((adjusted.before.remaining, adjusted.after.remaining), (0, 2));
+    sleep(MS * 10).await;
+    for _ in 0..2 {
+        go(&throttle).await;
+    }
+    assert!(throttle.enter(&call(), &KEY).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_never_refuses_nor_waits_and_counts_what_it_would_refuse() {
+    let wire = wire().await;
+    let shadow =
+        FleetThrottle::builder("limit", windows("3/min"), wire.clone()).mode(Mode::Shadow).build().unwrap();
+    for _ in 0..10 {
+        let call = call();
+        let entered = pin!(shadow.enter(&call, &KEY));
+        assert!(futures_util::FutureExt::now_or_never(entered).unwrap().is_ok());
+        sleep(MS * 10).await;
+    }
+    assert_eq!(shadow.stats().shadow_refused, 7, "{:?}", shadow.stats());
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_beyond_the_bound_make_room_and_never_admit_too_much() {
+    let wire = wire().await;
+    let throttle = FleetThrottle::builder("limit", windows("2/min"), wire.clone())
+        .max_keys(NonZeroU32::new(50).unwrap())
+        .build()
+        .unwrap();
+    let mut admitted = vec![0; 500];
+    for turn in 0..5000 {
+        let client = turn * 7919 % 500;
+        let key = Key::of(format!("{client}").as_bytes());
+        admitted[client] += u32::from(throttle.enter(&call(), &key).await.is_ok());
+    }
+    assert!(admitted.iter().all(|admitted| *admitted == 2), "{admitted:?}");
+    let stats = throttle.stats();
+    assert!(stats.keys <= 57 && stats.evicted > 100, "{stats:?}");
+}
+
+#[tokio::test]
+async fn calls_come_from_other_threads_than_the_questions() {
+    let wire = Wire::new(LocalLedger::new());
+    let throttle = FleetThrottle::builder("limit", windows("1000000/min"), wire).build().unwrap();
+    let callers = (0..2).map(|_| {
+        let throttle = throttle.clone();
+        tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime
+                .block_on(join_all((0..100).map(|_| async { throttle.enter(&call(), &KEY).await.is_ok() })))
+        })
+    });
+    for admitted in join_all(callers.collect::<Vec<_>>()).await {
+        assert!(admitted.unwrap().into_iter().any(|admitted| admitted));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_lost_everything_is_told_by_nodes_that_have_nothing_to_do() {
+    let ledger = LocalLedger::new();
+    let wire = wire_to(&ledger).await;
+    let (spent, fresh) = (node(&wire, windows("10/min")), node(&wire, windows("10/min")));
+    let others: Vec<_> = (0..20).map(|key: u8| Key::of(&[key])).collect();
+    for _ in 0..10 {
+        go(&spent).await;
+        for key in &others {
+            assert!(spent.enter(&call(), key).await.is_ok());
+        }
+    }
+    sleep(MS * 100).await;
+    ledger.lose();
+    // Of these keys only the node knows that has no calls.
+    let mut keys: Vec<_> = others.iter().collect();
+    keys.push(&KEY);
+    for turn in 0..200 {
+        for key in &keys {
+            assert!(fresh.enter(&call(), key).await.is_err(), "in turn {turn}");
+        }
+        sleep(MS * 100).await;
+    }
+    assert_eq!(spent.stats().losses, 1);
+}
