@@ -6,8 +6,8 @@ use super::Permit;
 
 /// What a call gets that asks for a second permit of a limiter it is inside of.
 ///
-/// Being inside is known to [`Limiter::run`](super::Limiter::run) and to the layer, on the task that runs the call;
-/// what that task spawns is not inside.
+/// Being inside is known to [`Limiter::run`](super::Limiter::run), to [`Partition::run`](super::Partition::run) and to the
+/// layer, on the task that runs the call; what that task spawns is not inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Nested {
     /// A permit that is free; it never waits for one, but is refused by `nested`. The limit stays exact.

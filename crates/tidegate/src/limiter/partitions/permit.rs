@@ -23,6 +23,11 @@ impl PartitionPermit {
         Self { shared: Some(Arc::clone(shared)), at, entered, age }
     }
 
+    /// The permit of a nested call that its outer call counts for.
+    pub(super) const fn counted_already() -> Self {
+        Self { shared: None, at: 0, entered: Instant::EPOCH, age: None }
+    }
+
     fn give_back(&mut self, outcome: Outcome, now: Option<Instant>) {
         let Some(shared) = self.shared.take() else { return };
         let (stats, ages) = &shared.stats[self.at];
