@@ -5,6 +5,7 @@ mod aimd;
 mod baseline;
 mod fixed;
 mod gradient;
+mod pursuit;
 mod vegas;
 mod window;
 

@@ -3,15 +3,21 @@
 #[path = "support/simulation.rs"]
 mod simulation;
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use simulation::{Policy, Run, Scenario};
 use tidegate_core::limit::{Adaptive, Bounds, Gradient, Vegas};
 
 const CLIENTS: [usize; 3] = [1, 8, 64];
-
 fn run(scenario: Scenario, clients: usize, load: f64) -> Run {
     Run { scenario, clients, load, length: Duration::from_secs(30), seed: 7 }
+}
+
+/// One run may be lucky or not: what a law reaches is its mean over seeds. Of the first nine the last is the least lucky;
+/// with `TIDEGATE_SEEDS` set, so many from 1.
+fn seeds() -> RangeInclusive<u64> {
+    let many = std::env::var("TIDEGATE_SEEDS").ok().and_then(|many| many.parse().ok());
+    many.map_or(7..=9, |many| 1..=many)
 }
 
 fn gradient() -> Policy {
@@ -32,19 +38,25 @@ fn best_fixed(run: &Run) -> u64 {
     limits.map(|limit| run.go(&Policy::Fixed(limit)).good).into_iter().max().expect("there are some")
 }
 
-/// What the laws reach, against the best fixed limit; and what is left of it at five times the load.
+/// What the laws reach, against the best fixed limit of the same seed; and what is left of it at five times the load.
 fn adapts(scenario: Scenario) {
     for clients in CLIENTS {
-        let twice = run(scenario, clients, 2.0);
-        let best = best_fixed(&twice) as f64;
-        for (name, law, least) in [("gradient", gradient(), 0.9), ("vegas", vegas(), 0.8)] {
-            let good = twice.go(&law).good as f64;
-            assert!(good >= least * best, "{name}, {clients} clients: {good} of {best}");
-            let at_five = run(scenario, clients, 5.0).go(&law).good as f64;
-            assert!(
-                at_five >= 0.8 * good,
-                "{name}, {clients} clients: {at_five} at five times, {good} at twice"
-            );
+        let (mut reached, mut left, mut runs) = ([0.0; 2], [0.0; 2], 0.0);
+        for seed in seeds() {
+            let twice = Run { seed, ..run(scenario, clients, 2.0) };
+            let five = Run { load: 5.0, ..twice };
+            let best = best_fixed(&twice) as f64;
+            for (at, law) in [gradient(), vegas()].iter().enumerate() {
+                let good = twice.go(law).good as f64;
+                reached[at] += good / best;
+                left[at] += five.go(law).good as f64 / good;
+            }
+            runs += 1.0;
+        }
+        for (at, name) in ["gradient", "vegas"].into_iter().enumerate() {
+            let (reached, left) = (reached[at] / runs, left[at] / runs);
+            assert!(reached >= 0.9, "{name}, {clients} clients: {reached:.3} of the best fixed limit");
+            assert!(left >= 0.8, "{name}, {clients} clients: {left:.3} of that at five times the load");
         }
     }
 }

@@ -15,7 +15,7 @@ pub enum Judged {
     AtEnd,
 }
 
-/// Judges how calls end.
+/// Judges how calls end. It is asked only where that makes a difference: a fixed limit learns nothing from it.
 pub trait Classify {
     /// Judges by the head of a response.
     fn head(&self, status: StatusCode, headers: &HeaderMap) -> Judged;

@@ -32,6 +32,12 @@ pub trait Permit: Send {
     /// Gives the permit back and tells the gate how the call ended. `now` is when it ended.
     fn settle(self, outcome: Outcome, now: Instant);
 
+    /// Whether how the call ended makes a difference; else nobody needs to find out. Default: it does.
+    #[inline]
+    fn learns(&self) -> bool {
+        true
+    }
+
     /// Gives the permit back now; a permit that has no use for the time spares the reading of the clock.
     fn settle_now(self, outcome: Outcome)
     where

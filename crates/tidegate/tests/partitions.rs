@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use tidegate::{
     By, Call, Outcome, Permit as _,
     clock::now,
-    limiter::{Adaptive, Bounds, Fixed, Gradient, Limiter, Partition, Partitions, PartitionsBuilder},
+    limiter::{Adaptive, Bounds, Fixed, Gradient, Limiter, Nested, Partition, Partitions, PartitionsBuilder},
 };
 use tokio::time::{advance, sleep};
 
@@ -207,4 +207,62 @@ async fn an_adaptive_limit_is_shared_by_its_partitions() {
         drop(hung);
     }
     assert!(all.limit().unwrap() < grown / 2, "{grown} and {:?} after calls hung", all.limit());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_cannot_wait_long_enough_is_refused_at_the_door() {
+    let partitions = Partitions::builder().limit(1).max_wait(MS * 9999).partition("a", 1).build().unwrap();
+    let a = partitions.get("a").unwrap();
+    let mut held = a.try_acquire(&call()).unwrap();
+    let patient = call();
+    let mut line: Vec<_> = (0..4).map(|_| Box::pin(a.acquire(&patient))).collect();
+    let cx = &mut Context::from_waker(Waker::noop());
+    for waiter in &mut line {
+        assert!(waiter.as_mut().poll(cx).is_pending());
+    }
+    for waiter in line.iter_mut().take(3) {
+        advance(MS * 100).await;
+        drop(held);
+        let Poll::Ready(Ok(permit)) = waiter.as_mut().poll(cx) else { panic!("one permit each 100 ms") };
+        held = permit;
+    }
+    let began = now();
+    let refused = a.acquire(&call().within(MS * 150)).await.expect_err("one is ahead: 200 ms");
+    assert_eq!((refused.by, now().since(began)), (By::WaitTooLong, Duration::ZERO));
+    assert_eq!((refused.retry_after, a.queued()), (Some(MS * 200), 1));
+    let can_wait = call().within(MS * 500);
+    assert!(Box::pin(a.acquire(&can_wait)).as_mut().poll(cx).is_pending());
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nested_call_does_not_wait_for_the_permits_of_its_own_partitions() {
+    let (all, web, batch) = two(1);
+    let inside = async { (web.acquire(&call()).await.map(drop), batch.acquire(&call()).await.map(drop)) };
+    let (same, other) = web.run(&call(), inside).await.unwrap();
+    assert_eq!((same.unwrap_err().by, other.unwrap_err().by), (By::Nested, By::Nested));
+    assert_eq!((web.snapshot().refused_in_all(), batch.snapshot().refused_in_all()), (1, 1));
+
+    let mut spawned = None;
+    let spawns = async {
+        let batch = batch.clone();
+        // What a call spawns is not inside it, and waits as others do.
+        spawned = Some(tokio::spawn(async move { batch.acquire(&call()).await.map(drop) }));
+    };
+    web.run(&call(), spawns).await.unwrap();
+    assert!(spawned.unwrap().await.unwrap().is_ok());
+    assert_eq!(all.in_flight(), 0);
+
+    let once = Partitions::with(Limiter::builder().limit(1).nested(Nested::CountOnce));
+    let once = once.partition("a", 1).partition("b", 1).build().unwrap();
+    let (a, b) = (once.get("a").unwrap(), once.get("b").unwrap());
+    let outer = call();
+    let twice = a.run(&outer, async {
+        let nested = b.acquire(&call()).await.unwrap();
+        let seen = once.in_flight();
+        nested.settle(Outcome::Success, now());
+        (seen, once.in_flight())
+    });
+    assert_eq!(twice.await.unwrap(), (1, 1));
+    assert_eq!((once.in_flight(), once.snapshot().admitted), (0, 1));
 }

@@ -65,7 +65,7 @@ impl Baseline {
                 Reading::Hold
             }
             Phase::Measuring => {
-                self.measured(latency);
+                self.learn(latency);
                 Reading::Hold
             }
             Phase::Cut { from, latency } => {
@@ -78,7 +78,7 @@ impl Baseline {
                     self.base = self.base.map(|base| base.min(latency));
                     return Reading::Hold;
                 }
-                self.measured(latency);
+                self.learn(latency);
                 Reading::Restore { limit: from }
             }
         }
@@ -97,7 +97,7 @@ impl Baseline {
         }
     }
 
-    fn measured(&mut self, latency: f64) {
+    fn learn(&mut self, latency: f64) {
         self.base = Some(latency);
         self.phase = Phase::Running { windows_left: MEASURE_EVERY };
     }

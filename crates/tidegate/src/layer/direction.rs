@@ -69,6 +69,11 @@ impl<P: Permit> RequestHalf<P> {
 pub struct ResponseHalf<P: Permit>(Half<P>);
 
 impl<P: Permit> Permit for ResponseHalf<P> {
+    fn learns(&self) -> bool {
+        let shared = self.0.0.as_ref();
+        shared.is_some_and(|shared| shared.lock().permit.as_ref().is_some_and(Permit::learns))
+    }
+
     fn settle(mut self, outcome: Outcome, now: Instant) {
         self.0.end(Some(outcome), Some(now));
     }

@@ -94,6 +94,10 @@ type Slot<T> = Arc<Mutex<Option<T>>>;
 pub struct Watched<P>(Slot<P>);
 
 impl<P: Permit> Permit for Watched<P> {
+    fn learns(&self) -> bool {
+        self.0.lock().as_ref().is_some_and(Permit::learns)
+    }
+
     fn settle(self, outcome: Outcome, now: Instant) {
         let permit = self.0.lock().take();
         if let Some(permit) = permit {

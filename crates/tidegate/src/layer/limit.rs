@@ -17,6 +17,7 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use self::future::{Apart, prepare};
 pub use self::{
     directions::{BothDirections, Directions, ResponseOnly},
     error::{Error, refused_in},
@@ -28,7 +29,7 @@ use crate::{
     Call,
     classify::{ByStatus, Classify},
     clock, grpc,
-    limiter::{Limiter, Permit, Turned},
+    limiter::{Inside, Limiter, Permit, Turned},
 };
 
 /// The response body of a limited call, by default.
@@ -36,6 +37,7 @@ pub type LimitedBody<B, C = ByStatus> = GuardedBody<B, Permit, C>;
 
 /// How long a call holds its permit. In a request's extensions it overrides the layer's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(usize)] // A whole word, as it is copied with others.
 pub enum Hold {
     /// To the end of the response body.
     #[default]
@@ -120,6 +122,14 @@ impl<C, D, I> LimitLayer<C, D, I> {
 
     /// Gives the calls whose path `is_stream` knows a limiter of their own, so that long-lived streams cannot starve
     /// short calls. Default: one limiter for all.
+    ///
+    /// ```
+    /// # use tidegate::{layer::limit::LimitLayer, limiter::Limiter};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (short, streams) = (Limiter::new(200)?, Limiter::new(50)?);
+    /// let layer = LimitLayer::new(short).streams(streams, |path| path.ends_with("/Watch"));
+    /// # let _ = layer; Ok(()) }
+    /// ```
     #[must_use]
     pub fn streams(
         mut self,
@@ -216,20 +226,39 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let settings = &self.settings;
         let call = request.extensions().get::<Call>();
-        match settings.limiter(&request).enter_now(call) {
-            Ok(permit) => ResponseFuture::calling(&mut self.inner, settings, request, permit),
-            Err(Turned::Refused(refused)) => ResponseFuture::refused(settings, &request, refused),
-            Err(Turned::Busy) => {
-                let call = call.copied().unwrap_or_else(|| {
+        match self.settings.limiter(&request).enter_now(call) {
+            Ok(permit) => {
+                let _inside = Inside::counted(&permit);
+                let (on_head, half, watching) = prepare(&self.settings, &request, permit);
+                let future = self.settings.directions.call(&mut self.inner, request, half, watching);
+                ResponseFuture::calling(future, on_head)
+            }
+            Err(turned) => ResponseFuture::apart(self.turned_away(Box::new(request), turned)),
+        }
+    }
+}
+
+impl<S: Clone, C: Clone, D: Clone, I: Clone> Limit<S, C, D, I> {
+    /// The response to a call that was not admitted at once.
+    #[cold]
+    #[inline(never)]
+    fn turned_away<B, F>(&mut self, request: Box<Request<B>>, turned: Turned) -> Box<Apart<S, B, C, D, I, F>>
+    where
+        D: Directions<B>,
+        I: Silence,
+    {
+        match turned {
+            Turned::Refused(refused) => Apart::refused(&self.settings, &request, refused),
+            Turned::Busy => {
+                let call = request.extensions().get::<Call>().copied().unwrap_or_else(|| {
                     let call = Call::at(clock::now());
                     grpc::timeout(request.headers()).map_or(call, |timeout| call.within(timeout))
                 });
                 // The instance that was polled ready makes the call; a fresh one takes its place.
                 let fresh = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, fresh);
-                ResponseFuture::waiting(ready, settings.clone(), request, call)
+                Apart::waiting(ready, self.settings.clone(), request, call)
             }
         }
     }

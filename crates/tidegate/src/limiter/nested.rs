@@ -2,10 +2,12 @@
 
 use std::{cell::Cell, marker::PhantomData};
 
+use super::Permit;
+
 /// What a call gets that asks for a second permit of a limiter it is inside of.
 ///
-/// Being inside is known to [`Limiter::run`](super::Limiter::run) and to the layer, on the task that runs the call;
-/// what that task spawns is not inside.
+/// Being inside is known to [`Limiter::run`](super::Limiter::run), to [`Partition::run`](super::Partition::run) and to the
+/// layer, on the task that runs the call; what that task spawns is not inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Nested {
     /// A permit that is free; it never waits for one, but is refused by `nested`. The limit stays exact.
@@ -33,6 +35,13 @@ pub(crate) struct Inside {
 }
 
 impl Inside {
+    /// Marks what `permit` stands for, where calls inside it are counted once. A call that only waits, or not, needs no mark
+    /// before it is polled.
+    #[inline]
+    pub(crate) fn counted(permit: &Permit) -> Option<Self> {
+        permit.counts_nested().then(|| Self::of(permit.limiter()))
+    }
+
     #[inline]
     pub(crate) fn of(limiter: usize) -> Self {
         NEST.with(|nest| {

@@ -1,6 +1,9 @@
 //! One limit shared by weighted partitions, which borrow from each other what is idle.
 
+mod acquire;
 mod builder;
+#[cfg(all(test, shuttle))]
+mod models;
 mod permit;
 mod state;
 
@@ -8,15 +11,10 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
-    task::{Poll, Waker},
     time::Duration,
 };
 
-use parking_lot::Mutex;
-use tidegate_core::{
-    gate::{End, MOST},
-    limit::Fixed,
-};
+use tidegate_core::{gate::MOST, limit::Fixed};
 
 use self::{
     builder::Checked,
@@ -26,8 +24,8 @@ pub use self::{
     builder::{Builder, InvalidPartitions},
     permit::PartitionPermit,
 };
-use super::{Snapshot, permit::Ages, stats::Stats, tuner::Tuner, waiters::Fate, watch::Watch};
-use crate::{By, Call, Gate, Instant, Outcome, Refused, clock};
+use super::{Inside, Nested, Snapshot, nested, permit::Ages, stats::Stats, tuner::Tuner, watch::Watch};
+use crate::{By, Call, Gate, Instant, Outcome, Refused, clock, sync::Mutex};
 
 /// A limit whose calls belong to partitions: methods, tenants, priorities.
 ///
@@ -50,6 +48,7 @@ pub struct Partitions {
 
 struct Shared {
     names: Vec<String>,
+    nested: Nested,
     watch: Watch,
     /// Of each partition.
     stats: Vec<(Stats, Ages)>,
@@ -183,66 +182,32 @@ impl Partition {
         }
     }
 
-    /// Takes a permit, waiting in its partition's line for at most `max_wait` and to the call's deadline.
+    /// Runs `future` under a permit, and counts its end, whatever it returns, as a success.
     ///
     /// # Errors
-    /// [`Refused`] by `queue-full`, `wait-too-long` (at once when the expected wait is longer than the call can wait) or
-    /// `deadline`; by `in-flight` where no queue is wished for.
+    /// As [`acquire`](Self::acquire); the future is not polled then.
     ///
     /// # Cancel safety
-    /// Dropping the future frees its place; a permit that was on its way goes to the next.
-    pub async fn acquire(&self, call: &Call) -> Result<PartitionPermit, Refused> {
-        if let Some(permit) = self.enter_now(call)? {
-            return Ok(permit);
-        }
-        let since = clock::now();
-        let patience = since + self.shared.watch.max_wait();
-        let (until, by) = match call.deadline {
-            Some(deadline) if deadline <= since => return Err(self.refuse(By::Deadline, None)),
-            Some(deadline) if deadline < patience => (deadline, By::Deadline),
-            _ => (patience, By::WaitTooLong),
-        };
-        let mut timer = pin!(tokio::time::sleep_until(clock::timer_at(until)));
-        let mut waiting = Waiting { partition: self, place: None };
-        let mut waited = false;
-        let fate = poll_fn(|cx| {
-            if waiting.place.is_none() {
-                match waiting.join(until, since, cx.waker()) {
-                    Ok(true) => return Poll::Ready(Ok(Some(Fate::Granted))),
-                    Ok(false) => waited = true,
-                    Err(refused) => return Poll::Ready(Err(refused)),
-                }
-            } else if let Some(fate) = waiting.poll(cx.waker()) {
-                return Poll::Ready(Ok(Some(fate)));
-            }
-            timer.as_mut().poll(cx).map(|()| Ok(None))
+    /// Dropping it drops `future` and gives the permit back as abandoned.
+    pub async fn run<F: Future>(&self, call: &Call, future: F) -> Result<F::Output, Refused> {
+        let permit = self.acquire(call).await?;
+        let mut future = pin!(future);
+        let output = poll_fn(|cx| {
+            let _inside = Inside::of(self.whole());
+            future.as_mut().poll(cx)
         })
-        .await?;
-        match fate {
-            Some(Fate::Granted) => {
-                let now = clock::now();
-                let permit = PartitionPermit::new(&self.shared, self.at, now);
-                if call.deadline.is_some_and(|deadline| deadline <= now) {
-                    // The grant came in time, the caller was polled too late: the permit goes on, unsent.
-                    crate::Permit::settle(permit, Outcome::Unsent, now);
-                    return Err(self.refuse(By::Deadline, None));
-                }
-                if waited {
-                    self.stats().waited(now.since(since));
-                }
-                Ok(permit)
-            }
-            Some(Fate::Expired | Fate::Closed) | None => {
-                waiting.give_up();
-                Err(self.refuse(by, self.expected_wait(clock::now())))
-            }
-        }
+        .await;
+        crate::Permit::settle_now(permit, Outcome::Success);
+        Ok(output)
     }
 
     /// The part of admission that needs no waiting; none when it would have to wait.
     fn enter_now(&self, call: &Call) -> Result<Option<PartitionPermit>, Refused> {
         if call.deadline.is_some_and(|deadline| deadline <= call.now) {
             return Err(self.refuse(By::Deadline, None));
+        }
+        if self.shared.nested == Nested::CountOnce && self.is_inside() {
+            return Ok(Some(PartitionPermit::counted_already()));
         }
         let entered = self.shared.state.lock().enter(self.at);
         Ok(entered.then(|| PartitionPermit::new(&self.shared, self.at, call.now)))
@@ -259,69 +224,18 @@ impl Partition {
         Refused { by, retry_after }
     }
 
+    /// What tells the limit that it is a part of from others.
+    fn whole(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
+    }
+
+    /// Whether this is a call inside one of any partition: all wait for the same permits.
+    fn is_inside(&self) -> bool {
+        nested::is_inside(self.whole())
+    }
+
     fn stats(&self) -> &Stats {
         &self.shared.stats[self.at].0
-    }
-}
-
-/// A place in a partition's line, given up when dropped.
-struct Waiting<'a> {
-    partition: &'a Partition,
-    place: Option<usize>,
-}
-
-impl Waiting<'_> {
-    /// Whether it was let in at once.
-    fn join(&mut self, until: Instant, now: Instant, waker: &Waker) -> Result<bool, Refused> {
-        let Partition { shared, at } = self.partition;
-        let mut state = shared.state.lock();
-        if state.enter(*at) {
-            return Ok(true);
-        }
-        let (queue, share) = (state.queue, state.share(*at));
-        let Line { part, waiters, .. } = &mut state.lines[*at];
-        if part.queued >= queue {
-            let expected = waiters.pace.expected_wait(part.queued, now);
-            drop(state);
-            // Where no queue was wished for there is none to be full.
-            let (by, after) = if queue == 0 { (By::InFlight, None) } else { (By::QueueFull, expected) };
-            return Err(self.partition.refuse(by, after));
-        }
-        let ahead = match waiters.order.next(part.queued + 1, share) {
-            End::Oldest => part.queued,
-            End::Newest => 0,
-        };
-        if let Some(expected) = waiters.pace.expected_wait(ahead, now).filter(|wait| now + *wait >= until) {
-            drop(state);
-            return Err(self.partition.refuse(By::WaitTooLong, Some(expected)));
-        }
-        part.queued += 1;
-        waiters.pace.queued(now);
-        self.place = Some(waiters.push(waker.clone(), until));
-        Ok(false)
-    }
-
-    fn poll(&mut self, waker: &Waker) -> Option<Fate> {
-        let Partition { shared, at } = self.partition;
-        let fate = shared.state.lock().lines[*at].waiters.poll(self.place?, waker)?;
-        self.place = None;
-        Some(fate)
-    }
-
-    /// Leaves the line because its time is over; what was granted meanwhile goes on to the next.
-    fn give_up(mut self) {
-        if let Some(place) = self.place.take() {
-            self.partition.shared.depart(self.partition.at, place);
-        }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.partition.stats().cancelled();
-            self.partition.shared.depart(self.partition.at, place);
-        }
     }
 }
 

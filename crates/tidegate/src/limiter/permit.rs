@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Shared;
+use super::{Nested, Shared};
 use parking_lot::Mutex;
 use tidegate_core::{gate::Load, limit::Sample};
 
@@ -12,27 +12,48 @@ use crate::{Instant, Outcome, clock};
 #[must_use = "a permit that is dropped at once limits nothing"]
 pub struct Permit {
     shared: Option<Arc<Shared>>,
-    /// When it was taken; the epoch if nobody wishes to know.
-    entered: Instant,
-    /// Its place among the ages, one more than the index; 0 if they are not kept.
-    age: u32,
+    stamp: Stamp,
+}
+
+/// When a permit was taken, in nanoseconds since the epoch; 0 if nobody wished to know. Or, with the highest bit, its place
+/// among the ages. Two whole words are what a response can carry at little cost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64);
+
+impl Stamp {
+    const NONE: Self = Self(0);
+    const AGED: u64 = 1 << 63;
+
+    #[inline]
+    const fn at(entered: Instant) -> Self {
+        // 292 years are for ever.
+        Self(entered.as_nanos() & !Self::AGED)
+    }
+
+    const fn aged(place: usize) -> Self {
+        Self(place as u64 | Self::AGED)
+    }
+
+    /// Its place among the ages, if it has one.
+    fn place(self) -> Option<usize> {
+        let place = (self.0 & Self::AGED != 0).then_some(self.0 & !Self::AGED)?;
+        Some(usize::try_from(place).expect("a place is an index"))
+    }
 }
 
 impl Permit {
     #[inline]
     pub(super) fn new(shared: &Arc<Shared>, entered: Option<Instant>) -> Self {
-        let age = match entered {
-            Some(entered) if shared.watch.learns() && shared.watch.held_long().is_some() => {
-                shared.ages.begin(entered)
-            }
-            _ => 0,
+        let stamp = match entered {
+            Some(entered) if shared.watch.learns() => shared.begin(entered),
+            Some(_) | None => Stamp::NONE,
         };
-        Self { shared: Some(Arc::clone(shared)), entered: entered.unwrap_or_default(), age }
+        Self { shared: Some(Arc::clone(shared)), stamp }
     }
 
     /// The permit of a nested call that its outer call counts for.
     pub(super) const fn counted_already() -> Self {
-        Self { shared: None, entered: Instant::EPOCH, age: 0 }
+        Self { shared: None, stamp: Stamp::NONE }
     }
 
     /// Gives the permit back, reading the clock only if the limiter wishes to know the time.
@@ -41,28 +62,35 @@ impl Permit {
         self.give_back(outcome, None);
     }
 
+    /// What tells its limiter from others; of a nested call's permit, nothing.
+    #[inline]
+    pub(crate) fn limiter(&self) -> usize {
+        self.shared.as_ref().map_or(0, |shared| Arc::as_ptr(shared).addr())
+    }
+
+    /// Whether a nested call, too, is admitted without waiting for its outer call.
+    #[inline]
+    pub(crate) fn counts_nested(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.nested == Nested::CountOnce)
+    }
+
     #[inline]
     fn give_back(&mut self, outcome: Outcome, now: Option<Instant>) {
         let Some(shared) = self.shared.take() else { return };
-        if shared.watch.learns() || self.age != 0 {
-            self.give_back_learning(&shared, outcome, now);
-        } else {
-            shared.permits.leave();
-        }
-    }
-
-    fn give_back_learning(&self, shared: &Shared, outcome: Outcome, now: Option<Instant>) {
-        if let Some(age) = self.age.checked_sub(1) {
-            shared.ages.end(age);
-        }
-        if self.entered > Instant::EPOCH && shared.learns_from(outcome) {
-            shared.ended(outcome, self.entered, now.unwrap_or_else(clock::now));
+        if self.stamp != Stamp::NONE {
+            shared.end(self.stamp, outcome, now);
         }
         shared.permits.leave();
     }
 }
 
 impl crate::Permit for Permit {
+    /// A call that is no sample, as nobody knows when it began, teaches nothing.
+    #[inline]
+    fn learns(&self) -> bool {
+        self.stamp != Stamp::NONE
+    }
+
     #[inline]
     fn settle(mut self, outcome: Outcome, now: Instant) {
         self.give_back(outcome, Some(now));
@@ -83,7 +111,7 @@ impl Drop for Permit {
 
 impl std::fmt::Debug for Permit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Permit").field("entered", &self.entered).finish_non_exhaustive()
+        f.debug_struct("Permit").finish_non_exhaustive()
     }
 }
 
@@ -97,6 +125,23 @@ impl Shared {
     #[inline]
     fn learns_from(&self, outcome: Outcome) -> bool {
         outcome != Outcome::Unsent && (self.watch.measures_hold() || self.tuner.is_on())
+    }
+
+    fn begin(&self, entered: Instant) -> Stamp {
+        match self.watch.held_long() {
+            Some(_) => Stamp::aged(self.ages.begin(entered)),
+            None => Stamp::at(entered),
+        }
+    }
+
+    fn end(&self, stamp: Stamp, outcome: Outcome, now: Option<Instant>) {
+        let entered = match stamp.place() {
+            Some(place) => self.ages.end(place),
+            None => Instant::from_nanos(stamp.0),
+        };
+        if entered > Instant::EPOCH && self.learns_from(outcome) {
+            self.ended(outcome, entered, now.unwrap_or_else(clock::now));
+        }
     }
 
     /// Learns from a call.
@@ -116,28 +161,29 @@ impl Shared {
 
 /// When each permit now held was taken: kept only where permits held for long are watched for.
 #[derive(Default)]
-pub(super) struct Ages(Mutex<(Vec<Option<Instant>>, Vec<u32>)>);
+pub(super) struct Ages(Mutex<(Vec<Option<Instant>>, Vec<usize>)>);
 
 impl Ages {
-    /// The place of a permit, counted from 1.
-    pub(super) fn begin(&self, entered: Instant) -> u32 {
+    /// The place of a permit.
+    pub(super) fn begin(&self, entered: Instant) -> usize {
         let (ages, free) = &mut *self.0.lock();
         match free.pop() {
             Some(at) => {
-                ages[at as usize] = Some(entered);
-                at + 1
+                ages[at] = Some(entered);
+                at
             }
             None => {
                 ages.push(Some(entered));
-                ages.len() as u32
+                ages.len() - 1
             }
         }
     }
 
-    pub(super) fn end(&self, at: u32) {
+    /// When the permit at this place was taken; the place is free again.
+    pub(super) fn end(&self, at: usize) -> Instant {
         let (ages, free) = &mut *self.0.lock();
-        ages[at as usize] = None;
         free.push(at);
+        ages[at].take().expect("a permit has a place of its own")
     }
 
     /// Permits held for longer than `limit` at `now`.

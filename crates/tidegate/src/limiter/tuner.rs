@@ -13,6 +13,8 @@ use crate::{
 
 /// Samples that make a good window; what is more only costs.
 const PLENTY: u32 = 64;
+/// Samples in a window after which fewer are taken, each time.
+const MORE_THAN_PLENTY: u32 = 2 * PLENTY;
 /// Most calls to a sample.
 const SPARSEST: u32 = 1 << 10;
 
@@ -27,14 +29,15 @@ pub(super) struct Tuner {
 struct Learning {
     law: Option<Adaptive>,
     samples: u32,
+    /// Calls that the samples stand for.
+    calls: f64,
     began: Option<Instant>,
 }
 
 impl Tuner {
     pub(super) fn new(law: Option<Adaptive>) -> Self {
         let on = AtomicBool::new(law.is_some());
-        let learning = Learning { law, samples: 0, began: None };
-        Self { on, mask: AtomicU32::new(0), learning: Mutex::new(learning) }
+        Self { on, mask: AtomicU32::new(0), learning: Mutex::new(Learning::by(law)) }
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -51,7 +54,7 @@ impl Tuner {
         let mut learning = self.learning.lock();
         self.on.store(law.is_some(), Ordering::Relaxed);
         self.mask.store(0, Ordering::Relaxed);
-        *learning = Learning { law, samples: 0, began: None };
+        *learning = Learning::by(law);
         apply();
     }
 
@@ -67,16 +70,27 @@ impl Tuner {
 }
 
 impl Learning {
+    const fn by(law: Option<Adaptive>) -> Self {
+        Self { law, samples: 0, calls: 0.0, began: None }
+    }
+
     fn record(&mut self, sample: &Sample, now: Instant, mask: &AtomicU32) -> Option<u32> {
         let law = self.law.as_mut()?;
+        let each = mask.load(Ordering::Relaxed) + 1;
         self.samples += 1;
+        self.calls += f64::from(each);
         let began = *self.began.get_or_insert(now);
-        let limit = law.record(sample, now)?;
-        let (samples, took) = (std::mem::take(&mut self.samples), now.since(began));
-        self.began = None;
+        let Some(limit) = law.record(sample, now) else {
+            if self.samples.is_multiple_of(MORE_THAN_PLENTY) {
+                // A sudden crowd: not each of them is to be a sample until the window ends.
+                mask.store((each * 2).min(SPARSEST) - 1, Ordering::Relaxed);
+            }
+            return None;
+        };
+        let (calls, took) = (self.calls, now.since(began));
+        (self.samples, self.calls, self.began) = (0, 0.0, None);
         // What one window of 100 ms would have seen of all calls, and which share of that is plenty.
-        let all = f64::from(samples) * f64::from(mask.load(Ordering::Relaxed) + 1);
-        let each = all * 0.1 / took.as_secs_f64().max(0.1) / f64::from(PLENTY);
+        let each = calls * 0.1 / took.as_secs_f64().max(0.1) / f64::from(PLENTY);
         let each = (each.max(1.0) as u32).next_power_of_two().min(SPARSEST);
         mask.store(each - 1, Ordering::Relaxed);
         Some(limit)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Request;
 use http_body::Body;
+use tower_service::Service;
 
 use crate::{
     layer::{RequestBody, RequestHalf, ResponseHalf, halves, idle::Watch},
@@ -29,8 +30,15 @@ pub trait Directions<B>: sealed::Sealed {
     #[doc(hidden)]
     fn hold(&self, permit: Permit) -> (Self::Held, Self::Half);
 
+    /// Calls `service`. The request is moved as little as can be: it is large, and this is every call's path.
     #[doc(hidden)]
-    fn wrap(&self, request: Request<B>, half: Self::Half, watch: Watching) -> Request<Self::Body>;
+    fn call<S: Service<Request<Self::Body>>>(
+        &self,
+        service: &mut S,
+        request: Request<B>,
+        half: Self::Half,
+        watch: Watching,
+    ) -> S::Future;
 }
 
 /// The watch of a stream that is cut when nothing moves, if it has one.
@@ -54,8 +62,14 @@ impl<B> Directions<B> for ResponseOnly {
     }
 
     #[inline(always)]
-    fn wrap(&self, request: Request<B>, (): (), _watch: Watching) -> Request<B> {
-        request
+    fn call<S: Service<Request<B>>>(
+        &self,
+        service: &mut S,
+        request: Request<B>,
+        (): (),
+        _watch: Watching,
+    ) -> S::Future {
+        service.call(request)
     }
 }
 
@@ -75,7 +89,13 @@ impl<B: Body, B2, F: Fn(RequestBody<B, Permit>) -> B2> Directions<B> for BothDir
         (response, half)
     }
 
-    fn wrap(&self, request: Request<B>, half: RequestHalf<Permit>, watch: Watching) -> Request<B2> {
-        request.map(|body| (self.0)(RequestBody::new(body, half).watched(watch.0)))
+    fn call<S: Service<Request<B2>>>(
+        &self,
+        service: &mut S,
+        request: Request<B>,
+        half: RequestHalf<Permit>,
+        watch: Watching,
+    ) -> S::Future {
+        service.call(request.map(|body| (self.0)(RequestBody::new(body, half).watched(watch.0))))
     }
 }

@@ -1,5 +1,10 @@
 //! A limited call on its way: waiting for its permit, then calling with it.
 
+#![expect(
+    clippy::type_complexity,
+    reason = "the types of a call are made of those of its service and its settings"
+)]
+
 use std::{
     future::Future,
     pin::Pin,
@@ -11,14 +16,20 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Directions, Error, Guarded, Hold, Refusals, Settings, Silence};
+use super::{Directions, Error, Guarded, Hold, Refusals, Settings, Silence, directions::Watching};
 use crate::{
-    By, Call, Outcome, Permit as _, Refused,
-    classify::{Classify, Judged},
+    By, Call, Refused,
+    classify::Classify,
     grpc,
     layer::GuardedBody,
     limiter::{Inside, Permit},
 };
+
+/// What a call ends with, in a box.
+type Answered<I, R, P, C, E> = Box<Result<Guarded<I, R, P, C>, Error<E>>>;
+
+/// What a call with these settings meets its head with.
+type HeadOf<B, C, D, I> = OnHead<<D as Directions<B>>::Held, C, <I as Silence>::Watch>;
 
 type Admission = Pin<Box<dyn Future<Output = Result<Permit, Refused>> + Send>>;
 
@@ -42,21 +53,39 @@ pin_project! {
         D: Directions<B>,
         I: Silence,
     {
-        Waiting { waiting: Box<Waiting<S, B, C, D, I>> },
-        Calling { #[pin] future: F, on_head: Option<OnHead<D::Held, C, I::Watch>> },
-        Refused { refused: Refused, refusals: Refusals, is_grpc: Grpc },
-        Over,
+        // Admitted at once. What most calls never see is apart, so that they do not carry it about.
+        Calling { #[pin] calling: Calling<F, HeadOf<B, C, D, I>> },
+        Apart { apart: Box<Apart<S, B, C, D, I, F>> },
     }
 }
 
-struct Waiting<S, B, C, D, I> {
-    admission: Admission,
-    ready: S,
-    settings: Settings<C, D, I>,
-    request: Option<Request<B>>,
+pin_project! {
+    /// A call on its way, and what its head is met with.
+    pub(super) struct Calling<F, H> {
+        #[pin]
+        future: F,
+        on_head: Option<H>,
+    }
 }
 
-struct OnHead<P, C, W> {
+/// A call that was not admitted at once. It and all that belongs to it stay in boxes: what is passed about by reference
+/// could not be dissolved by the compiler on the path of the others.
+pub(super) enum Apart<S, B, C, D, I, F>
+where
+    D: Directions<B>,
+    I: Silence,
+{
+    /// Goes to `Calling`, or ends in a refusal.
+    Waiting { admission: Admission, ready: S, settings: Settings<C, D, I>, request: Box<Request<B>> },
+    /// Goes on to its end.
+    Calling(Pin<Box<Calling<F, HeadOf<B, C, D, I>>>>),
+    /// Refused at the door; it ends when it is polled.
+    Refused { refused: Refused, refusals: Refusals, is_grpc: Grpc },
+    /// It has ended.
+    Over,
+}
+
+pub(super) struct OnHead<P, C, W> {
     permit: P,
     limiter: usize,
     hold: Hold,
@@ -65,7 +94,7 @@ struct OnHead<P, C, W> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Grpc {
+pub(super) enum Grpc {
     Yes,
     No,
 }
@@ -78,75 +107,85 @@ impl Grpc {
 
 impl<S, B, C, D, I> ResponseFuture<S, B, C, D, I>
 where
-    C: Clone,
     D: Directions<B>,
     S: Service<Request<D::Body>>,
     I: Silence,
 {
     #[inline(always)]
-    pub(super) fn calling(
-        service: &mut S,
-        settings: &Settings<C, D, I>,
-        request: Request<B>,
-        permit: Permit,
-    ) -> Self {
-        Self { state: begin(service, settings, request, permit) }
+    pub(super) const fn calling(future: S::Future, on_head: HeadOf<B, C, D, I>) -> Self {
+        Self { state: State::Calling { calling: Calling { future, on_head: Some(on_head) } } }
     }
 
-    pub(super) fn refused(settings: &Settings<C, D, I>, request: &Request<B>, refused: Refused) -> Self {
-        let is_grpc = Grpc::of(request);
-        Self { state: State::Refused { refused, refusals: settings.refusals, is_grpc } }
-    }
-
-    pub(super) fn waiting(ready: S, settings: Settings<C, D, I>, request: Request<B>, call: Call) -> Self {
-        let limiter = settings.limiter(&request).clone();
-        let admission = Box::pin(async move { limiter.wait(&call).await });
-        let waiting = Waiting { admission, ready, settings, request: Some(request) };
-        Self { state: State::Waiting { waiting: Box::new(waiting) } }
+    #[inline(always)]
+    pub(super) const fn apart(apart: Box<Apart<S, B, C, D, I, S::Future>>) -> Self {
+        Self { state: State::Apart { apart } }
     }
 }
 
-/// Makes the call. A request is moved as little as can be: it is large, and this is every call's path.
+impl<S, B, C, D, I, F> Apart<S, B, C, D, I, F>
+where
+    D: Directions<B>,
+    I: Silence,
+{
+    pub(super) fn refused(settings: &Settings<C, D, I>, request: &Request<B>, refused: Refused) -> Box<Self> {
+        let is_grpc = Grpc::of(request);
+        Box::new(Self::Refused { refused, refusals: settings.refusals, is_grpc })
+    }
+
+    pub(super) fn waiting(
+        ready: S,
+        settings: Settings<C, D, I>,
+        request: Box<Request<B>>,
+        call: Call,
+    ) -> Box<Self> {
+        let limiter = settings.limiter(&request).clone();
+        let admission = Box::pin(async move { limiter.wait(&call).await });
+        Box::new(Self::Waiting { admission, ready, settings, request })
+    }
+}
+
+/// What a call takes with it when it begins, and what stays for its head.
 #[inline(always)]
-fn begin<S, B, C, D, I>(
-    service: &mut S,
+pub(super) fn prepare<B, C, D, I>(
     settings: &Settings<C, D, I>,
-    request: Request<B>,
+    request: &Request<B>,
     permit: Permit,
-) -> State<S, B, C, D, I, S::Future>
+) -> (HeadOf<B, C, D, I>, D::Half, Watching)
 where
     C: Clone,
     D: Directions<B>,
-    S: Service<Request<D::Body>>,
     I: Silence,
 {
     let hold = request.extensions().get::<Hold>().copied().unwrap_or(settings.hold);
     let watch = settings.silence.watch();
-    let limiter = settings.limiter(&request).id();
+    let watching = I::watching(&watch);
+    let limiter = permit.limiter();
     let (permit, half) = settings.directions.hold(permit);
-    let _inside = Inside::of(limiter);
-    State::Calling {
-        future: service.call(settings.directions.wrap(request, half, I::watching(&watch))),
-        on_head: Some(OnHead { permit, limiter, hold, watch, classify: settings.classify.clone() }),
-    }
+    (OnHead { permit, limiter, hold, watch, classify: settings.classify.clone() }, half, watching)
 }
 
-impl<P: crate::Permit + 'static, C: Classify, W> OnHead<P, C, W> {
+impl<F, P: crate::Permit + 'static, C: Classify, W> Calling<F, OnHead<P, C, W>> {
     #[inline(always)]
-    fn head<I: Silence<Watch = W>, R: Body + Send + 'static>(
-        self,
-        response: Response<R>,
-    ) -> Guarded<I, R, P, C> {
-        match self.hold {
-            Hold::Body => I::guard(self.watch, response, self.permit, self.classify),
-            Hold::Headers => {
-                let outcome = match self.classify.head(response.status(), response.headers()) {
-                    Judged::Known(outcome) => outcome,
-                    // Its trailers are none of the permit's business any more.
-                    Judged::AtEnd => Outcome::Success,
-                };
-                self.permit.settle_now(outcome);
-                I::free(response)
+    fn poll<I, R, E>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Guarded<I, R, P, C>, Error<E>>>
+    where
+        F: Future<Output = Result<Response<R>, E>>,
+        I: Silence<Watch = W>,
+        R: Body + Send + 'static,
+    {
+        let this = self.project();
+        let inside = Inside::of(this.on_head.as_ref().map_or(0, |on_head| on_head.limiter));
+        let result = ready!(this.future.poll(cx));
+        drop(inside);
+        let OnHead { permit, hold, watch, classify, .. } =
+            this.on_head.take().expect("a future is not polled after its end");
+        match result {
+            Ok(response) => Poll::Ready(Ok(I::guard(watch, response, permit, classify, hold))),
+            Err(error) => {
+                permit.settle_now(classify.failed());
+                Poll::Ready(Err(Error::Inner(error)))
             }
         }
     }
@@ -164,47 +203,52 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        loop {
-            let next = match state.as_mut().project() {
-                Projection::Calling { future, on_head } => {
-                    let inside = Inside::of(on_head.as_ref().map_or(0, |on_head| on_head.limiter));
-                    let result = ready!(future.poll(cx));
-                    drop(inside);
-                    let on_head = on_head.take().expect("a future is not polled after its end");
-                    return Poll::Ready(match result {
-                        Ok(response) => Ok(on_head.head::<I, R>(response)),
-                        Err(error) => {
-                            let outcome = on_head.classify.failed();
-                            on_head.permit.settle_now(outcome);
-                            Err(Error::Inner(error))
-                        }
-                    });
-                }
-                Projection::Waiting { waiting } => {
-                    let admission = ready!(waiting.admission.as_mut().poll(cx));
-                    let request = waiting.request.take().expect("a request is sent once");
-                    match admission {
-                        Ok(permit) => begin(&mut waiting.ready, &waiting.settings, request, permit),
-                        Err(refused) => State::Refused {
-                            refused,
-                            refusals: waiting.settings.refusals,
-                            is_grpc: Grpc::of(&request),
-                        },
-                    }
-                }
-                Projection::Refused { refused, refusals, is_grpc } => {
-                    let result = match refusals {
-                        Refusals::Error => Err(Error::Refused(*refused)),
-                        Refusals::Answer => Ok(answer(refused, *is_grpc).map(|()| GuardedBody::empty())),
-                    };
-                    state.set(State::Over);
-                    return Poll::Ready(result);
-                }
-                Projection::Over => unreachable!("a future is not polled after its end"),
-            };
-            state.set(next);
+        match self.project().state.project() {
+            Projection::Calling { calling } => calling.poll::<I, R, S::Error>(cx),
+            Projection::Apart { apart } => apart.poll(cx).map(|result| *result),
         }
+    }
+}
+
+impl<S, B, R, C, D, I> Apart<S, B, C, D, I, S::Future>
+where
+    D: Directions<B>,
+    S: Service<Request<D::Body>, Response = Response<R>>,
+    R: Body + Send + 'static,
+    C: Classify + Clone,
+    I: Silence,
+{
+    #[cold]
+    #[inline(never)]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered<I, R, D::Held, C, S::Error>> {
+        if let Self::Waiting { admission, .. } = self {
+            let admitted = ready!(admission.as_mut().poll(cx));
+            let Self::Waiting { mut ready, settings, request, .. } = std::mem::replace(self, Self::Over)
+            else {
+                unreachable!("it waited a moment ago")
+            };
+            *self = match admitted {
+                Ok(permit) => {
+                    let _inside = Inside::counted(&permit);
+                    let (on_head, half, watching) = prepare(&settings, &request, permit);
+                    let future = settings.directions.call(&mut ready, *request, half, watching);
+                    Self::Calling(Box::pin(Calling { future, on_head: Some(on_head) }))
+                }
+                Err(refused) => {
+                    Self::Refused { refused, refusals: settings.refusals, is_grpc: Grpc::of(&request) }
+                }
+            };
+        }
+        if let Self::Calling(calling) = self {
+            return calling.as_mut().poll::<I, R, S::Error>(cx).map(Box::new);
+        }
+        let Self::Refused { refused, refusals, is_grpc } = std::mem::replace(self, Self::Over) else {
+            unreachable!("a future is not polled after its end")
+        };
+        Poll::Ready(Box::new(match refusals {
+            Refusals::Error => Err(Error::Refused(refused)),
+            Refusals::Answer => Ok(answer(&refused, is_grpc).map(|()| GuardedBody::empty())),
+        }))
     }
 }
 

@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use http::Response;
 use http_body::Body;
 
-use super::directions::Watching;
+use super::{Hold, directions::Watching};
 use crate::{
     Permit,
     classify::Classify,
     layer::{
         GuardedBody, IdleBody,
+        body::Held,
         idle::{Stream, Watch, Watched},
     },
 };
@@ -46,14 +47,7 @@ pub trait Silence: sealed::Sealed {
         response: Response<R>,
         permit: P,
         classify: C,
-    ) -> Guarded<Self, R, P, C>
-    where
-        Self: Sized;
-
-    /// Passes a response on without a permit.
-    #[doc(hidden)]
-    fn free<R: Body + Send + 'static, P: Permit + 'static, C>(
-        response: Response<R>,
+        hold: Hold,
     ) -> Guarded<Self, R, P, C>
     where
         Self: Sized;
@@ -84,14 +78,16 @@ impl Silence for Endless {
         response: Response<R>,
         permit: P,
         classify: C,
+        hold: Hold,
     ) -> Response<GuardedBody<R, P, C>> {
-        GuardedBody::guard(response, permit, classify)
-    }
-
-    fn free<R: Body + Send + 'static, P: Permit + 'static, C>(
-        response: Response<R>,
-    ) -> Response<GuardedBody<R, P, C>> {
-        GuardedBody::free(response)
+        let held = match hold {
+            Hold::Body => Held::by(&response, permit, classify),
+            Hold::Headers => {
+                Held::to_head(&response, permit, &classify);
+                None
+            }
+        };
+        GuardedBody::holding(response, held)
     }
 }
 
@@ -119,16 +115,15 @@ impl Silence for CutIdle {
         response: Response<R>,
         permit: P,
         classify: C,
+        hold: Hold,
     ) -> Response<GuardedBody<IdleBody<R>, Watched<P>, C>> {
+        if hold == Hold::Headers {
+            Held::to_head(&response, permit, &classify);
+            return GuardedBody::free(response.map(IdleBody::free));
+        }
         watch.moved();
         let (head, body) = response.into_parts();
         let (stream, permit) = Stream::watch(watch, body, permit);
         GuardedBody::guard(Response::from_parts(head, IdleBody::watched(stream)), permit, classify)
-    }
-
-    fn free<R: Body + Send + 'static, P: Permit + 'static, C>(
-        response: Response<R>,
-    ) -> Response<GuardedBody<IdleBody<R>, Watched<P>, C>> {
-        GuardedBody::free(response.map(IdleBody::free))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use tidegate_core::{
     gate::{MOST, Order},
     limit::Adaptive,
@@ -19,6 +18,7 @@ use crate::limiter::{
     waiters::Waiters,
     watch::Watch,
 };
+use crate::sync::Mutex;
 
 /// The settings of a limit with partitions.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) struct Checked {
 
 impl Builder {
     /// Begins with the settings of a limiter: its limit is that of all partitions together; its queue and its order are
-    /// those of each. What a nested call gets is not used: partitions do not tell nested calls.
+    /// those of each.
     pub(super) const fn of(settings: limiter::Builder) -> Self {
         Self { settings, parts: Vec::new() }
     }
@@ -93,7 +93,7 @@ impl Builder {
         let lines =
             parts.into_iter().map(|part| Line { part, waiters: Waiters::new(settings.order), admitted: 0 });
         let state = Mutex::new(State { limit, queue, in_flight: 0, lines: lines.collect() });
-        let shared = Shared { names, watch, stats, tuner, state };
+        let shared = Shared { names, nested: settings.nested, watch, stats, tuner, state };
         Ok(Partitions { shared: Arc::new(shared) })
     }
 

@@ -13,23 +13,25 @@ pub struct PartitionPermit {
     shared: Option<Arc<Shared>>,
     at: usize,
     entered: Instant,
-    /// Its place among the ages, one more than the index; 0 if they are not kept.
-    age: u32,
+    /// Its place among the ages, if they are kept.
+    age: Option<usize>,
 }
 
 impl PartitionPermit {
     pub(super) fn new(shared: &Arc<Shared>, at: usize, entered: Instant) -> Self {
-        let age = match shared.watch.held_long() {
-            Some(_) => shared.stats[at].1.begin(entered),
-            None => 0,
-        };
+        let age = shared.watch.held_long().map(|_| shared.stats[at].1.begin(entered));
         Self { shared: Some(Arc::clone(shared)), at, entered, age }
+    }
+
+    /// The permit of a nested call that its outer call counts for.
+    pub(super) const fn counted_already() -> Self {
+        Self { shared: None, at: 0, entered: Instant::EPOCH, age: None }
     }
 
     fn give_back(&mut self, outcome: Outcome, now: Option<Instant>) {
         let Some(shared) = self.shared.take() else { return };
         let (stats, ages) = &shared.stats[self.at];
-        if let Some(age) = self.age.checked_sub(1) {
+        if let Some(age) = self.age {
             ages.end(age);
         }
         if outcome != Outcome::Unsent && shared.watch.learns() {

@@ -6,8 +6,9 @@ use tidegate_core::share::{self, Part};
 
 use super::Shared;
 use crate::{
-    Instant, clock,
+    Instant,
     limiter::waiters::{Fate, Left, Waiters},
+    sync::now,
 };
 
 pub(super) struct State {
@@ -30,7 +31,7 @@ impl Shared {
     fn hand_over(&self) {
         loop {
             // The guard ends with this statement, before anybody is woken.
-            let next = self.state.lock().hand_over(clock::now());
+            let next = self.state.lock().hand_over(now());
             match next {
                 Some(waker) => waker.wake(),
                 None => return,
@@ -55,11 +56,7 @@ impl Shared {
             let mut state = self.state.lock();
             state.in_flight -= 1;
             state.lines[at].part.in_flight -= 1;
-            if state.lines.iter().all(|line| line.part.queued == 0) {
-                None
-            } else {
-                state.hand_over(clock::now())
-            }
+            if state.lines.iter().all(|line| line.part.queued == 0) { None } else { state.hand_over(now()) }
         };
         if let Some(waker) = next {
             waker.wake();
