@@ -3,18 +3,20 @@
 
 #[path = "support/echo.rs"]
 mod echo;
+#[path = "limit_grpc/ends.rs"]
+mod ends;
 
-use std::{future::Future, pin::pin, task::Context, time::Duration};
+use std::{future::Future, time::Duration};
 
-use echo::{Client, KINDS, Running, Wire, ask, endpoint, hold, start, start_with};
+use echo::{Client, KINDS, Running, ask, endpoint, hold, start, start_with};
 use futures_util::{FutureExt, future::join_all};
 use tidegate::{
     By,
-    layer::limit::{BothDirections, Limit, LimitLayer, Refusals, refused_in},
+    layer::limit::{Limit, LimitLayer, Refusals, refused_in},
     limiter::{Fixed, Limiter},
 };
 use tonic::{
-    Code, Request, Status,
+    Code, Status,
     transport::{Channel, Server},
 };
 use tower::Layer;
@@ -38,6 +40,14 @@ fn refused(status: &Status) -> Option<By> {
 /// Waits until the limiter is at rest: a peer's answer to a reset may be under way.
 async fn settled(limiter: &Limiter) {
     while limiter.in_flight() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Polls a call until it stands in line.
+async fn queued(limiter: &Limiter, call: &mut (impl Future + Unpin)) {
+    while limiter.queued() == 0 {
+        assert!(call.now_or_never().is_none());
         tokio::task::yield_now().await;
     }
 }
@@ -106,165 +116,47 @@ async fn l1_a_server_limits_itself_and_answers_what_it_refuses() {
 }
 
 #[tokio::test]
-async fn l2_every_end_of_a_call_gives_its_permit_back() {
-    let (mut server, limiter) = (start().await, limiter(1));
-    let mut client = client(&server, &limiter);
-    let code = |code: Code| echo::Ask { code: code as i32, count: 2, ..ask("") };
-
-    assert_eq!(client.unary(ask("success")).await.unwrap().text, "success");
-    assert_eq!(limiter.in_flight(), 0);
-    assert_eq!(client.unary(code(Code::NotFound)).await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(limiter.in_flight(), 0, "trailers only");
-    let mut stream = client.list(code(Code::Aborted)).await.unwrap();
-    while stream.message().await.is_ok_and(|message| message.is_some()) {}
-    assert_eq!(limiter.in_flight(), 0, "an error status in the trailers");
-
-    // A panic in the handler resets its stream.
-    let panic = echo::Ask { panic: true, ..ask("") };
-    client.unary(panic).await.unwrap_err();
-    assert_eq!(limiter.in_flight(), 0, "panic in the handler");
-
-    let mut late = Request::new(hold());
-    late.set_timeout(Duration::from_millis(50));
-    let timed_out = tokio::time::timeout(Duration::from_millis(50), client.unary(late)).await;
-    assert!(timed_out.is_err() || timed_out.unwrap().is_err());
-    assert_eq!(limiter.in_flight(), 0, "deadline");
-
-    drop(client.unary(ask("never polled")));
-    {
-        let mut polled = Box::pin(client.unary(hold()));
-        while limiter.in_flight() == 0 {
-            assert!(polled.as_mut().now_or_never().is_none());
-            tokio::task::yield_now().await;
-        }
-    }
-    assert_eq!(limiter.in_flight(), 0, "dropped before its head");
-
-    let mut stream = client.list(hold()).await.unwrap();
-    stream.message().await.unwrap();
-    assert_eq!(limiter.in_flight(), 1);
-    drop(stream);
-    assert_eq!(limiter.in_flight(), 0, "dropped in the middle of its body");
-
-    let mut stream = client.list(hold()).await.unwrap();
-    stream.message().await.unwrap();
-    server.go_away();
-    server.counts.release(100);
-    while stream.message().await.is_ok_and(|message| message.is_some()) {}
-    assert_eq!(limiter.in_flight(), 0, "GOAWAY while it ran");
-
-    let (far, calm) = (start().await, limiter.clone());
-    let wire = Wire::to(far.addr).await;
-    let channel = endpoint(wire.addr).connect_lazy();
-    let mut client = Client::new(LimitLayer::new(calm).layer(channel));
-    let mut stream = client.list(hold()).await.unwrap();
-    stream.message().await.unwrap();
-    drop(wire);
-    stream.message().await.unwrap_err();
-    assert_eq!(limiter.in_flight(), 0, "the connection broke");
-    assert!(refused(&client.unary(ask("nobody listens")).await.unwrap_err()).is_none());
-    assert_eq!(limiter.in_flight(), 0, "connect failure");
-}
-
-#[tokio::test]
-async fn l3_a_live_stream_holds_its_permit_and_an_abandoned_one_is_cut() {
-    let (server, limiter) = (start().await, limiter(1));
-    let layer = LimitLayer::new(limiter.clone()).idle_stream(Duration::from_millis(50));
-    let mut client = Client::new(layer.layer(server.channel()));
-    let unread = client.list(hold()).await.unwrap();
-    assert_eq!(limiter.in_flight(), 1);
-    settled(&limiter).await;
-    server.counts.until_live(0).await;
-    drop(unread);
-
-    let mut client = self::client(&server, &limiter);
-    let mut live = client.list(hold()).await.unwrap();
-    live.message().await.unwrap();
-    let mut other = client.clone();
-    let mut waiting = Box::pin(other.unary(ask("second")));
-    while limiter.queued() == 0 {
-        assert!(waiting.as_mut().now_or_never().is_none());
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(server.counts.calls(), 2);
-    server.counts.release(1);
-    while live.message().await.unwrap().is_some() {}
-    assert_eq!(waiting.await.unwrap().text, "second");
-    drop(live);
-}
-
-#[tokio::test]
-async fn l3_a_bidi_call_holds_until_both_sides_have_ended() {
-    let (server, limiter) = (start().await, limiter(1));
-    let layer = LimitLayer::new(limiter.clone()).both_directions(tonic::body::Body::new);
-    type Both<F> = Limit<Channel, tidegate::classify::ByStatus, BothDirections<F>>;
-    fn bidi<
-        F: Fn(
-                tidegate::layer::RequestBody<tonic::body::Body, tidegate::limiter::Permit>,
-            ) -> tonic::body::Body
-            + Clone,
-    >(
-        service: Both<F>,
-    ) -> Client<Both<F>> {
-        Client::new(service)
-    }
-    let mut client = bidi(layer.layer(server.channel()));
-    let (asks, incoming) = tokio::sync::mpsc::unbounded_channel();
-    let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
-    let mut tolds = client.chat(incoming).await.unwrap();
-    asks.send(ask("one")).unwrap();
-    assert_eq!(tolds.message().await.unwrap().unwrap().text, "one");
-    // The server ends the call with an error while the client would still send.
-    asks.send(echo::Ask { code: Code::Aborted as i32, ..ask("") }).unwrap();
-    assert_eq!(tolds.message().await.unwrap_err().code(), Code::Aborted);
-    drop((asks, tolds));
-    settled(&limiter).await;
-    assert_eq!(client.unary(ask("after")).await.unwrap().text, "after");
-    settled(&limiter).await;
-}
-
-#[tokio::test]
 async fn l4_the_queue_and_the_wait_are_bounded_and_nothing_refused_is_sent() {
-    let server = start().await;
-    let limiter =
-        Limiter::builder().limit(1).queue(1).max_wait(Duration::from_millis(40)).build().expect("valid");
-    let client = client(&server, &limiter);
-    let spawn = |mut client: Limited| tokio::spawn(async move { client.unary(hold()).await });
-    let first = spawn(client.clone());
-    server.counts.until_live(1).await;
-    let second = spawn(client.clone());
-    while limiter.queued() == 0 {
-        tokio::task::yield_now().await;
+    for kind in KINDS {
+        let server = start().await;
+        let limiter =
+            Limiter::builder().limit(1).queue(1).max_wait(Duration::from_millis(40)).build().expect("valid");
+        let client = client(&server, &limiter);
+        let spawn = |mut client: Limited| tokio::spawn(async move { client.held(kind).await });
+        let first = spawn(client.clone());
+        server.counts.until_live(1).await;
+        let mut other = client.clone();
+        let mut second = Box::pin(other.held(kind));
+        queued(&limiter, &mut second).await;
+        let full = client.clone().call(kind, ask("third")).await.unwrap_err();
+        assert_eq!(refused(&full), Some(By::QueueFull), "{kind:?}");
+        assert!(full.message().contains("not sent"), "{full}");
+        assert_eq!(refused(&second.await.unwrap_err()), Some(By::WaitTooLong), "{kind:?}");
+        server.counts.release(1);
+        first.await.unwrap().unwrap();
+        assert_eq!(server.counts.calls(), 1, "{kind:?}");
     }
-    let full = client.clone().unary(ask("third")).await.unwrap_err();
-    assert_eq!(refused(&full), Some(By::QueueFull));
-    assert!(full.message().contains("not sent"), "{full}");
-    assert_eq!(refused(&second.await.unwrap().unwrap_err()), Some(By::WaitTooLong));
-    server.counts.release(1);
-    first.await.unwrap().unwrap();
-    assert_eq!(server.counts.calls(), 1);
 }
 
 #[tokio::test]
 async fn l5_a_cancelled_call_is_never_sent() {
-    let (server, limiter) = (start().await, limiter(1));
-    let client = client(&server, &limiter);
-    let mut holder = client.clone();
-    let first = tokio::spawn(async move { holder.unary(hold()).await });
-    server.counts.until_live(1).await;
-    let mut other = client.clone();
-    {
-        let mut cancelled = pin!(other.unary(ask("cancelled")));
-        while limiter.queued() == 0 {
-            assert!(cancelled.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
-            tokio::task::yield_now().await;
+    for kind in KINDS {
+        let (server, limiter) = (start().await, limiter(1));
+        let client = client(&server, &limiter);
+        let mut holder = client.clone();
+        let first = tokio::spawn(async move { holder.held(kind).await });
+        server.counts.until_live(1).await;
+        let mut other = client.clone();
+        {
+            let mut cancelled = Box::pin(other.call(kind, ask("cancelled")));
+            queued(&limiter, &mut cancelled).await;
         }
+        assert_eq!(limiter.queued(), 0);
+        server.counts.release(1);
+        first.await.unwrap().unwrap();
+        client.clone().call(kind, ask("next")).await.unwrap();
+        assert_eq!((server.counts.calls(), limiter.snapshot().cancelled_in_queue), (2, 1), "{kind:?}");
     }
-    assert_eq!(limiter.queued(), 0);
-    server.counts.release(1);
-    first.await.unwrap().unwrap();
-    client.clone().unary(ask("next")).await.unwrap();
-    assert_eq!((server.counts.calls(), limiter.snapshot().cancelled_in_queue), (2, 1));
 }
 
 #[tokio::test]
@@ -299,27 +191,30 @@ async fn l8_a_nested_call_over_the_wire_does_not_wait_for_itself() {
 }
 
 #[tokio::test]
-async fn l9_a_limit_is_resized_under_live_streams() {
-    let (server, limiter) = (start().await, limiter(2));
-    let client = client(&server, &limiter);
-    let calls: Vec<_> = (0..6)
-        .map(|n| {
-            let mut client = client.clone();
-            tokio::spawn(async move { client.held(KINDS[n % 4]).await })
-        })
-        .collect();
-    server.counts.until_live(2).await;
-    limiter.resize(Fixed::new(5).unwrap());
-    server.counts.until_live(5).await;
-    while limiter.queued() < 1 {
-        tokio::task::yield_now().await;
+async fn l9_a_limit_is_resized_under_live_calls_of_every_kind() {
+    for kind in KINDS {
+        let (server, limiter) = (start().await, limiter(2));
+        let client = client(&server, &limiter);
+        let calls: Vec<_> = (0..6)
+            .map(|_| {
+                let mut client = client.clone();
+                tokio::spawn(async move { client.held(kind).await })
+            })
+            .collect();
+        server.counts.until_live(2).await;
+        limiter.resize(Fixed::new(5).unwrap());
+        server.counts.until_live(5).await;
+        while limiter.queued() < 1 {
+            tokio::task::yield_now().await;
+        }
+        limiter.resize(Fixed::new(1).unwrap());
+        server.counts.release(4);
+        server.counts.until_live(1).await;
+        server.counts.release(2);
+        assert!(join_all(calls).await.into_iter().all(|call| call.unwrap().is_ok()), "{kind:?}");
+        let seen = (server.counts.calls(), server.counts.peak(), limiter.in_flight());
+        assert_eq!(seen, (6, 5, 0), "{kind:?}");
     }
-    limiter.resize(Fixed::new(1).unwrap());
-    server.counts.release(4);
-    server.counts.until_live(1).await;
-    server.counts.release(2);
-    assert!(join_all(calls).await.into_iter().all(|call| call.unwrap().is_ok()));
-    assert_eq!((server.counts.calls(), server.counts.peak(), limiter.in_flight()), (6, 5, 0));
 }
 
 /// Refuses the first stream, as a server does that shuts down or is full, and answers the second.

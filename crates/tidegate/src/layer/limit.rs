@@ -143,6 +143,8 @@ impl<C, D, I> LimitLayer<C, D, I> {
     /// Cuts a response in which nothing moves for `idle`, read or not, and frees its permit. Default: never.
     ///
     /// Each call then has a task with a timer: for streams, not for short calls. Calls run inside a tokio runtime then.
+    /// Where the client streams too, add [`both_directions`](Self::both_directions), which has the request cut as well:
+    /// a server whose client goes on sending takes the call for alive.
     #[must_use]
     pub fn idle_stream(self, idle: Duration) -> LimitLayer<C, D, CutIdle> {
         let Settings { limiter, streams, hold, refusals, classify, directions, .. } = self.settings;

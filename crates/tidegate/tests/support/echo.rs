@@ -403,12 +403,16 @@ where
 
     /// One call of `kind`, held at the server, read to its end.
     pub(crate) async fn held(&mut self, kind: Kind) -> Result<(), Status> {
-        let one = stream::iter([hold()]);
+        self.call(kind, hold()).await
+    }
+
+    /// One call of `kind` with one message, read to its end.
+    pub(crate) async fn call(&mut self, kind: Kind, ask: Ask) -> Result<(), Status> {
         let mut tolds = match kind {
-            Kind::Unary => return self.unary(hold()).await.map(drop),
-            Kind::ClientStream => return self.collect(one).await.map(drop),
-            Kind::ServerStream => self.list(hold()).await?,
-            Kind::Bidi => self.chat(one).await?,
+            Kind::Unary => return self.unary(ask).await.map(drop),
+            Kind::ClientStream => return self.collect(stream::iter([ask])).await.map(drop),
+            Kind::ServerStream => self.list(ask).await?,
+            Kind::Bidi => self.chat(stream::iter([ask])).await?,
         };
         while tolds.message().await?.is_some() {}
         Ok(())
