@@ -208,13 +208,14 @@ impl Account {
         self.debt = self.debt.saturating_add(beyond - paid);
     }
 
-    /// Whether nothing was spent since the last question, for half a life of credit or more; or some was and the rest has
-    /// died in hand. Who is busy has asked again by then, and given back what is left; the ledger does not remember for
-    /// long who may.
+    /// Whether it should hand back: nothing was spent since the last question, for half a life of credit or more; or it
+    /// owes something for so long; or some was spent and the rest has died in hand. Who is busy has asked again by then,
+    /// and given back what is left; the ledger does not remember for long who may.
     pub fn is_idle(&self, terms: &Terms, now: Instant) -> bool {
         let spent = self.base > self.units.saturating_add(self.next_units);
-        let quiet = if spent { terms.life() } else { terms.life() / 2 };
-        now >= self.asked_at + Duration::from_nanos(quiet) && (!spent || self.stranded(now) > 0)
+        let quiet = if spent && self.debt == 0 { terms.life() } else { terms.life() / 2 };
+        let is_due = !spent || self.debt > 0 || self.stranded(now) > 0;
+        is_due && now >= self.asked_at + Duration::from_nanos(quiet)
     }
 
     /// Hands back the credit it holds and tells what it owes, if there is any. It goes on: the next call asks.

@@ -279,6 +279,21 @@ fn what_a_call_cost_beyond_its_reserve_is_owed_and_paid_first() {
 }
 
 #[test]
+fn what_is_owed_is_told_though_no_call_asks() {
+    let mut node = Node1::new(fixed("100/d"));
+    assert!(node.call(10, 0));
+    let window = node.account.window();
+    node.account.settle(10, 10 + node.account.in_hand(at(2000)) + 30, window, at(2000));
+    assert_eq!(node.account.debt(), 30);
+    assert!(!node.account.is_idle(&node.terms, at(3000)), "a call may come that asks");
+    let later = node.rule.life() / 2 + 1000;
+    assert!(node.account.is_idle(&node.terms, at(later)));
+    let draft = node.account.hand_back(at(later)).unwrap();
+    assert!(node.answer(draft, later).remaining <= 60);
+    assert!(!node.account.is_idle(&node.terms, at(later + 2000)));
+}
+
+#[test]
 fn a_question_that_failed_owes_again_what_it_owed() {
     let mut node = Node1::new(fixed("100/s"));
     node.account.settle(0, 30, 0, at(0));
