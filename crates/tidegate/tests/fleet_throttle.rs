@@ -337,6 +337,22 @@ async fn closing_gives_all_credit_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn closing_gives_back_what_was_held_aside() {
+    let wire = wire().await;
+    let staying = node(&wire, windows("100/min"));
+    let leaving = FleetThrottle::builder("limit", windows("100/min"), wire.clone())
+        .on_store_failure(OnStoreFailure::Share { units: 10 })
+        .build()
+        .unwrap();
+    go(&leaving).await;
+    sleep(MS * 10).await;
+    assert!(leaving.stats().aside > 0, "{:?}", leaving.stats());
+    leaving.close().await;
+    assert_eq!(leaving.stats().aside, 0);
+    assert!(staying.enter(&call().cost(99), &KEY).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn closing_ends_those_who_wait() {
     let wire = wire().await;
     wire.cut(true);

@@ -356,3 +356,20 @@ fn credit_held_aside_is_there_when_the_store_is_not() {
     assert!(aside.ask(50, &node.terms, at(600_000)).is_some());
     assert_eq!(aside.units(at(1_000_000)), 0, "it died with its window");
 }
+
+#[test]
+fn credit_held_aside_goes_back_when_the_node_shuts_down() {
+    let mut node = Node1::new(fixed("1000/d"));
+    let mut aside = Aside::default();
+    assert_eq!(aside.hand_back(at(0)), None);
+    let ask = aside.ask(50, &node.terms, at(0)).unwrap();
+    assert_eq!(aside.hand_back(at(0)), None, "one question at a time");
+    let (_, reply) = node.ask(ask, 500);
+    aside.replied(&reply, &node.terms, at(0));
+    let back = aside.hand_back(at(1000)).unwrap();
+    let (_, reply) = node.ask(back, 1000);
+    aside.replied(&reply, &node.terms, at(1000));
+    assert_eq!((reply.remaining, aside.units(at(2000))), (1000, 0));
+    assert_eq!(aside.hand_back(at(2000)), None);
+    assert!(aside.ask(50, &node.terms, at(2000)).is_some(), "and is there again when calls go on");
+}
