@@ -367,6 +367,17 @@ async fn one_question_at_a_time_is_enough_for_all_who_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_throttle_at_rest_falls_silent_once_its_windows_are_over() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("100/s"));
+    go(&throttle).await;
+    sleep(MS * 5000).await;
+    let asked = wire.asks();
+    sleep(MS * 60_000).await;
+    assert_eq!(wire.asks(), asked, "there is nothing left to tell a ledger that is lost");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ledger_without_room_for_new_keys_goes_on_with_those_it_knows() {
     let ledger = LocalLedger::with_room_for(NonZeroU32::MIN);
     let throttle = FleetThrottle::builder("limit", windows("100/h"), ledger).build().unwrap();

@@ -138,7 +138,9 @@ impl Account {
     /// Each question is answered or failed once; an answer that comes after that is not for the account.
     pub fn replied(&mut self, ask: &Ask, reply: &Reply, terms: &Terms, sent_at: Instant, now: Instant) {
         self.asking = false;
-        (self.epoch, self.level) = (reply.epoch, reply.mark.level);
+        // What is whole again needs no repair; the mark of a bucket is an instant, and stays.
+        self.level = if reply.reset_in > 0 { reply.mark.level } else { 0 };
+        self.epoch = reply.epoch;
         self.turn(now);
         self.place(
             Credit { until: terms.until(sent_at, reply.life), of: reply.of, units: reply.granted },
@@ -282,6 +284,11 @@ impl Account {
     /// Whether what it saw of the ledger may still count there: an account that is forgotten before cannot repair a
     /// ledger that is lost.
     pub fn counts(&self, terms: &Terms, now: Instant) -> bool {
+        self.level > 0 && self.is_recent(terms, now)
+    }
+
+    /// Whether it asked so lately that what it heard may still hold.
+    pub fn is_recent(&self, terms: &Terms, now: Instant) -> bool {
         let span = terms.window().saturating_add(terms.life());
         self.epoch != 0 && now < self.asked_at + Duration::from_nanos(span)
     }

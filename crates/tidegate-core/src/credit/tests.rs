@@ -343,6 +343,23 @@ fn a_new_epoch_is_told_what_was_seen_once() {
 }
 
 #[test]
+fn an_account_that_saw_nothing_used_has_nothing_to_tell() {
+    let bucket = Rule::of(Quota::of("100/s".parse().unwrap()).build().unwrap()).build().unwrap();
+    for rule in [fixed("100/s"), bucket] {
+        let mut node = Node1::new(rule);
+        assert!(node.call(40, 0));
+        assert!(node.account.counts(&node.terms, at(2000)));
+        let draft = node.account.reassert(u64::MAX, &node.terms, at(900_000)).unwrap();
+        node.answer(draft, 1_900_000);
+        assert!(
+            !node.account.counts(&node.terms, at(1_902_000))
+                && node.account.is_recent(&node.terms, at(1_902_000))
+        );
+        assert_eq!(node.account.reassert(u64::MAX, &node.terms, at(1_902_000)), None, "{rule:?}");
+    }
+}
+
+#[test]
 fn credit_held_aside_is_there_when_the_store_is_not() {
     let mut node = Node1::new(fixed("1000/s"));
     let mut aside = Aside::default();

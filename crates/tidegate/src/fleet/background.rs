@@ -169,7 +169,11 @@ impl State {
             };
             let key = slot.key;
             errands.extend(draft.map(|draft| Errand { whose: Whose::Account, key, draft, rule, era }));
-            is_needed || !slot.is_at_rest() || slot.account.in_hand(now) > 0 || slot.account.debt() > 0
+            let account = &slot.account;
+            account.is_recent(&terms, now)
+                || !slot.is_at_rest()
+                || account.in_hand(now) > 0
+                || account.debt() > 0
         });
         (errands, all_told)
     }
