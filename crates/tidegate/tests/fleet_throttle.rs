@@ -337,6 +337,60 @@ async fn closing_gives_all_credit_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn closing_gives_back_what_was_held_aside() {
+    let wire = wire().await;
+    let staying = node(&wire, windows("100/min"));
+    let leaving = FleetThrottle::builder("limit", windows("100/min"), wire.clone())
+        .on_store_failure(OnStoreFailure::Share { units: 10 })
+        .build()
+        .unwrap();
+    go(&leaving).await;
+    sleep(MS * 10).await;
+    assert!(leaving.stats().aside > 0, "{:?}", leaving.stats());
+    leaving.close().await;
+    assert_eq!(leaving.stats().aside, 0);
+    assert!(staying.enter(&call().cost(99), &KEY).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_question_at_a_time_is_enough_for_all_who_wait() {
+    let wire = wire().await;
+    let throttle = FleetThrottle::builder("limit", windows("100/min"), wire.clone())
+        .max_asks(NonZeroU32::MIN)
+        .build()
+        .unwrap();
+    let call = call();
+    for (at, waiter) in join_all((0..5).map(|_| throttle.enter(&call, &KEY))).await.into_iter().enumerate() {
+        assert!(waiter.is_ok(), "{at}: {:?}", throttle.stats());
+    }
+    assert!(wire.asks() > 1, "the first question is for one call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_at_rest_falls_silent_once_its_windows_are_over() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("100/s"));
+    go(&throttle).await;
+    sleep(MS * 5000).await;
+    let asked = wire.asks();
+    sleep(MS * 60_000).await;
+    assert_eq!(wire.asks(), asked, "there is nothing left to tell a ledger that is lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_without_room_for_new_keys_goes_on_with_those_it_knows() {
+    let ledger = LocalLedger::with_room_for(NonZeroU32::MIN);
+    let throttle = FleetThrottle::builder("limit", windows("100/h"), ledger).build().unwrap();
+    go(&throttle).await;
+    let mut refused = 0;
+    for key in 0..2000_u32 {
+        refused += u32::from(throttle.enter(&call(), &Key::of(&key.to_le_bytes())).await.is_err());
+    }
+    assert!(refused > 100, "{refused}");
+    assert!(throttle.enter(&call().cost(20), &KEY).await.is_ok(), "{:?}", throttle.stats());
+}
+
+#[tokio::test(start_paused = true)]
 async fn closing_ends_those_who_wait() {
     let wire = wire().await;
     wire.cut(true);

@@ -138,7 +138,9 @@ impl Account {
     /// Each question is answered or failed once; an answer that comes after that is not for the account.
     pub fn replied(&mut self, ask: &Ask, reply: &Reply, terms: &Terms, sent_at: Instant, now: Instant) {
         self.asking = false;
-        (self.epoch, self.level) = (reply.epoch, reply.mark.level);
+        // What is whole again needs no repair; the mark of a bucket is an instant, and stays.
+        self.level = if reply.reset_in > 0 { reply.mark.level } else { 0 };
+        self.epoch = reply.epoch;
         self.turn(now);
         self.place(
             Credit { until: terms.until(sent_at, reply.life), of: reply.of, units: reply.granted },
@@ -208,13 +210,14 @@ impl Account {
         self.debt = self.debt.saturating_add(beyond - paid);
     }
 
-    /// Whether nothing was spent since the last question, for half a life of credit or more; or some was and the rest has
-    /// died in hand. Who is busy has asked again by then, and given back what is left; the ledger does not remember for
-    /// long who may.
+    /// Whether it should hand back: nothing was spent since the last question, for half a life of credit or more; or it
+    /// owes something for so long; or some was spent and the rest has died in hand. Who is busy has asked again by then,
+    /// and given back what is left; the ledger does not remember for long who may.
     pub fn is_idle(&self, terms: &Terms, now: Instant) -> bool {
         let spent = self.base > self.units.saturating_add(self.next_units);
-        let quiet = if spent { terms.life() } else { terms.life() / 2 };
-        now >= self.asked_at + Duration::from_nanos(quiet) && (!spent || self.stranded(now) > 0)
+        let quiet = if spent && self.debt == 0 { terms.life() } else { terms.life() / 2 };
+        let is_due = !spent || self.debt > 0 || self.stranded(now) > 0;
+        is_due && now >= self.asked_at + Duration::from_nanos(quiet)
     }
 
     /// Hands back the credit it holds and tells what it owes, if there is any. It goes on: the next call asks.
@@ -281,6 +284,11 @@ impl Account {
     /// Whether what it saw of the ledger may still count there: an account that is forgotten before cannot repair a
     /// ledger that is lost.
     pub fn counts(&self, terms: &Terms, now: Instant) -> bool {
+        self.level > 0 && self.is_recent(terms, now)
+    }
+
+    /// Whether it asked so lately that what it heard may still hold.
+    pub fn is_recent(&self, terms: &Terms, now: Instant) -> bool {
         let span = terms.window().saturating_add(terms.life());
         self.epoch != 0 && now < self.asked_at + Duration::from_nanos(span)
     }

@@ -39,6 +39,19 @@ impl Aside {
         Some(Draft { least: 0, need: 0, want: slice, back, of, debt: 0, seen: self.seen })
     }
 
+    /// Gives back all that it holds, if there is any: when a node shuts down, or its limit has changed.
+    ///
+    /// As with [`ask`](Self::ask), not while a question of the account is under way.
+    pub fn hand_back(&mut self, now: Instant) -> Option<Draft> {
+        if self.asking || self.units == 0 {
+            return None;
+        }
+        self.asking = true;
+        self.next_at = now;
+        let back = std::mem::take(&mut self.units);
+        Some(Draft { least: 0, need: 0, want: 0, back, of: self.of, debt: 0, seen: self.seen })
+    }
+
     /// What became of the question, which was sent at `sent_at`.
     pub fn replied(&mut self, reply: &Reply, terms: &Terms, sent_at: Instant) {
         self.asking = false;

@@ -279,6 +279,21 @@ fn what_a_call_cost_beyond_its_reserve_is_owed_and_paid_first() {
 }
 
 #[test]
+fn what_is_owed_is_told_though_no_call_asks() {
+    let mut node = Node1::new(fixed("100/d"));
+    assert!(node.call(10, 0));
+    let window = node.account.window();
+    node.account.settle(10, 10 + node.account.in_hand(at(2000)) + 30, window, at(2000));
+    assert_eq!(node.account.debt(), 30);
+    assert!(!node.account.is_idle(&node.terms, at(3000)), "a call may come that asks");
+    let later = node.rule.life() / 2 + 1000;
+    assert!(node.account.is_idle(&node.terms, at(later)));
+    let draft = node.account.hand_back(at(later)).unwrap();
+    assert!(node.answer(draft, later).remaining <= 60);
+    assert!(!node.account.is_idle(&node.terms, at(later + 2000)));
+}
+
+#[test]
 fn a_question_that_failed_owes_again_what_it_owed() {
     let mut node = Node1::new(fixed("100/s"));
     node.account.settle(0, 30, 0, at(0));
@@ -328,6 +343,23 @@ fn a_new_epoch_is_told_what_was_seen_once() {
 }
 
 #[test]
+fn an_account_that_saw_nothing_used_has_nothing_to_tell() {
+    let bucket = Rule::of(Quota::of("100/s".parse().unwrap()).build().unwrap()).build().unwrap();
+    for rule in [fixed("100/s"), bucket] {
+        let mut node = Node1::new(rule);
+        assert!(node.call(40, 0));
+        assert!(node.account.counts(&node.terms, at(2000)));
+        let draft = node.account.reassert(u64::MAX, &node.terms, at(900_000)).unwrap();
+        node.answer(draft, 1_900_000);
+        assert!(
+            !node.account.counts(&node.terms, at(1_902_000))
+                && node.account.is_recent(&node.terms, at(1_902_000))
+        );
+        assert_eq!(node.account.reassert(u64::MAX, &node.terms, at(1_902_000)), None, "{rule:?}");
+    }
+}
+
+#[test]
 fn credit_held_aside_is_there_when_the_store_is_not() {
     let mut node = Node1::new(fixed("1000/s"));
     let mut aside = Aside::default();
@@ -340,4 +372,21 @@ fn credit_held_aside_is_there_when_the_store_is_not() {
     assert!(aside.spend(49, at(2000)) && !aside.spend(2, at(2000)) && aside.spend(1, at(2000)));
     assert!(aside.ask(50, &node.terms, at(600_000)).is_some());
     assert_eq!(aside.units(at(1_000_000)), 0, "it died with its window");
+}
+
+#[test]
+fn credit_held_aside_goes_back_when_the_node_shuts_down() {
+    let mut node = Node1::new(fixed("1000/d"));
+    let mut aside = Aside::default();
+    assert_eq!(aside.hand_back(at(0)), None);
+    let ask = aside.ask(50, &node.terms, at(0)).unwrap();
+    assert_eq!(aside.hand_back(at(0)), None, "one question at a time");
+    let (_, reply) = node.ask(ask, 500);
+    aside.replied(&reply, &node.terms, at(0));
+    let back = aside.hand_back(at(1000)).unwrap();
+    let (_, reply) = node.ask(back, 1000);
+    aside.replied(&reply, &node.terms, at(1000));
+    assert_eq!((reply.remaining, aside.units(at(2000))), (1000, 0));
+    assert_eq!(aside.hand_back(at(2000)), None);
+    assert!(aside.ask(50, &node.terms, at(2000)).is_some(), "and is there again when calls go on");
 }

@@ -60,7 +60,8 @@ struct UnderWay {
     shared: Arc<Shared>,
     errand: Option<Errand>,
     told: u32,
-    _place: OwnedSemaphorePermit,
+    /// Goes to the question that the answer brings up, if it brings one up.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for UnderWay {
@@ -75,8 +76,13 @@ impl Shared {
     /// Sends questions, as far as there are places for them.
     #[cold]
     pub(super) fn send(self: &Arc<Self>, errands: Errands, now: Instant) {
+        self.send_from(None, errands, now);
+    }
+
+    /// Sends questions, the first in a place that another one leaves, if there is one.
+    fn send_from(self: &Arc<Self>, mut left: Option<OwnedSemaphorePermit>, errands: Errands, now: Instant) {
         for errand in errands.into_iter().flatten() {
-            match Arc::clone(&self.places).try_acquire_owned() {
+            match left.take().map_or_else(|| Arc::clone(&self.places).try_acquire_owned(), Ok) {
                 Ok(place) => _ = self.send_in(place, errand, now),
                 Err(_) => self.withhold(errand, now),
             }
@@ -95,7 +101,7 @@ impl Shared {
             return None;
         };
         let told = self.losses.load(Ordering::Relaxed);
-        let under_way = UnderWay { shared: Arc::clone(self), errand: Some(errand), told, _place: place };
+        let under_way = UnderWay { shared: Arc::clone(self), errand: Some(errand), told, place: Some(place) };
         Some(self.handle.spawn(under_way.ask(permit)))
     }
 
@@ -107,18 +113,19 @@ impl Shared {
     /// A question was not answered: whoever waits hears that.
     fn unanswered(self: &Arc<Self>, errand: Errand, now: Instant) {
         let ask = errand.draft.send(self.node, 0);
-        self.landed(&errand, &ask, 0, None, [now, now]);
+        let next = self.landed(&errand, &ask, 0, None, [now, now]);
+        self.send(next, now);
     }
 
-    /// Tells the account what became of its question, and its waiters what becomes of them.
-    pub(super) fn landed(
+    /// Tells the account what became of its question, and its waiters what becomes of them. What is to be asked next.
+    fn landed(
         self: &Arc<Self>,
         errand: &Errand,
         ask: &Ask,
         told: u32,
         reply: Option<&Reply>,
         [sent_at, now]: [Instant; 2],
-    ) {
+    ) -> Errands {
         let Errand { whose, key, era, .. } = *errand;
         let mut deliveries = Vec::new();
         let mut state = self.shard(key).0.lock();
@@ -144,7 +151,7 @@ impl Shared {
         {
             self.loss_noticed.notify_one();
         }
-        self.send(next, now);
+        next
     }
 }
 
@@ -171,11 +178,26 @@ impl UnderWay {
             }
             Err(error) => {
                 shared.store.errors[error.kind().index()].fetch_add(1, Ordering::Relaxed);
-                permit.settle(Outcome::Overload { retry_after: None }, now);
+                permit.settle(evidence(error.kind()), now);
                 None
             }
         };
         let errand = self.errand.take().expect("it is taken once");
-        shared.landed(&errand, &ask, self.told, reply.as_ref(), [sent_at, now]);
+        let next = shared.landed(&errand, &ask, self.told, reply.as_ref(), [sent_at, now]);
+        // The place is free now: waiters are not to be told that there is none.
+        shared.send_from(self.place.take(), next, now);
+    }
+}
+
+/// What a failure says of the store. That there is no room for one more key or question says nothing: the keys that are
+/// known go on being asked for.
+const fn evidence(kind: LedgerErrorKind) -> Outcome {
+    match kind {
+        LedgerErrorKind::Busy => Outcome::Unsent,
+        LedgerErrorKind::Unreachable
+        | LedgerErrorKind::Late
+        | LedgerErrorKind::Unready
+        | LedgerErrorKind::Denied
+        | LedgerErrorKind::Broken => Outcome::Overload { retry_after: None },
     }
 }

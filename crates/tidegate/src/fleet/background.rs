@@ -169,7 +169,11 @@ impl State {
             };
             let key = slot.key;
             errands.extend(draft.map(|draft| Errand { whose: Whose::Account, key, draft, rule, era }));
-            is_needed || !slot.is_at_rest() || slot.account.in_hand(now) > 0 || slot.account.debt() > 0
+            let account = &slot.account;
+            account.is_recent(&terms, now)
+                || !slot.is_at_rest()
+                || account.in_hand(now) > 0
+                || account.debt() > 0
         });
         (errands, all_told)
     }
@@ -185,14 +189,22 @@ impl State {
     fn hand_all_back(&mut self, now: Instant) -> Vec<Errand> {
         let (rule, era) = (self.rule, self.era);
         let back = |slot: &mut Slot| {
-            let draft = slot.account.hand_back(now)?;
-            Some(Errand { whose: Whose::Account, key: slot.key, draft, rule, era })
+            let (whose, draft) = match slot.account.hand_back(now) {
+                Some(draft) => (Whose::Account, draft),
+                // Not both at once: the later question would keep the earlier one from giving back.
+                None if slot.account.is_asking() => return None,
+                None => (Whose::Aside, slot.aside.as_mut()?.hand_back(now)?),
+            };
+            Some(Errand { whose, key: slot.key, draft, rule, era })
         };
         self.accounts.iter_mut().filter_map(back).collect()
     }
 
     fn holds_nothing(&self, now: Instant) -> bool {
-        self.accounts.iter().all(|slot| slot.account.in_hand(now) == 0 && slot.account.debt() == 0)
+        self.accounts.iter().all(|slot| {
+            let aside = slot.aside.as_ref().map_or(0, |aside| aside.units(now));
+            slot.account.in_hand(now) == 0 && slot.account.debt() == 0 && aside == 0
+        })
     }
 
     fn close(&mut self) -> Vec<(crate::throttle::Key, Vec<Delivery>)> {

@@ -173,6 +173,7 @@ impl State {
         };
         let (rule, era, key, now) = (self.rule, self.era, landed.key, self.latest);
         let errand = |whose, draft| Errand { whose, key, draft, rule, era };
+        let is_closed = self.is_closed;
         let slot = self.accounts.slot(at);
         let (mut lost, mut beside) = (false, None);
         match landed.reply {
@@ -183,7 +184,7 @@ impl State {
                 slot.told = landed.told;
                 slot.account.replied(landed.ask, reply, &self.terms, landed.sent_at, now);
                 slot.heard(reply, now);
-                if aside > 0 {
+                if aside > 0 && !is_closed {
                     let held = slot.aside.get_or_insert_default();
                     beside = held.ask(aside, &self.terms, now).map(|draft| errand(Whose::Aside, draft));
                 }
