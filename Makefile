@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 30
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test test-tools lint docs bench bench-guards bench-gateway bench-overload fuzz
+.PHONY: help test test-tools lint docs bench bench-guards bench-gateway bench-overload bench-fleet fuzz
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ lint: ## Check the format and every lint, warnings as errors
 docs: ## Build the API documentation, warnings as errors
 	RUSTDOCFLAGS="-Dwarnings" $(CARGO) doc --workspace --no-deps
 
-bench: bench-guards bench-gateway bench-overload ## Run every benchmark and write docs/benchmarks.md (about 20 minutes)
+bench: bench-guards bench-gateway bench-overload bench-fleet ## Run every benchmark and write docs/benchmarks.md (about 25 minutes)
 
 bench-guards: ## The cost of each guard beside its peers
 	$(CARGO) run --release -p tidegate-benches -- --markdown | scripts/bench-section guards
@@ -40,6 +40,9 @@ bench-gateway: test-tools ## The gateway beside nginx, HAProxy and Envoy; BENCH_
 
 bench-overload: test-tools ## Goodput under overload beside nginx, tower and no limiter (4 minutes); BENCH_FLAGS=--quick for a glance
 	scripts/bench-overload $(BENCH_FLAGS)
+
+bench-fleet: test-tools ## Gateways that share a store, and its throttle beside trypema, limitador and governor (4 minutes); BENCH_FLAGS=--quick for a glance
+	scripts/bench-fleet $(BENCH_FLAGS)
 
 fuzz: ## Fuzz each target for FUZZ_SECONDS (30) seconds, or replay its seeds without cargo-fuzz and a nightly toolchain
 	scripts/fuzz $(FUZZ_SECONDS)

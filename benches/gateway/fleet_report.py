@@ -1,0 +1,127 @@
+"""The tables of scripts/bench-fleet."""
+
+import statistics
+
+import report
+
+NAMES = {"tidegate": "tidegate FleetThrottle over Redis", "trypema-hybrid": "trypema 2.2.1 hybrid, synchronised every 10 ms",
+         "trypema-redis": "trypema 2.2.1 Redis, a script a call", "limitador-memory": "limitador 0.14 in memory (shares nothing)",
+         "governor": "governor 0.10 (shares nothing)"}
+MIB = 1 << 20
+
+
+def write(path, text):
+    report.write_section(path, "fleet", text)
+
+
+def text(results, load, burst_limit, paced_rate, stop_limit):
+    parts = [f"""### Fleet
+
+{report.machine()}. Load average when it began: {load:.1f}.
+
+Gateways of one worker each, one Redis server, the load and an upstream that counts share the machine's cores. The load is paced and
+sent in the first nine tenths of each second of the clock that the store reads too, and tells the upstream in which second it
+was sent: a call that arrived in the second it was sent in was admitted in that window. Times leave out the first second, in
+which connections to the upstream are opened. Single runs, but for the bursts."""]
+    made = {"gateways": gateways, "stop": stops, "keys": keys, "driver": driver, "peers": peers}
+    parts += [made[name](result) for name, result in results.items()]
+    return "\n\n".join(parts).replace("BURST", f"{burst_limit:,}").replace("PACED", f"{paced_rate:,}")
+
+
+def tell(times, of):
+    """A time for people: microseconds below a millisecond."""
+    if not times:
+        return "–"
+    seconds = times[of]
+    return f"{seconds * 1e9:.0f} ns" if seconds < 1e-6 else f"{seconds * 1e6:.1f} µs" if seconds < 1e-3 else report.duration(seconds)
+
+
+def over(met):
+    """Calls admitted beyond the limit, in the windows in which that happened."""
+    return sum(max(0, surely - met["limit"]) for surely, _ in met["arrived"])
+
+
+def gateways(rows):
+    cells = []
+    for met in rows:
+        counted, windows = met["counted"], met["windows"]
+        arrived = sum(surely + perhaps for surely, perhaps in met["arrived"])
+        possible = min(met["share"], 1) * met["limit"] * windows
+        decisions = counted["admitted"] + counted["refused"] + counted["unanswered"]
+        shared = met["store"] != "memory"
+        credit = counted["local"] + counted["waited"]
+        cells.append([
+            f"{met['limit']:,}/s, {met['share']:g}×", f"{met['gateways']}, {met['store']}", f"{over(met)}",
+            f"{sum(perhaps for _, perhaps in met['arrived'])}", f"{(1 - arrived / possible) * 100:.2f} %",
+            f"{counted['local'] / credit * 100:.2f} %" if shared and credit else "–",
+            f"{counted['operations'] / decisions:.4f}" if shared and decisions else "–",
+            tell(met["served"], "p50"), tell(met["served"], "p99"), tell(met["refused"], "p99"), f"{met['other'] + met['broken']}"])
+    head = ["limit, offered", "gateways, store", "over", "at an edge", "under", "on credit in hand", "store operations a decision", "p50", "p99",
+            "p99 of refusals", "failed"]
+    return (report.table(head, cells) + "\n\n*Over*: calls beyond the limit, summed over the windows. *At an edge*: calls that arrived in the "
+            "second after the one they were sent in, of which one cannot say where they were admitted. *Under*: of what the limit and the load allow. *On "
+            "credit in hand*: of the calls admitted. Times are of whole calls through the gateway.\n\nbar: over 0; under at most 1 % at 1.5×; "
+            "the times with Redis as with memory")
+
+
+def stops(rows):
+    cells = []
+    for met in rows:
+        total = sum(surely + perhaps for surely, perhaps in met["arrived"])
+        # A window that lasts longer than the run is judged by its sum.
+        beyond = over(met) if "/s" in met["title"] else max(0, total - met["limit"])
+        cells.append([met["title"], f"{beyond}", count(met["served"]), tell(met["served"], "p99"), count(met["served_stopped"]),
+                      tell(met["served_stopped"], "p50"), tell(met["served_stopped"], "p99"), count(met["refused_stopped"]), tell(met["refused_stopped"], "p50"),
+                      tell(met["refused_stopped"], "p90"), tell(met["refused_stopped"], "p99"), f"{met['longest'] * 1e3:.0f} ms", f"{met['other'] + met['broken']}"])
+    head = ["store stopped for 3 s; limit", "over", "served while it runs", "p99", "served while it is stopped", "p50", "p99", "refused while it is stopped", "p50", "p90", "p99",
+            "longest call", "failed"]
+    return (report.table(head, cells) + "\n\n4 gateways, offered 0.9 of the limit for 8 s; Redis gets SIGSTOP after 3 s and SIGCONT after 6 s. With a limit a "
+            "second the credit in hand is over when its window is, so that nearly all is refused until the store is back.\n\nbar: over 0; p99 of calls "
+            "on credit as while it runs; refusals at once")
+
+
+def count(times):
+    return f"{times['count']:,}" if times else "0"
+
+
+def keys(met):
+    served = (met["served"] or {"count": 0})["count"]
+    refused = (met["refused"] or {"count": 0})["count"]
+    resident = [gateway for gateway, _ in met["memory"]]
+    half = resident[len(resident) // 2:] or [0]
+    store = [store for _, store in met["memory"]] or [0]
+    rows = [[f"{(served + refused) / met['seconds']:,.0f}", f"{served:,}", f"{refused:,}", tell(met["served"], "p50"), tell(met["served"], "p99"),
+             f"{met['gap'] * 1e3:.0f} ms", f"{met['longest'] * 1e3:.0f} ms", f"{max(resident or [0]) / MIB:.0f} MiB",
+             f"{(half[-1] - half[0]) / MIB:+.1f} MiB", f"{max(store) / MIB:.0f} MiB", f"{met['other'] + met['broken']}"]]
+    head = [f"200,000 keys in turn, {met['seconds']:.0f} s: calls/s", "served", "refused", "p50", "p99", "longest without an answer", "longest call",
+            "gateway's memory, most", "its change over the second half", "store's, most", "failed"]
+    return (report.table(head, rows) + "\n\nOne gateway, 64 connections, each call with the next of 200,000 keys, as quick as answers come. What the rate is "
+            "bounded by is the machine: the load, the gateway, the upstream and the store together use both cores.\n\nbar: everything "
+            "answered, no stall, memory flat")
+
+
+def driver(met):
+    times, resident = met["times"], met["resident"]
+    rows = [[f"{met['rate']:,.0f}", f"{met['admitted']:,}", f"{met['refused']:,}", tell(times, "p50"), tell(times, "p99"), f"{met['gap'] * 1e3:.1f} ms",
+             tell(times, "max"), f"{met['keys']:,}", f"{met['bytes'] / max(met['keys'], 1):.0f} B", f"{resident[len(resident) // 2] / MIB:.0f}, {resident[-1] / MIB:.0f} MiB"]]
+    head = ["the driver alone: new keys a second", "admitted", "refused", "p50", "p99", "longest without a decision", "longest decision",
+            "accounts", "bytes an account", "process at half time, at the end"]
+    return (report.table(head, rows) + "\n\n`FleetThrottle` over a ledger in memory, in one process: every call has a key that was never seen and so asks the ledger. "
+            "It has room for 200,000 accounts and the ledger for 800,000, and both make room for new ones.\n\nbar: 200,000 a second, no stall, memory bounded")
+
+
+def peers(rows):
+    cells = []
+    for (name, nodes), runs in rows.items():
+        bursts, paced = runs["burst"], runs["paced"][0]
+        middle = lambda of: statistics.median(map(of, bursts))
+        cells.append([NAMES[name], str(nodes), f"{middle(lambda run: run['over']):.3f}×",
+                      *[tell({"t": middle(lambda run: run["times"][of])}, "t") for of in ("p50", "p99")],
+                      tell(paced["times"], "p50"), tell(paced["times"], "p99"), f"{paced['store']:.4f}",
+                      f"{paced['admitted'] / paced['times']['count'] * 100:.2f} %"])
+    cells.sort(key=lambda row: (int(row[1]), list(NAMES.values()).index(row[0])))
+    head = ["instances on one Redis", "instances", "burst: admitted, of the limit", "p50", "p99", "at 0.9 of the limit: p50", "p99", "scripts a decision", "admitted"]
+    return (report.table(head, cells) + "\n\nAll instances in one process, each with a connection of its own; windows of 10 s. Burst: 16 callers "
+            "of each instance call it twice as often as the whole fleet's limit of BURST, as quick as they can, all at once; medians of 3. Then PACED calls a second over all instances, 0.9 of the limit, for 2 s. "
+            "A decision's time includes two readings of the clock, about 50 ns. limitador's Redis storage is left out: its feature does not "
+            "compile without RocksDB.\n\nbar: at most 1.000×")
