@@ -2,7 +2,7 @@
 //!
 //! A change is made on loopback only, as these pages have no login. No page of another site can make one: browsers name
 //! the page that asks in `Origin` or `Sec-Fetch-Site`, and whoever sends one of these is refused; so is a body that is
-//! not declared as JSON, which a form cannot do.
+//! not declared as JSON, which a form cannot do. Nor does a proxy on this machine make one for somebody elsewhere.
 
 use std::net::SocketAddr;
 
@@ -25,6 +25,9 @@ use crate::{
 
 /// Most bytes of a question.
 const MOST_BYTES: usize = 64 << 10;
+/// What proxies add to requests.
+const SENT_BY_PROXIES: [HeaderName; 3] =
+    [header::FORWARDED, header::VIA, HeaderName::from_static("x-forwarded-for")];
 /// What browsers add to requests, and nobody else.
 const SENT_BY_BROWSERS: [HeaderName; 2] = [header::ORIGIN, HeaderName::from_static("sec-fetch-site")];
 
@@ -41,8 +44,9 @@ pub(super) fn routes() -> Router<Desk> {
 async fn from_here(Extension(peer): Extension<SocketAddr>, request: Request, next: Next) -> Response {
     let json = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let json = json.is_some_and(|kind| kind.split(';').next().unwrap_or_default().trim() == JSON);
-    let browser = SENT_BY_BROWSERS.iter().any(|name| request.headers().contains_key(name));
-    let (status, why) = if !peer.ip().to_canonical().is_loopback() {
+    let browser = has_one_of(&request, &SENT_BY_BROWSERS);
+    let proxied = has_one_of(&request, &SENT_BY_PROXIES);
+    let (status, why) = if proxied || !peer.ip().to_canonical().is_loopback() {
         (
             StatusCode::FORBIDDEN,
             "counters are changed from the gateway's own machine; run tidegate limits there",
@@ -56,6 +60,10 @@ async fn from_here(Extension(peer): Extension<SocketAddr>, request: Request, nex
     };
     tracing::warn!(target: "tidegate::audit", by = %peer, path = request.uri().path(), why, "a change of a counter was refused");
     failed(status, why)
+}
+
+fn has_one_of(request: &Request, names: &[HeaderName]) -> bool {
+    names.iter().any(|name| request.headers().contains_key(name))
 }
 
 async fn all(Given(desk): Given<Desk>) -> Response {

@@ -361,6 +361,9 @@ async fn no_page_in_a_browser_changes_a_counter() {
         (format!("{JSON_BODY}origin: http://evil.example\r\n"), 403),
         (format!("{JSON_BODY}origin: http://{host}\r\n"), 403),
         (format!("{JSON_BODY}origin: null\r\n"), 403),
+        // A proxy on this machine passes it on for somebody elsewhere.
+        (format!("{JSON_BODY}x-forwarded-for: 203.0.113.9\r\n"), 403),
+        (format!("{JSON_BODY}via: 1.1 nginx\r\n"), 403),
         (format!("{JSON_BODY}sec-fetch-site: same-origin\r\n"), 403),
     ] {
         let answer = admin.post("/limits/per-client/reset", &headers, body).await;

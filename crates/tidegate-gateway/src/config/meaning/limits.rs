@@ -38,7 +38,7 @@ impl Limit<'_> {
     fn check(mut self, memory: bool) {
         self.amount();
         self.algorithm();
-        self.cost();
+        self.cost(memory);
         self.keys();
         for key in ["prohibit", "lease"] {
             not_zero(self.node, key, "write a time that is not zero", &self.setting, self.problems);
@@ -163,7 +163,7 @@ impl Limit<'_> {
     }
 
     /// A call that costs more than there ever is would never pass.
-    fn cost(&mut self) {
+    fn cost(&mut self, memory: bool) {
         let Some(cost) = self.node.get("cost") else { return };
         let (amount, key) = match cost.get("estimate") {
             Some(estimate) => (estimate, "cost.estimate"),
@@ -182,7 +182,30 @@ impl Limit<'_> {
             );
             let problem = problem.at(&amount.span);
             self.report(problem, key);
+        } else if !(memory && self.given("prohibit").is_none())
+            && let Some(most) = self.granted_at_once().filter(|most| *most > 0 && units > *most)
+        {
+            let problem = Problem::error(
+                format!("a call that costs {units} never fits into the {most} that a ledger grants at once"),
+                "lower the cost, raise the burst, or write a shorter lease: a bucket keeps back rate × lease of its burst",
+            );
+            let problem = problem.at(&amount.span);
+            self.report(problem, key);
         }
+    }
+
+    /// The most that a ledger grants of a bucket in one piece.
+    fn granted_at_once(&self) -> Option<u64> {
+        let limit = super::super::Limit {
+            burst: parsed(self.node, "burst"),
+            algorithm: match self.given("algorithm").and_then(|entry| entry.value.text()) {
+                None | Some("token-bucket") => None,
+                Some(_) => return None,
+            },
+            lease: parsed(self.node, "lease"),
+            ..super::super::Limit::of(parsed(self.node, "rate")?)
+        };
+        Some(limit.rule().ok()?.largest())
     }
 
     fn keys(&mut self) {
