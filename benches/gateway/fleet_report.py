@@ -80,7 +80,7 @@ def stops(rows):
                       tell(met["served_stopped"], "p50"), tell(met["served_stopped"], "p99"), count(met["refused_stopped"]), tell(met["refused_stopped"], "p50"),
                       tell(met["refused_stopped"], "p90"), tell(met["refused_stopped"], "p99"), f"{met['longest'] * 1e3:.0f} ms", f"{sum(met['arrived'][6]):,}", f"{met['other'] + met['broken']}"])
     head = ["store stopped for 3 s; limit", "over", "served while it runs", "p99", "served while it is stopped", "p50", "p99", "refused while it is stopped", "p50", "p90", "p99",
-            "longest call", "failed"]
+            "longest call", "served in the second after it", "failed"]
     return noted(head, cells, "4 gateways, offered 0.9 of the limit for 8 s; Redis gets SIGSTOP after 3 s and SIGCONT after 6 s. With a limit a "
             "second the credit in hand is over when its window is, so that nearly all is refused until the store is back. Refusals that take long are those of calls that waited for a question to the store, at most for its deadline of 50 ms: a few questions are asked to learn whether it is back.", "bar: over 0; p99 of calls "
             "on credit as while it runs; refusals at once")
