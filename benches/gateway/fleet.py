@@ -233,7 +233,7 @@ class Bench:
         return say(met)
 
     def driver(self):
-        return say(self.tool("keys", "200000", "3" if self.quick else "10"))
+        return say(self.tool("keys", "200000", "3" if self.quick else "60"))
 
     def peers(self):
         rows = {}

@@ -1,6 +1,7 @@
 """The tables of scripts/bench-fleet."""
 
 import statistics
+import textwrap
 
 import report
 
@@ -8,6 +9,11 @@ NAMES = {"tidegate": "tidegate FleetThrottle over Redis", "trypema-hybrid": "try
          "trypema-redis": "trypema 2.2.1 Redis, a script a call", "limitador-memory": "limitador 0.14 in memory (shares nothing)",
          "governor": "governor 0.10 (shares nothing)"}
 MIB = 1 << 20
+
+
+def noted(head, rows, *notes):
+    """A table, and what is to be said of it."""
+    return "\n\n".join([report.table(head, rows)] + [textwrap.fill(note, 128, break_on_hyphens=False) for note in notes])
 
 
 def write(path, text):
@@ -22,7 +28,7 @@ def text(results, load, burst_limit, paced_rate, stop_limit):
 Gateways of one worker each, one Redis server, the load and an upstream that counts share the machine's cores. The load is paced and
 sent in the first nine tenths of each second of the clock that the store reads too, and tells the upstream in which second it
 was sent: a call that arrived in the second it was sent in was admitted in that window. Times leave out the first second, in
-which connections to the upstream are opened. Single runs, but for the bursts."""]
+which connections to the upstream are opened and the load warms up. Single runs, but for the bursts."""]
     made = {"gateways": gateways, "stop": stops, "keys": keys, "driver": driver, "peers": peers}
     parts += [made[name](result) for name, result in results.items()]
     return "\n\n".join(parts).replace("BURST", f"{burst_limit:,}").replace("PACED", f"{paced_rate:,}")
@@ -58,9 +64,9 @@ def gateways(rows):
             tell(met["served"], "p50"), tell(met["served"], "p99"), tell(met["refused"], "p99"), f"{met['other'] + met['broken']}"])
     head = ["limit, offered", "gateways, store", "over", "at an edge", "under", "on credit in hand", "store operations a decision", "p50", "p99",
             "p99 of refusals", "failed"]
-    return (report.table(head, cells) + "\n\n*Over*: calls beyond the limit, summed over the windows. *At an edge*: calls that arrived in the "
+    return noted(head, cells, "*Over*: calls beyond the limit, summed over the windows. *At an edge*: calls that arrived in the "
             "second after the one they were sent in, of which one cannot say where they were admitted. *Under*: of what the limit and the load allow. *On "
-            "credit in hand*: of the calls admitted. Times are of whole calls through the gateway.\n\nbar: over 0; under at most 1 % at 1.5×; "
+            "credit in hand*: of the calls admitted. Times are of whole calls through the gateway.", "bar: over 0; under at most 1 % at 1.5×; "
             "the times with Redis as with memory")
 
 
@@ -72,11 +78,11 @@ def stops(rows):
         beyond = over(met) if "/s" in met["title"] else max(0, total - met["limit"])
         cells.append([met["title"], f"{beyond}", count(met["served"]), tell(met["served"], "p99"), count(met["served_stopped"]),
                       tell(met["served_stopped"], "p50"), tell(met["served_stopped"], "p99"), count(met["refused_stopped"]), tell(met["refused_stopped"], "p50"),
-                      tell(met["refused_stopped"], "p90"), tell(met["refused_stopped"], "p99"), f"{met['longest'] * 1e3:.0f} ms", f"{met['other'] + met['broken']}"])
+                      tell(met["refused_stopped"], "p90"), tell(met["refused_stopped"], "p99"), f"{met['longest'] * 1e3:.0f} ms", f"{sum(met['arrived'][6]):,}", f"{met['other'] + met['broken']}"])
     head = ["store stopped for 3 s; limit", "over", "served while it runs", "p99", "served while it is stopped", "p50", "p99", "refused while it is stopped", "p50", "p90", "p99",
-            "longest call", "failed"]
-    return (report.table(head, cells) + "\n\n4 gateways, offered 0.9 of the limit for 8 s; Redis gets SIGSTOP after 3 s and SIGCONT after 6 s. With a limit a "
-            "second the credit in hand is over when its window is, so that nearly all is refused until the store is back.\n\nbar: over 0; p99 of calls "
+            "longest call", "served in the second after it", "failed"]
+    return noted(head, cells, "4 gateways, offered 0.9 of the limit for 8 s; Redis gets SIGSTOP after 3 s and SIGCONT after 6 s. With a limit a "
+            "second the credit in hand is over when its window is, so that nearly all is refused until the store is back. Refusals that take long are those of calls that waited for a question to the store, at most for its deadline of 50 ms: a few questions are asked to learn whether it is back.", "bar: over 0; p99 of calls "
             "on credit as while it runs; refusals at once")
 
 
@@ -95,19 +101,19 @@ def keys(met):
              f"{(half[-1] - half[0]) / MIB:+.1f} MiB", f"{max(store) / MIB:.0f} MiB", f"{met['other'] + met['broken']}"]]
     head = [f"200,000 keys in turn, {met['seconds']:.0f} s: calls/s", "served", "refused", "p50", "p99", "longest without an answer", "longest call",
             "gateway's memory, most", "its change over the second half", "store's, most", "failed"]
-    return (report.table(head, rows) + "\n\nOne gateway, 64 connections, each call with the next of 200,000 keys, as quick as answers come. What the rate is "
-            "bounded by is the machine: the load, the gateway, the upstream and the store together use both cores.\n\nbar: everything "
+    return noted(head, rows, "One gateway, 64 connections, each call with the next of 200,000 keys, as quick as answers come. What the rate is "
+            "bounded by is the machine: the load, the gateway, the upstream and the store together use both cores.", "bar: everything "
             "answered, no stall, memory flat")
 
 
 def driver(met):
     times, resident = met["times"], met["resident"]
     rows = [[f"{met['rate']:,.0f}", f"{met['admitted']:,}", f"{met['refused']:,}", tell(times, "p50"), tell(times, "p99"), f"{met['gap'] * 1e3:.1f} ms",
-             tell(times, "max"), f"{met['keys']:,}", f"{met['bytes'] / max(met['keys'], 1):.0f} B", f"{resident[len(resident) // 2] / MIB:.0f}, {resident[-1] / MIB:.0f} MiB"]]
+             tell(times, "max"), f"{met['keys']:,}", f"{met['bytes'] / max(met['keys'], 1):.0f} B", ", ".join(f"{resident[at] / MIB:.0f}" for at in (len(resident) // 4, len(resident) // 2, -1)) + " MiB"]]
     head = ["the driver alone: new keys a second", "admitted", "refused", "p50", "p99", "longest without a decision", "longest decision",
-            "accounts", "bytes an account", "process at half time, at the end"]
-    return (report.table(head, rows) + "\n\n`FleetThrottle` over a ledger in memory, in one process: every call has a key that was never seen and so asks the ledger. "
-            "It has room for 200,000 accounts and the ledger for 800,000, and both make room for new ones.\n\nbar: 200,000 a second, no stall, memory bounded")
+            "accounts", "bytes an account", "process after 1/4, 1/2 and all of it"]
+    return noted(head, rows, "`FleetThrottle` over a ledger in memory, in one process: every call has a key that was never seen and so asks the ledger. "
+            "It has room for 200,000 accounts and the ledger for 800,000, and both make room for new ones.", "bar: 200,000 a second, no stall, memory bounded")
 
 
 def peers(rows):
@@ -121,7 +127,7 @@ def peers(rows):
                       f"{paced['admitted'] / paced['times']['count'] * 100:.2f} %"])
     cells.sort(key=lambda row: (int(row[1]), list(NAMES.values()).index(row[0])))
     head = ["instances on one Redis", "instances", "burst: admitted, of the limit", "p50", "p99", "at 0.9 of the limit: p50", "p99", "scripts a decision", "admitted"]
-    return (report.table(head, cells) + "\n\nAll instances in one process, each with a connection of its own; windows of 10 s. Burst: 16 callers "
+    return noted(head, cells, "All instances in one process, each with a connection of its own; windows of 10 s. Burst: 16 callers "
             "of each instance call it twice as often as the whole fleet's limit of BURST, as quick as they can, all at once; medians of 3. Then PACED calls a second over all instances, 0.9 of the limit, for 2 s. "
             "A decision's time includes two readings of the clock, about 50 ns. limitador's Redis storage is left out: its feature does not "
-            "compile without RocksDB.\n\nbar: at most 1.000×")
+            "compile without RocksDB.", "bar: at most 1.000×")

@@ -75,6 +75,8 @@ pub async fn run(rate: u64, seconds: u64) -> Outcome {
         ("rate", (times.count() as f64 / took).to_string()),
         ("admitted", admitted.to_string()),
         ("refused", (times.count() - admitted).to_string()),
+        ("unanswered", stats.unanswered.to_string()),
+        ("errors", format!("{:?}", stats.errors)),
         ("times", times.json()),
         ("gap", (gap.load(Ordering::Relaxed) as f64 / 1e6).to_string()),
         ("bytes", stats.bytes.to_string()),
