@@ -125,6 +125,20 @@ async fn open(subject: &Guarded) {
     }
 }
 
+/// Counts a caller as decided that was not let through.
+struct Refused {
+    mine: Arc<AtomicUsize>,
+    decided: Arc<AtomicUsize>,
+}
+
+impl Drop for Refused {
+    fn drop(&mut self) {
+        if self.mine.load(Ordering::Relaxed) == 0 {
+            self.decided.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// How many of 64 threads that come at once after the open period are let through, while none has an answer.
 fn storm(subject: &Guarded) -> usize {
     const CALLERS: usize = 64;
@@ -156,11 +170,10 @@ fn storm(subject: &Guarded) -> usize {
                         Ok(())
                     }
                 };
+                // By drop: a peer that panics must not leave those that it let through spinning for ever.
+                let _refused = Refused { mine: Arc::clone(&mine), decided: Arc::clone(&decided) };
                 together.wait();
                 block_on(subject(Box::pin(work)));
-                if mine.load(Ordering::Relaxed) == 0 {
-                    decided.fetch_add(1, Ordering::Relaxed);
-                }
             });
         }
     });
