@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tidegate_core::{
     Rate,
     ledger::Rule,
-    simulation::{Call, Dice, Fleet, Load, Report, Scenario, Zipf},
+    simulation::{Call, Dice, Fault, Fleet, Load, Report, Scenario, Zipf},
 };
 
 use self::trace::Trace;
@@ -54,15 +54,23 @@ pub enum SimulateError {
     },
     /// More calls than memory is meant to hold.
     #[error(
-        "{rate} for {length:?} is {calls} calls, and one run takes at most {MOST_CALLS}; lower --rate or --for"
+        "{calls} calls in {length:?} are too many, as one run takes at most {MOST_CALLS}; lower --rate or --for"
     )]
     TooMany {
-        /// Calls per time.
-        rate: Rate,
         /// How long.
         length: Duration,
         /// Calls that would be.
         calls: u64,
+    },
+    /// A fault of a gateway that is not there.
+    #[error(
+        "gateway {node} cannot die where there are {nodes}; raise --nodes, or lower the number in dies:{node}"
+    )]
+    NoSuchNode {
+        /// As given, from 1.
+        node: usize,
+        /// How many there are.
+        nodes: usize,
     },
     /// The trace.
     #[error(transparent)]
@@ -96,6 +104,14 @@ struct Run {
 /// # Errors
 /// [`SimulateError`] says what is wrong and what to write instead. Nothing is written then.
 pub fn simulate(what: &Simulate) -> Result<String, SimulateError> {
+    let nodes_there = what.nodes.get() as usize;
+    for fault in &what.faults {
+        if let Fault::Dies(node) = fault.what
+            && node >= nodes_there
+        {
+            return Err(SimulateError::NoSuchNode { node: node + 1, nodes: nodes_there });
+        }
+    }
     let config = configuration(what)?;
     let limits = chosen(what, &config)?;
     let mut tried = Vec::new();
@@ -201,9 +217,7 @@ fn made_up(what: &Simulate, limit: &Limit, rule: &Rule) -> Result<(Vec<Call>, Du
     let length = what.length.map_or_else(|| (window * 10).max(Duration::from_secs(10)), |length| *length);
     let calls = (calls_per_second * length.as_secs_f64()) as u64;
     if calls > MOST_CALLS {
-        let rate =
-            what.rate.or(limit.rate).unwrap_or(Rate::new(rule.limit(), window).expect("a rule's window"));
-        return Err(SimulateError::TooMany { rate, length, calls });
+        return Err(SimulateError::TooMany { length, calls });
     }
     let load = Load {
         nodes: what.nodes.get() as usize,
@@ -345,6 +359,9 @@ routes:
             ),
             (format!("-c {at}/nothing.yaml"), "nothing.yaml"),
             ("--rate 4000000000/s --for 1d".into(), "lower --rate or --for"),
+            // A bucket that fills in less time than any rate has as its period.
+            ("--limit backend --try 4000000/s --rate 4000000000/s --for 1d".into(), "lower --rate or --for"),
+            ("--nodes 2 --fault dies:3@1s".into(), "gateway 3 cannot die where there are 2"),
             (format!("-c {at}/tidegate.yaml --for 1s --svg {at}/no/such.svg"), "cannot write"),
         ] {
             let error = simulate(&parsed(&line)).unwrap_err().to_string();

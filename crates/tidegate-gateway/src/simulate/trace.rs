@@ -115,6 +115,8 @@ impl Trace {
         }
         entries.sort_by_key(|entry| entry.at);
         spread(&mut entries);
+        // A log that mixes whole seconds with parts of them is out of order now.
+        entries.sort_by_key(|entry| entry.at);
         let routes = config.routes.iter();
         let routes = routes.map(|route| Ok((Matcher::new(&route.matches)?, route.limits.clone())));
         Ok(Self { entries, routes: Routes::new(routes.collect::<Result<Vec<_>, InvalidMatch>>()?) })
