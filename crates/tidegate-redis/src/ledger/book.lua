@@ -151,9 +151,10 @@ local function charge()
 end
 
 local function reset()
-  local at = book.at
+  -- To look at an account may take its clock back, and to look must change nothing of what is kept.
+  local at, generation, present, earlier, seats = book.at, book.generation, book.present, book.before, book.seats
   local before = inspect()
-  book.at = at
+  book.at, book.generation, book.present, book.before, book.seats = at, generation, present, earlier, seats
   book.of, book.level, book.debt, book.barred, book.slices, book.told = 0, 0, 0, 0, {}, 0
   tell('relieved', 0)
   save(book.at)

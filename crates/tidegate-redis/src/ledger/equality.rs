@@ -304,3 +304,29 @@ fn the_script_is_the_reference() {
         bench.runtime.block_on(bench.agree(rules, &events, name.get()));
     });
 }
+
+#[test]
+fn a_reset_after_the_clock_went_back_forgets_no_node() {
+    let bench = Bench::new();
+    let quota = Quota::of(Rate::new(10, Duration::from_secs(1)).unwrap()).algorithm(Algorithm::FixedWindow);
+    let rule = Rule::of(quota.build().unwrap()).build().unwrap();
+    let ask = |who| Event::Ask {
+        who,
+        repeat: 0,
+        least: 1,
+        more: 0,
+        want: 0,
+        back: 0,
+        debt: 0,
+        saw: Saw::Last,
+    };
+    let events = [
+        ask(0),
+        ask(1),
+        Event::Backward { windows: 3, part: 0 },
+        Event::Adjusted(Adjustment::Reset),
+        Event::Forward { windows: 3, part: 0 },
+        ask(0),
+    ];
+    bench.runtime.block_on(bench.agree([rule, rule], &events, 0));
+}
