@@ -61,7 +61,9 @@ async fn ledger_with(url: &str, settings: Settings) -> RedisLedger {
 }
 
 async fn ledger(url: &str) -> RedisLedger {
-    ledger_with(url, Settings { heartbeat: Duration::from_millis(50), ..Settings::default() }).await
+    // Patient: a question that is asked again after its answer was late is granted twice.
+    let (heartbeat, deadline) = (Duration::from_millis(50), Duration::from_secs(5));
+    ledger_with(url, Settings { heartbeat, deadline, ..Settings::default() }).await
 }
 
 /// Asks until the pause of a new ledger is over.
@@ -219,6 +221,25 @@ async fn a_hanging_server_costs_a_deadline_then_nothing_and_one_question_too_man
     assert!(open.message().contains("left alone"), "{open}");
     redis.signal(Signal::CONT);
     granted(&ledger, subject("alice"), &rule, 7, 1).await;
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_takes_nothing() {
+    let redis = Redis::start(&[]);
+    // The connection outlives the stop, and what was sent over it is answered in turn.
+    let ledger = ledger_with(&redis.url(), Settings { in_flight: 64, ..Settings::default() }).await;
+    let rule = hourly(1000);
+    granted(&ledger, subject("alice"), &rule, 1, 10).await;
+    redis.signal(Signal::STOP);
+    let stopped = tokio::time::Instant::now();
+    let owing = Ask { debt: 7, ..ask(1, 1001, 100) };
+    assert_eq!(ledger.ask(subject("alice"), &rule, &owing).await.unwrap_err().kind(), LedgerErrorKind::Late);
+    // Not to wait for something, but to be late.
+    tokio::time::sleep_until(stopped + 3 * ledger.client().settings().deadline).await;
+    redis.signal(Signal::CONT);
+    let standing =
+        eventually("it answers", async || ledger.inspect(subject("alice"), &rule).await.ok()).await;
+    assert_eq!((standing.used, standing.debt), (17, 0), "what is owed is charged, what was asked for is not");
 }
 
 #[tokio::test]
