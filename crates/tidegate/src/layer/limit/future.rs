@@ -252,7 +252,7 @@ where
             unreachable!("a future is not polled after its end")
         };
         Poll::Ready(Box::new(match refusals {
-            Refusals::Error => Err(Error::Refused(refused)),
+            Refusals::Error => Err(Error::Refused(Box::new(refused))),
             Refusals::Answer => Ok(answer(&refused, is_grpc).map(|()| GuardedBody::empty())),
         }))
     }
