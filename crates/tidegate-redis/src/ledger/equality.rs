@@ -29,7 +29,7 @@ for name, seat in pairs(book.seats) do
 end
 return {
   show({ book.at, book.of, book.level, book.debt, book.barred, book.generation, book.present, book.before }),
-  show(book.slices), table.concat(seats, ';'),
+  show(book.slices), table.concat(seats, ';'), show(book.rate),
 }";
 
 /// A rule, and the same one changed: an account goes on under it.
@@ -237,9 +237,22 @@ impl Bench {
             })
             .collect();
         nodes.sort_unstable();
+        let rate = numbers(&texts[3]);
         let small = |n: u64| u32::try_from(n).unwrap();
         let (present, before) = (small(present), small(before));
-        State { at, of, level, slices, debt, barred, generation, present, before, nodes }
+        State {
+            at,
+            of,
+            level,
+            slices,
+            rate: (rate[0], rate[1]),
+            debt,
+            barred,
+            generation,
+            present,
+            before,
+            nodes,
+        }
     }
 
     async fn agree(&self, rules: [Rule; 2], events: &[Event], name: u64) {
@@ -310,16 +323,8 @@ fn a_reset_after_the_clock_went_back_forgets_no_node() {
     let bench = Bench::new();
     let quota = Quota::of(Rate::new(10, Duration::from_secs(1)).unwrap()).algorithm(Algorithm::FixedWindow);
     let rule = Rule::of(quota.build().unwrap()).build().unwrap();
-    let ask = |who| Event::Ask {
-        who,
-        repeat: 0,
-        least: 1,
-        more: 0,
-        want: 0,
-        back: 0,
-        debt: 0,
-        saw: Saw::Last,
-    };
+    let ask =
+        |who| Event::Ask { who, repeat: 0, least: 1, more: 0, want: 0, back: 0, debt: 0, saw: Saw::Last };
     let events = [
         ask(0),
         ask(1),
