@@ -3,7 +3,7 @@
 mod support;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use support::{Redis, free_port};
+use support::{Redis, ports};
 use tempfile::TempDir;
 use tidegate_redis::{Client, Fault, Settings, StoreError, StoreUrl};
 
@@ -30,7 +30,7 @@ impl Tls {
 
     fn start(&self) -> (Redis, u16) {
         let file = |name: &str| self.directory.path().join(name).to_str().expect("it is good").to_owned();
-        let port = free_port();
+        let port = ports::free().port();
         let redis = Redis::start(&[
             "--tls-port",
             &port.to_string(),

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Redis, cluster::Cluster, eventually, free_port};
+use support::{Redis, cluster::Cluster, eventually, ports};
 use tidegate_redis::{Client, Fault, Health, Settings, StoreError, StoreUrl};
 
 fn start(url: &str, settings: Settings) -> Client {
@@ -86,7 +86,7 @@ async fn a_database_that_is_not_there_is_told() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_no_fault_and_is_found_when_it_comes() {
-    let port = free_port();
+    let port = ports::free().port();
     let client = start(&format!("redis://127.0.0.1:{port}"), Settings::default());
     let error = client.ready().await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
