@@ -310,16 +310,8 @@ fn a_reset_after_the_clock_went_back_forgets_no_node() {
     let bench = Bench::new();
     let quota = Quota::of(Rate::new(10, Duration::from_secs(1)).unwrap()).algorithm(Algorithm::FixedWindow);
     let rule = Rule::of(quota.build().unwrap()).build().unwrap();
-    let ask = |who| Event::Ask {
-        who,
-        repeat: 0,
-        least: 1,
-        more: 0,
-        want: 0,
-        back: 0,
-        debt: 0,
-        saw: Saw::Last,
-    };
+    let ask =
+        |who| Event::Ask { who, repeat: 0, least: 1, more: 0, want: 0, back: 0, debt: 0, saw: Saw::Last };
     let events = [
         ask(0),
         ask(1),
