@@ -234,6 +234,25 @@ async fn a_hanging_server_costs_a_deadline_then_nothing_and_one_question_too_man
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_any_more_takes_nothing() {
+    let redis = Redis::start(&[]);
+    // The connection outlives the stop, and what was sent over it is answered in turn.
+    let ledger = ledger_with(&redis.url(), Settings { in_flight: 64, ..Settings::default() }).await;
+    let rule = hourly(1000);
+    granted(&ledger, subject("alice"), &rule, 1, 10).await;
+    redis.signal(Signal::STOP);
+    let stopped = tokio::time::Instant::now();
+    let owing = Ask { debt: 7, ..ask(1, 1001, 100) };
+    assert_eq!(ledger.ask(subject("alice"), &rule, &owing).await.unwrap_err().kind(), LedgerErrorKind::Late);
+    // Not to wait for something, but to be late.
+    tokio::time::sleep_until(stopped + 3 * ledger.client().settings().deadline).await;
+    redis.signal(Signal::CONT);
+    let standing =
+        eventually("it answers", async || ledger.inspect(subject("alice"), &rule).await.ok()).await;
+    assert_eq!((standing.used, standing.debt), (17, 0), "what is owed is charged, what was asked for is not");
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_write_says_why() {
     let redis = Redis::start(&[]);
     let ledger = ledger(&redis.url()).await;

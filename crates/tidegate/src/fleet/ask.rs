@@ -144,7 +144,12 @@ impl Shared {
                 state.aside_answered(key, era, ask, reply, sent_at);
                 (false, [None, None])
             }
-            Whose::Nobody => (false, [None, None]),
+            Whose::Nobody => {
+                if reply.is_none() {
+                    state.owe(key, ask.debt);
+                }
+                (false, [None, None])
+            }
         };
         drop(state);
         self.deliver(key, deliveries);

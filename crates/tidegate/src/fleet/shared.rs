@@ -155,7 +155,7 @@ impl Shared {
         match policy {
             OnStoreFailure::Share { .. } if state.spend_aside(key, cost.max(1), now) => {
                 state.counts.from_aside += 1;
-                Ok(Receipt::default())
+                Ok(Receipt::beside(cost.max(1)))
             }
             OnStoreFailure::Open => {
                 state.counts.open += 1;
