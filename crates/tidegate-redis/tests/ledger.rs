@@ -149,6 +149,30 @@ async fn hints_reach_other_nodes_and_again_after_connections_were_cut() {
 }
 
 #[tokio::test]
+async fn who_heard_that_nothing_is_left_hears_that_something_was_given_back() {
+    let redis = Redis::start(&[]);
+    let (here, there) = (ledger(&redis.url()).await, ledger(&redis.url()).await);
+    let (rule, subject) = (hourly(1000), subject("alice"));
+    granted(&here, subject, &rule, 1, 1000).await;
+    let (mut hints, mut heard, mut seq) = (there.hints(), Vec::new(), 1000);
+    eventually("both are heard", async || {
+        seq += 1;
+        let refused = here.ask(subject, &rule, &ask(2, seq, 1)).await.ok()?;
+        assert_eq!(refused.granted, 0);
+        let back = Ask { back: 1, of: refused.of, ..ask(1, seq, 0) };
+        assert_eq!(here.ask(subject, &rule, &back).await.ok()?.remaining, 1);
+        assert_eq!(here.ask(subject, &rule, &ask(2, seq + 1, 1)).await.ok()?.granted, 1);
+        seq += 1;
+        while let Ok(hint) = hints.try_recv() {
+            heard.push(hint.tidings);
+        }
+        let told = heard.iter().position(|tidings| matches!(tidings, Tidings::Exhausted(_)))?;
+        heard[told..].contains(&Tidings::Relieved).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn hints_reach_other_nodes_of_a_cluster_and_again_after_a_failover() {
     let cluster = Cluster::start(2, true).await;
     hints_arrive(&cluster.url(), async || {
