@@ -56,21 +56,33 @@ fn ask(node: u64, seq: u64, need: u32) -> Ask {
 async fn ledger_with(url: &str, settings: Settings) -> RedisLedger {
     let url: StoreUrl = url.parse().expect("a URL");
     let client = Client::start(&url, settings).expect("good settings");
-    client.ready().await.expect("a store");
+    eventually("the store is reached", async || client.ready().await.ok()).await;
     RedisLedger::new(client, Namespace::new("test").expect("a namespace"))
 }
 
 async fn ledger(url: &str) -> RedisLedger {
-    ledger_with(url, Settings { heartbeat: Duration::from_millis(50), ..Settings::default() }).await
+    // An answer that comes late is lost with what it grants, so none does.
+    let settings = Settings {
+        deadline: support::PATIENCE,
+        heartbeat: Duration::from_millis(200),
+        ..Settings::default()
+    };
+    ledger_with(url, settings).await
 }
 
-/// Asks until the pause of a new ledger is over.
+/// Asks until the pause of a new ledger is over. A connection that is lost takes along what was granted over it: then it
+/// begins anew.
 async fn granted(ledger: &RedisLedger, subject: Subject<'_>, rule: &Rule, node: u64, need: u32) -> u32 {
     let mut seq = 0;
     eventually("the pause is over", async || {
         seq += 1;
-        let reply = ledger.ask(subject, rule, &ask(node, seq, need)).await.ok()?;
-        (reply.granted > 0).then_some(reply.granted)
+        match ledger.ask(subject, rule, &ask(node, seq, need)).await {
+            Ok(reply) => (reply.granted > 0).then_some(reply.granted),
+            Err(_) => {
+                let _ = ledger.adjust(subject, rule, Adjustment::Reset).await;
+                None
+            }
+        }
     })
     .await
 }

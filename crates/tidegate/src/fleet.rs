@@ -13,6 +13,7 @@ mod accounts;
 mod all;
 mod any;
 mod ask;
+mod away;
 mod background;
 mod builder;
 mod error;

@@ -107,6 +107,7 @@ mod secret;
 mod server_url;
 mod sync;
 pub mod throttle;
+pub mod token;
 
 pub use breaker::Breaker;
 pub use classify::{ByStatus, Classify, Judged};

@@ -202,6 +202,116 @@ async fn without_the_store_credit_in_hand_is_spent_and_then_calls_are_refused_at
     assert!(throttle.enter(&call(), &KEY).await.is_ok(), "and comes back by itself");
 }
 
+/// Makes a store away, and known to be so.
+async fn cut_and_noticed(wire: &Wire, throttle: &FleetThrottle) {
+    wire.cut(true);
+    while !throttle.stats().is_away {
+        let _ = throttle.enter(&call(), &Key::of(b"somebody")).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_store_that_is_known_to_be_away() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("10/min"));
+    go(&throttle).await;
+    cut_and_noticed(&wire, &throttle).await;
+    let (asked, in_hand) = (wire.asks(), throttle.stats().in_hand);
+    let mut most_out = 0;
+    for turn in 0..2000_u32 {
+        let (call, key) = (call(), if turn % 2 == 0 { KEY } else { Key::of(&turn.to_le_bytes()) });
+        let mut entered = task::spawn(throttle.enter(&call, &key));
+        match assert_ready!(entered.poll()) {
+            Ok(_) => assert!(u64::from(turn) < 2 * in_hand && key == KEY),
+            Err(refused) => assert_eq!((refused.by, refused.retry_after), (By::Store, Some(MS * 100))),
+        }
+        most_out = most_out.max(throttle.stats().asking + wire.under_way());
+        if turn % 2 == 1 {
+            sleep(MS).await;
+        }
+    }
+    let asked = wire.asks() - asked;
+    assert_eq!(most_out, 1, "one probe at a time");
+    assert!((4..=1000 / 75).contains(&asked), "{asked} probes in a second");
+    wire.cut(false);
+    sleep(MS * 200).await;
+    assert!(!throttle.stats().is_away);
+    go(&throttle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_nobody_needs_is_probed_seldom_and_found_all_the_same() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("10/min"));
+    go(&throttle).await;
+    cut_and_noticed(&wire, &throttle).await;
+    let asked = wire.asks();
+    sleep(MS * 60_000).await;
+    assert!((50..=66).contains(&(wire.asks() - asked)), "{} probes in a minute", wire.asks() - asked);
+    wire.cut(false);
+    sleep(MS * 1100).await;
+    let call = call();
+    let mut entered = task::spawn(throttle.enter(&call, &KEY));
+    assert_pending!(entered.poll(), "it waits for an answer again");
+    assert!(entered.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_away_the_policy_decides_at_once_and_what_is_used_up_stays_so() {
+    let wire = wire().await;
+    let open = |name: &'static str| {
+        let builder = FleetThrottle::builder(name, windows("2/min"), wire.clone());
+        builder.on_store_failure(OnStoreFailure::Open).build().unwrap()
+    };
+    let (used_up, fresh) = (open("used up"), open("fresh"));
+    go(&used_up).await;
+    go(&used_up).await;
+    assert_eq!(used_up.enter(&call(), &KEY).await.unwrap_err().by, By::Quota);
+    wire.cut(true);
+    while !(used_up.stats().is_away && fresh.stats().is_away) {
+        for throttle in [&used_up, &fresh] {
+            let _ = throttle.enter(&call(), &Key::of(b"somebody")).await;
+        }
+    }
+    let call = call();
+    let mut refused = task::spawn(used_up.enter(&call, &KEY));
+    assert_eq!(assert_ready!(refused.poll()).unwrap_err().by, By::Quota);
+    assert!(assert_ready!(task::spawn(fresh.enter(&call, &KEY)).poll()).is_ok());
+    let limits = [(&fresh, KEY), (&used_up, KEY)];
+    let verdict = assert_ready!(task::spawn(enter_all(&limits, &call)).poll());
+    assert_eq!(verdict.refusal().map(|refusal| (refusal.limit, refusal.refused.by)), Some((1, By::Quota)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn credit_in_hand_is_kept_and_spent_while_the_store_is_away() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("100000/min"));
+    for _ in 0..1000 {
+        go(&throttle).await;
+        sleep(MS).await;
+    }
+    cut_and_noticed(&wire, &throttle).await;
+    let held = throttle.stats().in_hand;
+    // Longer than it takes to hand idle credit back to a store that is there.
+    sleep(MS * 3000).await;
+    assert_eq!(throttle.stats().in_hand, held);
+    for _ in 0..held {
+        assert!(throttle.try_enter(&call(), &KEY).is_ok());
+    }
+    assert_eq!(throttle.try_enter(&call(), &KEY).unwrap_err().by, By::Store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_that_is_lost_makes_no_store_away() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("1000/min"));
+    for turn in 0..100 {
+        wire.lose_replies(turn % 2 == 0);
+        let _ = throttle.enter(&call(), &Key::of(&[turn])).await;
+        assert!(!throttle.stats().is_away, "in turn {turn}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_share_held_aside_bridges_an_outage_within_the_limit() {
     let wire = wire().await;

@@ -71,7 +71,7 @@ end
 local function save(now)
   local fields = {
     book.at, book.of, book.level, book.debt, book.barred, book.generation, book.present, book.before,
-    book.slices, book.seats, book.told,
+    book.slices, book.seats, book.told, book.rate,
   }
   local packed = cmsgpack.pack(fields)
   if ARGV[3] == '' then
@@ -155,7 +155,7 @@ local function reset()
   local at, generation, present, earlier, seats = book.at, book.generation, book.present, book.before, book.seats
   local before = inspect()
   book.at, book.generation, book.present, book.before, book.seats = at, generation, present, earlier, seats
-  book.of, book.level, book.debt, book.barred, book.slices, book.told = 0, 0, 0, 0, {}, 0
+  book.of, book.level, book.debt, book.barred, book.slices, book.told, book.rate = 0, 0, 0, 0, {}, 0, { 0, 0 }
   tell('relieved', 0)
   save(book.at)
   return with_before(before)

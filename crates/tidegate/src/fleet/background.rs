@@ -47,11 +47,14 @@ pub(super) async fn tend(shared: Weak<Shared>) {
     loop {
         let Some(this) = shared.upgrade() else { return };
         let (now, losses) = (clock::now(), this.losses.load(Ordering::Relaxed));
-        if now.since(passed_at) >= PASS || losses != told {
-            passed_at = now;
-            told = if this.pass(losses, now).await { losses } else { told };
+        // While the store is away, what would go back is kept to be spent.
+        if !this.away.is_known() {
+            if now.since(passed_at) >= PASS || losses != told {
+                passed_at = now;
+                told = if this.pass(losses, now).await { losses } else { told };
+            }
+            this.beat(now);
         }
-        this.beat(now);
         let waited = timeout(BEAT, this.loss_noticed.notified()).await;
         drop(waited);
         drop(this);
@@ -69,6 +72,7 @@ impl Shared {
         let Some(at) = state.accounts.find(hint.key) else { return };
         let account = &mut state.accounts.slot(at).account;
         let draft = match hint.tidings {
+            Tidings::Exhausted(_) | Tidings::Recall if self.away.is_known() => None,
             Tidings::Exhausted(_) => account.exhausted(&terms, now),
             Tidings::Recall => account.hand_back(now),
             Tidings::Relieved => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidegate_core::{
     Instant,
     credit::{Draft, Spend, Terms},
+    lease::Node,
     ledger::{Ask, Reply, Rule},
 };
 use tokio::sync::oneshot;
@@ -97,7 +98,11 @@ impl State {
             return (Local::Closed, None);
         }
         let at = match self.accounts.find(key) {
+            Some(at) if caller.patience == Patience::Away => {
+                return (self.spend_in_hand(at, caller), Some(at));
+            }
             Some(at) => at,
+            None if caller.patience == Patience::Away => return (Local::Unknown, None),
             None => match self.admit(key, caller.told, errands) {
                 Some(at) => at,
                 None => return (Local::Full, None),
@@ -136,6 +141,34 @@ impl State {
             }
         };
         (local, Some(at))
+    }
+
+    /// Decides a call by what is in hand and known, while nothing can be asked.
+    fn spend_in_hand(&mut self, at: usize, caller: Caller) -> Local {
+        let (era, now, units) = (self.era, self.latest, caller.cost.max(1));
+        let slot = self.accounts.slot(at);
+        slot.used = true;
+        if slot.line.is_some() {
+            return Local::Unknown;
+        }
+        // What it would ask is not asked, and it goes on as if nothing had been.
+        let mut account = slot.account;
+        let source = account.source(units, now);
+        match account.spend(units, &self.terms, now) {
+            Spend::Wait(_) => Local::Unknown,
+            Spend::Deny { retry_at } => Local::Denied(retry_at),
+            Spend::Impossible => Local::Impossible,
+            admits @ (Spend::Allow | Spend::AllowAndAsk(_)) => {
+                if let Spend::AllowAndAsk(draft) = admits {
+                    account.failed(&draft.send(Node(0), 0));
+                }
+                if caller.cost == 0 {
+                    account.refund(units, source.window, now);
+                }
+                slot.account = account;
+                Local::Granted(Receipt { cost: caller.cost, era, source })
+            }
+        }
     }
 
     #[cold]
@@ -346,7 +379,7 @@ fn wait(slot: &mut Slot, cost: u32, patience: Patience) -> Local {
         return Local::Crowded;
     }
     let (tell, local) = match patience {
-        Patience::None => return Local::Unknown,
+        Patience::None | Patience::Away => return Local::Unknown,
         Patience::Ghost => (None, Local::Unknown),
         Patience::Waits => {
             let (tell, told) = oneshot::channel();

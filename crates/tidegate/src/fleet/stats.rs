@@ -45,6 +45,8 @@ pub struct FleetStats {
     pub refunded: u64,
     /// Accounts forgotten to make room for others.
     pub evicted: u64,
+    /// Whether the store is known to be away: no call waits for it, until it answers a question in the background.
+    pub is_away: bool,
     /// Questions under way.
     pub asking: usize,
     /// Operations of the store: questions sent.

@@ -180,6 +180,7 @@ impl FleetThrottle {
             state.counts.add(&mut stats);
         }
         let store = &shared.store;
+        stats.is_away = shared.away.is_known();
         stats.asking = shared.most_asks as usize - shared.places.available_permits();
         stats.asked = store.asked.load(Ordering::Relaxed);
         stats.withheld = store.withheld.load(Ordering::Relaxed);
@@ -213,7 +214,7 @@ impl FleetThrottle {
     fn take_now(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
         match self.shared.enter(*key, call.cost, call.now, Patience::None, None) {
             Local::Granted(receipt) => Ok(receipt),
-            Local::Unknown if !self.shared.breaker.would_admit(call.now) => {
+            Local::Unknown if self.shared.away.is_known() => {
                 self.shared.without_ledger(*key, call.cost, call.now)
             }
             Local::Unknown => Err(Refused::after(By::WaitTooLong, self.shared.trip())),
@@ -226,6 +227,7 @@ impl FleetThrottle {
         match self.shared.enter(*key, call.cost, call.now, Patience::Waits, None) {
             Local::Granted(receipt) => Ok(receipt),
             Local::Waiting(told) => self.take_later(call, key, told).await,
+            Local::Unknown => self.shared.without_ledger(*key, call.cost, call.now),
             other => Err(refused(other, call.now)),
         }
     }
@@ -248,6 +250,7 @@ impl FleetThrottle {
             match self.shared.enter(*key, call.cost, now, Patience::Waits, None) {
                 Local::Granted(receipt) => return Ok(receipt),
                 Local::Waiting(next) => told = next,
+                Local::Unknown => return self.shared.without_ledger(*key, call.cost, now),
                 other => return Err(refused(other, now)),
             }
         }

@@ -177,13 +177,19 @@ impl<F, P: crate::Permit + 'static, C: Classify, W> Calling<F, OnHead<P, C, W>> 
     {
         let this = self.project();
         let inside = Inside::of(this.on_head.as_ref().map_or(0, |on_head| on_head.limiter));
-        let result = ready!(this.future.poll(cx));
+        let polled = this.future.poll(cx);
         drop(inside);
-        let OnHead { permit, hold, watch, classify, .. } =
-            this.on_head.take().expect("a future is not polled after its end");
-        match result {
-            Ok(response) => Poll::Ready(Ok(I::guard(watch, response, permit, classify, hold))),
-            Err(error) => {
+        // Taken apart where it lies: a response is large to move.
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(response)) => {
+                let OnHead { permit, hold, watch, classify, .. } =
+                    this.on_head.take().expect("a future is not polled after its end");
+                Poll::Ready(Ok(I::guard(watch, response, permit, classify, hold)))
+            }
+            Poll::Ready(Err(error)) => {
+                let OnHead { permit, classify, .. } =
+                    this.on_head.take().expect("a future is not polled after its end");
                 permit.settle_now(classify.failed());
                 Poll::Ready(Err(Error::Inner(error)))
             }
@@ -246,7 +252,7 @@ where
             unreachable!("a future is not polled after its end")
         };
         Poll::Ready(Box::new(match refusals {
-            Refusals::Error => Err(Error::Refused(refused)),
+            Refusals::Error => Err(Error::Refused(Box::new(refused))),
             Refusals::Answer => Ok(answer(&refused, is_grpc).map(|()| GuardedBody::empty())),
         }))
     }
