@@ -75,9 +75,9 @@ pub(crate) async fn begin(idp: &Idp, process: &Process, family: u64) -> SessionI
     id
 }
 
-/// Lets the tokens of 5 minutes fall due, and stay good.
+/// Lets the tokens of 5 minutes fall due, which they do after 240 to 255 s, and stay good, until 270 s.
 pub(crate) async fn until_due() {
-    sleep(Duration::from_secs(269)).await;
+    sleep(Duration::from_secs(256)).await;
 }
 
 /// Lets the tokens of 5 minutes be over.

@@ -107,7 +107,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
             Assessed::Verify(_) => {
                 drop(slot);
                 let _tenure = Tenure::begin(self.of, self.id, self.fence);
-                return Some(self.verify(early).await);
+                return self.verify(early).await;
             }
             Assessed::Refresh(_) => {}
         }
@@ -213,7 +213,10 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
             (Under::AnybodyReleasing, self.told(Origin::Unstored))
         };
         match self.keep(under, &meanwhile, early).await {
-            Kept::Stored if verifies => self.verify(early).await,
+            Kept::Stored if verifies => match self.verify(early).await {
+                Some(end) => end,
+                None => self.told(Origin::Granted),
+            },
             Kept::Stored => self.told(Origin::Granted),
             Kept::Theirs => {
                 self.give_back().await;
@@ -227,8 +230,9 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
         }
     }
 
-    async fn verify(&mut self, early: &mut Early) -> End {
-        let Some(pending) = self.record.pending.clone() else { return self.told(Origin::Shared) };
+    /// Verifies what was granted. `None`: it is over by now, and its successor is to be asked for.
+    async fn verify(&mut self, early: &mut Early) -> Option<End> {
+        let Some(pending) = self.record.pending.clone() else { return Some(self.told(Origin::Shared)) };
         let tokens = Tokens {
             access: pending.token.clone(),
             kind: pending.kind.clone(),
@@ -251,11 +255,12 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
                 self.record.accept(pending);
                 let meanwhile = self.told(Origin::Unstored);
                 return match self.keep(Under::AnybodyReleasing, &meanwhile, early).await {
-                    Kept::Stored => self.told(Origin::Granted),
-                    Kept::Theirs => self.told(Origin::Shared),
+                    Kept::Stored if matches!(self.assess(Origin::Granted), Assessed::Refresh(None)) => None,
+                    Kept::Stored => Some(self.told(Origin::Granted)),
+                    Kept::Theirs => Some(self.told(Origin::Shared)),
                     Kept::Gone => {
                         self.revoke(tokens).await;
-                        self.gone()
+                        Some(self.gone())
                     }
                 };
             }
@@ -265,7 +270,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
         match error {
             VerifyError::Unavailable { .. } => {
                 self.give_back().await;
-                return failed;
+                return Some(failed);
             }
             VerifyError::Invalid { .. } => {
                 self.of.counters.granted(GrantOutcome::Protocol);
@@ -283,12 +288,12 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
         if mismatch {
             self.revoke(tokens).await;
         }
-        match kept {
+        Some(match kept {
             Kept::Stored if mismatch => self.told(Origin::Granted),
             Kept::Stored => failed,
             Kept::Theirs => self.told(Origin::Shared),
             Kept::Gone => self.gone(),
-        }
+        })
     }
 
     /// The endpoint takes the refresh token for worth nothing: so it is, unless the session has another one by now.
@@ -321,13 +326,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
             match self.write(under).await {
                 Ok(Some(kept)) => return kept,
                 Ok(None) => continue,
-                Err(trouble) => {
-                    let told = match (meanwhile, &trouble) {
-                        (End::Found(found), _) => End::Found(found.clone()),
-                        (End::Failed(..), _) => meanwhile.clone(),
-                    };
-                    early.land(told);
-                }
+                Err(_) => early.land(meanwhile.clone()),
             }
             if now().since(began) >= self.of.settings.idle {
                 return Kept::Gone;

@@ -95,9 +95,9 @@ async fn a_good_token_is_never_traded_for_a_failed_refresh() {
         GrantError::Protocol { why: "not JSON".into(), refresh: None },
     ] {
         let (idp, process, id) = alone(Settings::default()).await;
-        sleep(Duration::from_secs(250)).await;
+        until_due().await;
         idp.always(Some(error.clone()));
-        for _ in 0..24 {
+        for _ in 0..13 {
             assert_eq!(process.fresh(&id).await.unwrap().generation(), 1, "{error}");
             sleep(Duration::from_secs(1)).await;
         }
@@ -329,7 +329,7 @@ async fn a_session_ends_when_it_is_idle_or_too_old_whatever_is_refreshed() {
         assert!(process.fresh(&old).await.is_ok());
     }
     sleep(Duration::from_secs(601)).await;
-    assert_eq!(process.fresh(&old).await.unwrap_err(), TokenError::LoginNeeded(Over::TooOld));
+    assert!(login_needed(&process.fresh(&old).await.unwrap_err()), "too old");
     assert_eq!(process.fresh(&id).await.unwrap_err(), TokenError::LoginNeeded(Over::Gone), "too long idle");
 }
 
@@ -340,6 +340,8 @@ async fn a_session_without_a_refresh_token_lasts_as_long_as_its_access_token() {
     let tokens = Tokens::bearer("only").expires_in(Duration::from_secs(300));
     process.tokens.begin(&id, Login::of(tokens)).await.unwrap();
     until_due().await;
+    process.fresh(&id).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(process.fresh(&id).await.unwrap().provenance(clock::now()).last, Some(Over::NoRefreshToken));
     until_over().await;
     assert_eq!(process.fresh(&id).await.unwrap_err(), TokenError::LoginNeeded(Over::NoRefreshToken));
