@@ -1,7 +1,7 @@
 //! Whole histories of a fleet on virtual time: replicas that are killed at any point, callers that leave, answers that are
 //! late or lost, a store that is down now and then, and a provider that rotates and detects reuse.
 //!
-//! 20 000 refreshes by default; `TIDEGATE_TOKEN_REFRESHES=1000000` makes more, `TIDEGATE_TOKEN_SEED=7` another history.
+//! 8000 refreshes by default; `TIDEGATE_TOKEN_REFRESHES=1000000` makes more, `TIDEGATE_TOKEN_SEED=7` another history.
 #![cfg(not(any(loom, shuttle)))]
 
 #[path = "support/idp.rs"]
@@ -159,7 +159,7 @@ async fn history(settings: Settings, grace: Duration, lose: bool) -> (Idp, Tally
         fleet: RefCell::new(fleet),
         tally: RefCell::default(),
         dice: RefCell::new(fastrand::Rng::with_seed(seed)),
-        wanted: setting("TIDEGATE_TOKEN_REFRESHES").unwrap_or(20_000) / 2,
+        wanted: setting("TIDEGATE_TOKEN_REFRESHES").unwrap_or(8000) / 2,
     });
     let local = tokio::task::LocalSet::new();
     for number in 0..SESSIONS {

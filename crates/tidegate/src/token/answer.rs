@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tidegate_core::{Freshness, Instant, Term, token::Over};
 
-use super::{Identity, SessionStoreError, VerifyError, seal::Unreadable};
+use super::{Identity, SessionStoreError, VerifyError, record::Record, seal::Unreadable};
 use crate::{Secret, keeper::Kept};
 
 /// An access token to present. It stays what it was while it is held; ask again for every call.
@@ -18,18 +18,28 @@ pub(super) enum Known {
 }
 
 /// An access token that is served.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Good {
-    pub(super) token: Secret,
-    pub(super) kind: Box<str>,
-    pub(super) scope: Option<Box<str>>,
-    pub(super) id: Option<Secret>,
+    /// All that is known of the session, so that a store that forgot can be told.
+    pub(super) record: Arc<Record>,
+    /// The version of the record in the store.
+    pub(super) version: u64,
     pub(super) term: Term,
     pub(super) origin: Origin,
-    pub(super) generation: u64,
     pub(super) serving_out: Option<Over>,
-    pub(super) identity: Option<Identity>,
-    pub(super) attributes: Box<str>,
+}
+
+impl fmt::Debug for Good {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { record, version, term, origin, serving_out } = self;
+        f.debug_struct("Good")
+            .field("generation", &record.generation)
+            .field("version", version)
+            .field("term", term)
+            .field("origin", origin)
+            .field("serving_out", serving_out)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Who got a token from the endpoint.
@@ -64,6 +74,10 @@ impl AccessToken {
         }
     }
 
+    fn record(&self) -> &Record {
+        &self.good().record
+    }
+
     fn good(&self) -> &Good {
         match &*self.0 {
             Known::Good(good) => good,
@@ -73,12 +87,12 @@ impl AccessToken {
 
     /// The token's text. Whoever calls this answers for where it goes.
     pub fn expose(&self) -> &str {
-        self.good().token.expose()
+        self.record().access.token.expose()
     }
 
     /// How it is presented, like `Bearer`.
     pub fn kind(&self) -> &str {
-        &self.good().kind
+        &self.record().access.kind
     }
 
     /// The value of an `Authorization` header.
@@ -88,12 +102,12 @@ impl AccessToken {
 
     /// The scope that was granted, where the endpoint said it.
     pub fn scope(&self) -> Option<&str> {
-        self.good().scope.as_deref()
+        self.record().access.scope.as_deref()
     }
 
     /// The last ID token of the session, as a hint for its end.
     pub fn id_token(&self) -> Option<&Secret> {
-        self.good().id.as_ref()
+        self.record().access.id.as_ref()
     }
 
     /// When it counts as over.
@@ -103,17 +117,17 @@ impl AccessToken {
 
     /// Who the session belongs to, if tokens are verified.
     pub fn identity(&self) -> Option<&Identity> {
-        self.good().identity.as_ref()
+        self.record().identity.as_ref()
     }
 
     /// What the session was begun with.
     pub fn attributes(&self) -> &str {
-        &self.good().attributes
+        &self.record().attributes
     }
 
     /// How often tokens were granted in this session.
     pub fn generation(&self) -> u64 {
-        self.good().generation
+        self.record().generation
     }
 
     /// Where it is from and how good it is.

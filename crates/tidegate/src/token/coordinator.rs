@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Identity, SessionId, SessionStore, SessionStoreError, TokenEndpoint, Tokens,
-    answer::{AccessToken, Origin, TokenError, Trouble},
+    answer::{AccessToken, Known, Origin, TokenError, Trouble},
     health::Health,
     record::{Granted, Record},
     refresher::{Assessed, Fetcher, Refresher},
@@ -168,7 +168,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     }
 
     #[inline]
-    fn told(&self, answer: Answer<super::answer::Known, Trouble>) -> Result<AccessToken, TokenError> {
+    fn told(&self, answer: Answer<Known, Trouble>) -> Result<AccessToken, TokenError> {
         match answer {
             Answer::Fresh(kept) | Answer::Stale { value: kept, .. } => {
                 AccessToken::new(kept).map_err(TokenError::LoginNeeded)
@@ -219,11 +219,11 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     /// [`SessionStoreError`] when the store could not be asked: the session may live on elsewhere.
     pub async fn end(&self, id: &SessionId) -> Result<Option<Ended>, SessionStoreError> {
         let of = &self.refresher;
-        of.tell(id, of.over(Over::Gone, u64::MAX, now()));
+        of.tell(id, of.gone());
         let asked_at = now();
         let stored = of.counters.store(of.store.read(id, None).await)?;
         let removed = of.counters.store(of.store.remove(id).await)?;
-        of.tell(id, of.over(Over::Gone, u64::MAX, now()));
+        of.tell(id, of.gone());
         let record = stored.filter(|_| removed).and_then(|stored| of.record(id, &stored, asked_at).ok());
         Ok(record.map(|record| Ended {
             refresh: record.refresh,
@@ -329,7 +329,11 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                     waiting.notify_one();
                 }
                 let Some(keeper) = keeper else { return };
-                if keeper.peek(&id).is_some_and(|kept| kept.version() < version) {
+                let is_older = match keeper.peek(&id).as_deref() {
+                    Some(Known::Good(good)) => good.version < version,
+                    Some(Known::Over(_)) | None => false,
+                };
+                if is_older {
                     keeper.refresh(&id, now());
                 }
             }
@@ -340,8 +344,7 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                 if let Some(keeper) = keeper
                     && keeper.peek(&id).is_some()
                 {
-                    let gone = self.over(Over::Gone, u64::MAX, now());
-                    let _: Landed = keeper.put(&id, gone.fetched(now()));
+                    let _: Landed = keeper.put(&id, self.gone().fetched(now()));
                 }
             }
             Change::Pause { endpoint, pause } => {

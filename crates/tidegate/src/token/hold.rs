@@ -66,8 +66,14 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
             count(&of.counters.orphans);
             record.unknown_since.get_or_insert(asked_at - ago);
         }
+        let mut noted = orphan.is_some();
+        if let Some(known) = of.known(id).filter(|known| known.generation > record.generation) {
+            // The store forgot: a server was replaced by one that had not heard of it. What it has is used up.
+            count(&of.counters.forgotten);
+            (record, noted) = ((*known).clone(), true);
+        }
         let base = record.generation;
-        Ok(Self { of, id, fence, record, version: stored.version, base, noted: orphan.is_some() })
+        Ok(Self { of, id, fence, record, version: stored.version, base, noted })
     }
 
     fn assess(&self, origin: Origin) -> Assessed {
@@ -311,7 +317,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
     }
 
     fn gone(&self) -> End {
-        End::Found(self.of.over(Over::Gone, u64::MAX, now()))
+        End::Found(self.of.gone())
     }
 
     async fn revoke(&self, tokens: Tokens) {

@@ -62,7 +62,8 @@ pub(super) struct Found {
     pub(super) until: Instant,
     /// When it is worth nothing.
     pub(super) dead_at: Instant,
-    pub(super) version: u64,
+    /// Of two, the one of the higher rank is the later: how often tokens were granted; what is gone is the last of all.
+    pub(super) rank: u64,
 }
 
 impl Found {
@@ -74,7 +75,7 @@ impl Found {
             valid: self.dead_at.since(started),
             stale: Duration::ZERO,
         };
-        Fetched::value(self.known).lifetime(lifetime).version(self.version)
+        Fetched::value(self.known).lifetime(lifetime).version(self.rank)
     }
 }
 
@@ -113,26 +114,21 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
         let plan = record.standing(term).plan(self.settings.reuse_grace, self.health.answered_at(), now);
         let good = |last: Option<Over>, until: Instant| Found {
             known: Known::Good(Good {
-                token: record.access.token.clone(),
-                kind: record.access.kind.clone(),
-                scope: record.access.scope.clone(),
-                id: record.access.id.clone(),
+                record: Arc::new(record.clone()),
+                version,
                 term,
                 origin,
-                generation: record.generation,
                 serving_out: last,
-                identity: record.identity.clone(),
-                attributes: record.attributes.clone(),
             }),
             until: until.min(now + self.settings.recheck).min(record.ends_at),
             dead_at: term.dead_at.min(record.ends_at),
-            version,
+            rank: record.generation,
         };
         let alive = term.at(now) != Freshness::Dead;
         match plan {
             Plan::Serve => Assessed::Tell(good(None, term.due_at)),
             Plan::ServeOut(over) => Assessed::Tell(good(Some(over), term.dead_at)),
-            Plan::Over(over) => Assessed::Tell(self.over(over, version, now)),
+            Plan::Over(over) => Assessed::Tell(self.over(over, record.generation, now)),
             Plan::Cooling(until) if alive => Assessed::Tell(good(None, until)),
             Plan::Cooling(until) => Assessed::Barred(Trouble::Cooling { until }),
             Plan::Refresh => Assessed::Refresh(alive.then(|| good(None, now))),
@@ -141,9 +137,14 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
     }
 
     /// That a session is over is remembered for a while.
-    pub(super) fn over(&self, over: Over, version: u64, now: Instant) -> Found {
+    pub(super) fn over(&self, over: Over, rank: u64, now: Instant) -> Found {
         let until = now + self.settings.reuse_window;
-        Found { known: Known::Over(over), until, dead_at: until, version }
+        Found { known: Known::Over(over), until, dead_at: until, rank }
+    }
+
+    /// That a session is not there any more.
+    pub(super) fn gone(&self) -> Found {
+        self.over(Over::Gone, u64::MAX, now())
     }
 
     /// Tells the keeper what is known now: it ends a failure.
@@ -153,9 +154,13 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
         }
     }
 
-    fn holds_good(&self, id: &SessionId) -> bool {
-        let keeper = self.keeper.get().and_then(WeakKeeper::upgrade);
-        keeper.and_then(|keeper| keeper.peek(id)).is_some_and(|kept| matches!(&*kept, Known::Good(_)))
+    /// What is known here of a session that is served.
+    pub(super) fn known(&self, id: &SessionId) -> Option<Arc<Record>> {
+        let kept = self.keeper.get().and_then(WeakKeeper::upgrade)?.peek(id)?;
+        match &*kept {
+            Known::Good(good) => Some(Arc::clone(&good.record)),
+            Known::Over(_) => None,
+        }
     }
 
     async fn look(self: &Arc<Self>, id: &SessionId) -> Result<Found, (Trouble, Option<Duration>)> {
@@ -163,12 +168,15 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
         let stored = self.counters.store(self.store.read(id, Some(self.settings.idle)).await);
         let stored = match stored {
             Ok(Some(stored)) => stored,
-            Ok(None) => return Ok(self.over(Over::Gone, u64::MAX, asked_at)),
+            Ok(None) => return Ok(self.gone()),
             Err(error) => return Err((Trouble::Store(error), None)),
         };
         let record = self.record(id, &stored, asked_at).map_err(|trouble| (trouble, None))?;
-        let now = now();
+        let (now, known) = (now(), self.known(id));
+        // A store that forgot writes has an older refresh token, which is used up: it is told before anything else.
+        let forgot = known.as_ref().is_some_and(|known| known.generation > record.generation);
         let good = match self.assess(id, &record, stored.version, Origin::Shared, now) {
+            _ if forgot => None,
             Assessed::Tell(found) => return Ok(found),
             Assessed::Barred(trouble) => {
                 count(&self.counters.held_back);
@@ -179,7 +187,7 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
         };
         // Nobody waits for a refresh who can have a good token at once; the next call begins the refresh.
         if let Some(good) = good
-            && !self.holds_good(id)
+            && known.is_none()
         {
             return Ok(good);
         }

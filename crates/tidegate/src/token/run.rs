@@ -23,7 +23,6 @@ use crate::{
     flight::{Crash, Flight, Lander, caught},
     sync::now,
 };
-use tidegate_core::token::Over;
 
 /// The first and the longest pause between two looks at a session that another process refreshes. A hint ends them.
 const FIRST_LOOK: Duration = Duration::from_millis(25);
@@ -131,7 +130,7 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
             let leased = self.counters.store(self.store.lease(id, holder, self.settings.lease).await);
             match leased {
                 Err(error) => return End::Failed(Trouble::Store(error), None),
-                Ok(Leased::Gone) => return End::Found(self.over(Over::Gone, u64::MAX, now())),
+                Ok(Leased::Gone) => return End::Found(self.gone()),
                 Ok(Leased::Taken { fence, stored, orphan }) => {
                     let hold = Hold::new(self, id, fence, &stored, orphan, asked_at);
                     match hold {
@@ -178,8 +177,11 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
     async fn see(&self, id: &SessionId) -> Result<Option<Found>, Trouble> {
         let asked_at = now();
         let stored = self.counters.store(self.store.read(id, None).await).map_err(Trouble::Store)?;
-        let Some(stored) = stored else { return Ok(Some(self.over(Over::Gone, u64::MAX, now()))) };
+        let Some(stored) = stored else { return Ok(Some(self.gone())) };
         let record = self.record(id, &stored, asked_at)?;
+        if self.known(id).is_some_and(|known| known.generation > record.generation) {
+            return Ok(None);
+        }
         match self.assess(id, &record, stored.version, Origin::Shared, now()) {
             Assessed::Tell(found) => Ok(Some(found)),
             Assessed::Barred(trouble) => Err(trouble),

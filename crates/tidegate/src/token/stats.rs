@@ -75,6 +75,8 @@ pub struct Stats {
     pub orphans: u64,
     /// Writes for which another version stood in the store.
     pub conflicts: u64,
+    /// Sessions of which the store had forgotten the last writes, and was told.
+    pub forgotten: u64,
     /// Operations of the store that failed.
     pub store_failures: u64,
     /// Whether the last operation of the store failed.
@@ -111,6 +113,7 @@ pub(super) struct Counters {
     pub(super) leases_lost: AtomicU64,
     pub(super) orphans: AtomicU64,
     pub(super) conflicts: AtomicU64,
+    pub(super) forgotten: AtomicU64,
     store_failures: AtomicU64,
     store_failing: AtomicUsize,
     pub(super) over: AtomicU64,
@@ -154,6 +157,7 @@ impl Counters {
             leases_lost: read(&self.leases_lost),
             orphans: read(&self.orphans),
             conflicts: read(&self.conflicts),
+            forgotten: read(&self.forgotten),
             store_failures: read(&self.store_failures),
             store_failing: self.store_failing.load(Relaxed) != 0,
             over: read(&self.over),

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidegate::token::{GrantError, MemorySessions, Over, SessionId, Settings, TokenError, Trouble};
+use tidegate::token::{
+    Fence, GrantError, MemorySessions, Over, SessionId, SessionStore as _, Settings, TokenError, Trouble,
+    Under, Write, Written,
+};
 use tokio::time::{sleep, timeout};
 
 use super::{Idp, Process, begin, crowd, until_due, until_over};
@@ -179,4 +182,25 @@ async fn a_restart_reads_sessions_and_sends_nobody_to_the_login() {
         assert!(after.fresh(id).await.is_ok());
     }
     assert_eq!(idp.grants(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_forgot_the_last_rotation_is_told_and_nothing_old_is_presented() {
+    let idp = Idp::new();
+    let (fleet, id) = fleet(&idp, 2, &Settings::default()).await;
+    let before = fleet[0].store.store.read(&id, None).await.unwrap().unwrap();
+    until_over().await;
+    assert_eq!(fleet[0].fresh(&id).await.unwrap().generation(), 2);
+    assert_eq!(fleet[1].fresh(&id).await.unwrap().generation(), 2);
+    // A replica takes over that had not heard of it.
+    let store = &fleet[0].store.store;
+    let over = store.read(&id, None).await.unwrap().unwrap().version;
+    let (record, keep) = (before.record, Duration::from_secs(3600));
+    let old = Write { record, over, keep, fence: Fence(0), under: Under::Anybody };
+    assert_eq!(store.write(&id, old).await.unwrap(), Written::Done(over + 1));
+    sleep(Duration::from_secs(1)).await;
+    let third = Process::start(&idp, store, Settings::default());
+    assert_eq!(third.fresh(&id).await.unwrap().generation(), 2, "it was told what it forgot");
+    assert_eq!((idp.grants(), idp.reuses()), (1, 0));
+    assert_eq!(fleet.iter().map(|process| process.tokens.stats().forgotten).sum::<u64>(), 1);
 }
