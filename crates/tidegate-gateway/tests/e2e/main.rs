@@ -20,6 +20,7 @@ mod http;
 mod in_flight;
 mod lifecycle;
 mod memory;
+mod oidc;
 mod overload;
 mod setup;
 mod streams;
