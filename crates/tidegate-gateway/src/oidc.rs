@@ -10,3 +10,4 @@ pub mod id_token;
 pub mod jose;
 pub mod keys;
 pub mod provider;
+pub mod service;

@@ -25,4 +25,5 @@ mod overload;
 mod setup;
 mod streams;
 mod tls;
+mod tokens;
 mod websocket;
