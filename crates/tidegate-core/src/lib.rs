@@ -15,6 +15,7 @@
 //! | whether a dependency is failing, and when to try it again | [`breaker`] |
 //! | whether a retry is affordable | [`budget`] |
 //! | whether a value is fresh, and when to fetch it again | [`keep`], [`Lifetime`], [`Backoff`] |
+//! | what becomes of a session's access token | [`token`] |
 //! | whether a source of values can be reached, and how often to ask it | [`recovery`], [`attempts`] |
 //!
 //! All of them speak of a [`Call`], the [`Outcome`] it came to, and why it was [`Refused`].
@@ -57,6 +58,7 @@ mod refused;
 pub mod share;
 pub mod simulation;
 mod sliding;
+pub mod token;
 mod window;
 
 pub use backoff::{Backoff, Dice, InvalidBackoff};

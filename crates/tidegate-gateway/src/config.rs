@@ -37,7 +37,7 @@ pub use model::{
     InFlight, Law, Listen, Log, LogFormat, Match, Off, Order, Partitions, Protocol, Retry, Route,
     RouteInFlight, RouteKind, ServerTls, Streams, Timeout, Tracing, Upstream,
 };
-pub use preset::{EndpointArg, InvalidEndpoint, embedded, from_flags};
+pub use preset::{EndpointArg, InvalidEndpoint, OnePort, embedded, from_flags, listening};
 pub use problem::{Problem, Problems, Severity};
 pub use render::Style;
 pub use report::{check_report, summary};

@@ -51,7 +51,7 @@ impl Drop for Running {
 async fn join(url: &str, number: u64) -> FleetLimiter {
     let url: StoreUrl = url.parse().expect("a URL");
     let client = Client::start(&url, Settings::default()).expect("good settings");
-    client.ready().await.expect("a store");
+    eventually("the store is reached", async || client.ready().await.ok()).await;
     let ledger = RedisLedger::new(client, Namespace::new("test").expect("a namespace"));
     let store = RedisFleet::new(&ledger, "database", LIMIT);
     FleetLimiter::join(store, Node(number), LIFE, Limiter::builder().queue(100)).expect("good settings")

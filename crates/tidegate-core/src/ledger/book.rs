@@ -56,6 +56,8 @@ pub struct State {
     pub level: u64,
     /// What was granted in each slice that counts, by its number, oldest first.
     pub slices: Vec<(u64, u64)>,
+    /// Units and microseconds of the rate that the level of a bucket stands on; zeros before it stands on any.
+    pub rate: (u64, Micros),
     /// What is owed and not paid yet.
     pub debt: u64,
     /// Until when nothing is granted, as more was asked than there was; on the store's clock.
@@ -79,6 +81,7 @@ impl Book {
             of: self.used.of,
             level: self.used.level,
             slices: self.used.slices.iter().map(|(of, granted)| (*of, *granted)).collect(),
+            rate: self.used.rate,
             debt: self.debt,
             barred: self.barred,
             generation: self.census.generation,

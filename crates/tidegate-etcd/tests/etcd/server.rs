@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     panic::{AssertUnwindSafe, resume_unwind},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -22,6 +22,8 @@ use tidegate_etcd::{
     },
 };
 use tonic::transport::{Channel, Endpoint};
+
+use crate::ports;
 
 /// Which etcd: the oldest that is supported, and the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +51,6 @@ pub(crate) struct Etcd {
     child: Option<Child>,
     pub(crate) port: u16,
     pub(crate) peer: u16,
-}
-
-/// A port that is free now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Etcd {
@@ -105,8 +102,8 @@ impl Etcd {
             arguments: arguments.iter().map(|one| (*one).to_owned()).collect(),
             directory: tempfile::tempdir().unwrap(),
             child: None,
-            port: free_port(),
-            peer: free_port(),
+            port: ports::free().port(),
+            peer: ports::free().port(),
         }
     }
 

@@ -68,14 +68,18 @@ fn names(root: &Node, section: &str, problems: &mut Vec<Problem>) {
     }
 }
 
+/// Whether two addresses cannot both be listened on.
+pub(super) fn is_one_port(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port()
+        && a.port() != 0
+        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
 fn listen(root: &Node, problems: &mut Vec<Problem>) {
     let Some(listen) = root.entry("listen") else { return };
     let http = address(&listen.value, "http", default_http());
     let admin = address(&listen.value, "admin", default_admin());
-    let same = http.port() == admin.port()
-        && http.port() != 0
-        && (http.ip() == admin.ip() || http.ip().is_unspecified() || admin.ip().is_unspecified());
-    if same {
+    if is_one_port(http, admin) {
         let at = ["admin", "http"].into_iter().find_map(|key| listen.value.get(key));
         let span = at.map_or(&listen.key_span, |node| &node.span);
         let problem = Problem::error(

@@ -195,7 +195,11 @@ impl<'a> Taking<'a> {
             match throttle.shared.enter(*key, cost, now, patience, standing) {
                 Local::Granted(receipt) => self.receipts[at] = Some(receipt),
                 Local::Waiting(told) => waiting[at] = Some(told),
-                Local::Unknown => {}
+                Local::Unknown if self.refusal.is_some() => {}
+                Local::Unknown => match throttle.shared.without_ledger(*key, cost, now) {
+                    Ok(receipt) => self.receipts[at] = Some(receipt),
+                    Err(refused) => self.refuse(at, refused),
+                },
                 other => self.refuse(at, super::refused(other, now)),
             }
         }

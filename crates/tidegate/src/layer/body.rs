@@ -165,33 +165,11 @@ impl<B: Body, P: Permit, C: Classify> Body for GuardedBody<B, P, C> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let mut this = self.project();
-        let Some(mut body) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        // Looked at where it lies: a frame is large to move.
-        let polled = body.as_mut().poll_frame(cx);
-        match &polled {
-            Poll::Pending => {}
-            Poll::Ready(Some(Ok(frame))) => {
-                let trailers = frame.trailers_ref();
-                if (trailers.is_some() || body.is_end_stream())
-                    && let Some(held) = this.held.take()
-                {
-                    held.settle(|classify| classify.end(trailers));
-                }
-            }
-            Poll::Ready(Some(Err(_))) => {
-                if let Some(Held { permit, classify, .. }) = this.held.take() {
-                    // Whatever the head said, the answer is not whole.
-                    permit.settle_now(classify.failed());
-                }
-            }
-            Poll::Ready(None) => {
-                if let Some(held) = this.held.take() {
-                    held.settle(|classify| classify.end(None));
-                }
-            }
+        let this = self.project();
+        match this.inner.as_pin_mut() {
+            Some(body) => poll_held(body, this.held, cx),
+            None => Poll::Ready(None),
         }
-        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -201,6 +179,40 @@ impl<B: Body, P: Permit, C: Classify> Body for GuardedBody<B, P, C> {
     fn size_hint(&self) -> SizeHint {
         self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
+}
+
+/// Polls `body`, and settles what is `held` when it ends. The frame stays where it was written, and there is one way out:
+/// so it is not moved on its way to the caller.
+#[inline(always)]
+fn poll_held<B: Body, P: Permit, C: Classify>(
+    mut body: Pin<&mut B>,
+    held: &mut Option<Held<P, C>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    let polled = body.as_mut().poll_frame(cx);
+    match &polled {
+        Poll::Pending => {}
+        Poll::Ready(Some(Ok(frame))) => {
+            let trailers = frame.trailers_ref();
+            if (trailers.is_some() || body.is_end_stream())
+                && let Some(held) = held.take()
+            {
+                held.settle(|classify| classify.end(trailers));
+            }
+        }
+        Poll::Ready(Some(Err(_))) => {
+            if let Some(Held { permit, classify, .. }) = held.take() {
+                // Whatever the head said, the answer is not whole.
+                permit.settle_now(classify.failed());
+            }
+        }
+        Poll::Ready(None) => {
+            if let Some(held) = held.take() {
+                held.settle(|classify| classify.end(None));
+            }
+        }
+    }
+    polled
 }
 
 #[cfg(test)]
