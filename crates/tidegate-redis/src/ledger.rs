@@ -4,7 +4,10 @@ use std::sync::{Arc, LazyLock};
 
 use futures_util::future::join_all;
 use redis::{Cmd, Value};
-use tidegate::fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, Subject};
+use tidegate::{
+    clock,
+    fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, Subject},
+};
 use tidegate_core::ledger::{Ask, Law, Mark, Micros, Reply, Rule, Seen, Standing};
 use tokio::{sync::broadcast, time::Instant};
 
@@ -21,12 +24,17 @@ use crate::{
 #[cfg(test)]
 mod equality;
 
+/// A question that comes to the server so many deadlines after it was sent is answered to nobody: more than one, as the
+/// server's clock is known by its answers, which take time as well.
+const DEADLINES: u32 = 2;
+
 /// The arithmetic of one law, between what all laws share.
 macro_rules! script {
     ($law:literal) => {
         LazyLock::new(|| {
             Script::new(concat!(
                 include_str!("ledger/epoch.lua"),
+                include_str!("ledger/due.lua"),
                 include_str!("ledger/head.lua"),
                 include_str!($law),
                 include_str!("ledger/book.lua")
@@ -125,11 +133,25 @@ impl RedisLedger {
             }
             command.arg(format!("{bits:032x} {}", subject.limit));
             own(command);
+            match self.due(up, seen_as) {
+                Some(due) => command.arg(due),
+                None => command.arg(""),
+            };
             let (publish, channel) = channel(namespace, bucket, up, client);
             command.arg(publish).arg(channel);
         };
         let work = Work::Script { script, keys: &keys, arguments: &arguments };
         Ok(Answer(client.run(namespace.slot(bucket), &work).await?))
+    }
+
+    /// Until when a question that is sent now is of use, by the server's clock, if that is known.
+    fn due(&self, up: &Up, seen_as: &Seeing<'_>) -> Option<Micros> {
+        let shown = match seen_as.clock {
+            Some(_) => None,
+            None => up.clock.at(clock::now()),
+        };
+        let patience = self.0.client.settings().deadline * DEADLINES;
+        Some(shown?.saturating_add(u64::try_from(patience.as_micros()).unwrap_or(Micros::MAX)))
     }
 
     async fn grant(

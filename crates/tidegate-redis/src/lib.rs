@@ -36,8 +36,12 @@
 //!
 //! A server that was emptied, restarted or replaced by a replica may have lost grants, and so each of these begins a
 //! new epoch: nothing is granted for a second and a life of credit, in which all nodes tell what they saw. Afterwards
-//! no more is granted than was left, but for what only nodes saw that are gone as well. A master that is cut off and
-//! goes on taking writes beside its successor is a second ledger: `min-replicas-to-write` on the server ends that.
+//! no more is granted than was left, but for what only nodes saw that are gone as well.
+//!
+//! A master that is cut off and goes on taking writes beside its successor is a second ledger. Under sentinels a node stops
+//! asking it as soon as fewer than half of the sentinels in the URL call it the master, or answer at all, for a heartbeat: so
+//! name all of them. A cluster's node stops by itself.
+//!
 //! A user of the store needs the [`RIGHTS`], and keys and channels of the namespace.
 
 #![forbid(unsafe_code)]
@@ -55,12 +59,14 @@ mod link;
 mod memory;
 mod script;
 mod sentinel;
+mod server_clock;
 mod settings;
 mod slot;
 mod store_url;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod support;
+mod tended;
 mod watch;
 mod wire;
 

@@ -18,6 +18,8 @@ use tidegate_core::{
 use tidegate_redis::{Client, Namespace, RIGHTS, RedisLedger, Settings, StoreUrl};
 use tokio::sync::broadcast;
 
+/// A window whose edge no test meets, but for one every six weeks.
+const LONG_WINDOW: Duration = Duration::from_secs(1000 * 3600);
 const LIFE: Duration = Duration::from_millis(100);
 /// For how long a new ledger grants nothing: a life of credit, and until all have noticed.
 const PAUSE: Duration = Duration::from_millis(1100);
@@ -27,8 +29,8 @@ fn rule(limit: u32, period: Duration, algorithm: Algorithm) -> Rule {
     Rule::of(quota.build().expect("a quota")).life(LIFE).build().expect("a rule")
 }
 
-fn hourly(limit: u32) -> Rule {
-    rule(limit, Duration::from_secs(3600), Algorithm::FixedWindow)
+fn lasting(limit: u32) -> Rule {
+    rule(limit, LONG_WINDOW, Algorithm::FixedWindow)
 }
 
 fn key(name: &str) -> Key {
@@ -104,7 +106,7 @@ async fn hint(hints: &mut broadcast::Receiver<Hint>, wanted: impl Fn(&Tidings) -
 /// Hints of every kind reach another node, also after the server was lost.
 async fn hints_arrive(url: &str, lose: impl AsyncFnOnce()) {
     let (here, there) = (ledger(url).await, ledger(url).await);
-    let rule = rule(5, Duration::from_secs(3600), Algorithm::FixedWindow);
+    let rule = rule(5, LONG_WINDOW, Algorithm::FixedWindow);
     let mut hints = there.hints();
     let heard = async |hints: &mut broadcast::Receiver<Hint>, name: &str| {
         let subject = subject(name);
@@ -125,7 +127,7 @@ async fn hints_arrive(url: &str, lose: impl AsyncFnOnce()) {
         })
         .await;
         assert_eq!((&*exhausted.0.limit, exhausted.0.key), ("per client", subject.key));
-        assert!(exhausted.1 > Duration::ZERO && exhausted.1 <= Duration::from_secs(3600));
+        assert!(exhausted.1 > Duration::ZERO && exhausted.1 <= LONG_WINDOW);
         here.adjust(subject, &rule, Adjustment::Charge(1)).await.expect("the store answers");
         hint(hints, |tidings| *tidings == Tidings::Recall).await;
         here.adjust(subject, &rule, Adjustment::Relieve(3)).await.expect("the store answers");
@@ -144,6 +146,30 @@ async fn hints_reach_other_nodes_and_again_after_connections_were_cut() {
     hints_arrive(&redis.url(), async || {
         let _: i64 = redis.say("CLIENT KILL TYPE pubsub").await;
         let _: i64 = redis.say("CLIENT KILL TYPE normal").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_heard_that_nothing_is_left_hears_that_something_was_given_back() {
+    let redis = Redis::start(&[]);
+    let (here, there) = (ledger(&redis.url()).await, ledger(&redis.url()).await);
+    let (rule, subject) = (hourly(1000), subject("alice"));
+    granted(&here, subject, &rule, 1, 1000).await;
+    let (mut hints, mut heard, mut seq) = (there.hints(), Vec::new(), 1000);
+    eventually("both are heard", async || {
+        seq += 1;
+        let refused = here.ask(subject, &rule, &ask(2, seq, 1)).await.ok()?;
+        assert_eq!(refused.granted, 0);
+        let back = Ask { back: 1, of: refused.of, ..ask(1, seq, 0) };
+        assert_eq!(here.ask(subject, &rule, &back).await.ok()?.remaining, 1);
+        assert_eq!(here.ask(subject, &rule, &ask(2, seq + 1, 1)).await.ok()?.granted, 1);
+        seq += 1;
+        while let Ok(hint) = hints.try_recv() {
+            heard.push(hint.tidings);
+        }
+        let told = heard.iter().position(|tidings| matches!(tidings, Tidings::Exhausted(_)))?;
+        heard[told..].contains(&Tidings::Relieved).then_some(())
     })
     .await;
 }
@@ -193,7 +219,7 @@ async fn every_key_of_a_ledger_dies_when_nobody_asks_any_more() {
 async fn an_operator_reads_adjusts_and_resets() {
     let redis = Redis::start(&[]);
     let ledger = ledger(&redis.url()).await;
-    let (rule, subject) = (hourly(100), subject("alice"));
+    let (rule, subject) = (lasting(100), subject("alice"));
     granted(&ledger, subject, &rule, 1, 40).await;
     let standing = ledger.inspect(subject, &rule).await.unwrap();
     assert_eq!((standing.used, standing.remaining, standing.nodes), (40, 60, 1));
@@ -211,7 +237,7 @@ async fn a_hanging_server_costs_a_deadline_then_nothing_and_one_question_too_man
     let redis = Redis::start(&[]);
     let settings = Settings { in_flight: 2, ..Settings::default() };
     let ledger = ledger_with(&redis.url(), settings).await;
-    let rule = hourly(100);
+    let rule = lasting(100);
     granted(&ledger, subject("alice"), &rule, 1, 1).await;
     redis.signal(Signal::STOP);
     let (a, b, c) = (ask(1, 101, 1), ask(1, 102, 1), ask(1, 103, 1));
@@ -234,11 +260,30 @@ async fn a_hanging_server_costs_a_deadline_then_nothing_and_one_question_too_man
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_any_more_takes_nothing() {
+    let redis = Redis::start(&[]);
+    // The connection outlives the stop, and what was sent over it is answered in turn.
+    let ledger = ledger_with(&redis.url(), Settings { in_flight: 64, ..Settings::default() }).await;
+    let rule = hourly(1000);
+    granted(&ledger, subject("alice"), &rule, 1, 10).await;
+    redis.signal(Signal::STOP);
+    let stopped = tokio::time::Instant::now();
+    let owing = Ask { debt: 7, ..ask(1, 1001, 100) };
+    assert_eq!(ledger.ask(subject("alice"), &rule, &owing).await.unwrap_err().kind(), LedgerErrorKind::Late);
+    // Not to wait for something, but to be late.
+    tokio::time::sleep_until(stopped + 3 * ledger.client().settings().deadline).await;
+    redis.signal(Signal::CONT);
+    let standing =
+        eventually("it answers", async || ledger.inspect(subject("alice"), &rule).await.ok()).await;
+    assert_eq!((standing.used, standing.debt), (17, 0), "what is owed is charged, what was asked for is not");
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_write_says_why() {
     let redis = Redis::start(&[]);
     let ledger = ledger(&redis.url()).await;
-    granted(&ledger, subject("alice"), &hourly(10), 1, 1).await;
-    let refusal = async || ledger.ask(subject("alice"), &hourly(10), &ask(1, 999, 1)).await.err();
+    granted(&ledger, subject("alice"), &lasting(10), 1, 1).await;
+    let refusal = async || ledger.ask(subject("alice"), &lasting(10), &ask(1, 999, 1)).await.err();
     let () = redis.say("CONFIG SET maxmemory 1").await;
     let error = eventually("it is out of memory", refusal).await;
     assert_eq!(error.kind(), LedgerErrorKind::Unready, "{error}");
@@ -256,19 +301,19 @@ async fn a_server_that_cannot_write_says_why() {
 async fn another_use_of_the_same_key_is_an_error_and_no_panic() {
     let redis = Redis::start(&[]);
     let ledger = ledger(&redis.url()).await;
-    granted(&ledger, subject("alice"), &hourly(10), 1, 1).await;
-    let keys: Vec<String> = redis.say("KEYS *a3600000000*").await;
+    granted(&ledger, subject("alice"), &lasting(10), 1, 1).await;
+    let keys: Vec<String> = redis.say("KEYS *a3600000000000*").await;
     let [account] = &keys[..] else { panic!("{keys:?}") };
     let mut connection = redis.connect().await;
     let () = redis::cmd("SET").arg(account).arg("nonsense").query_async(&mut connection).await.unwrap();
-    let error = ledger.ask(subject("alice"), &hourly(10), &ask(1, 999, 1)).await.unwrap_err();
+    let error = ledger.ask(subject("alice"), &lasting(10), &ask(1, 999, 1)).await.unwrap_err();
     assert_eq!(error.kind(), LedgerErrorKind::Broken, "{error}");
-    granted(&ledger, subject("bob"), &hourly(10), 1, 1).await;
+    granted(&ledger, subject("bob"), &lasting(10), 1, 1).await;
 }
 
 /// Who asked before and does not any more tells a lost ledger all the same.
 async fn what_was_seen_is_told(url: &str, lose: impl AsyncFnOnce()) {
-    let (idle, rule) = (ledger(url).await, hourly(10));
+    let (idle, rule) = (ledger(url).await, lasting(10));
     let names: Vec<String> = (0..20).map(|n| format!("client {n}")).collect();
     for name in &names {
         assert_eq!(granted(&idle, subject(name), &rule, 1, 10).await, 10);
@@ -314,22 +359,22 @@ async fn a_user_who_may_do_only_what_is_told_is_enough() {
     arguments.extend(RIGHTS.split_ascii_whitespace());
     let redis = Redis::start(&arguments);
     let ledger = ledger(&format!("redis://app:pw@127.0.0.1:{}/1", redis.port)).await;
-    assert_eq!(granted(&ledger, subject("alice"), &hourly(10), 1, 4).await, 4);
+    assert_eq!(granted(&ledger, subject("alice"), &lasting(10), 1, 4).await, 4);
     let mut hints = ledger.hints();
     eventually("hints come", async || {
-        let _ = ledger.adjust(subject("alice"), &hourly(10), Adjustment::Charge(1)).await;
+        let _ = ledger.adjust(subject("alice"), &lasting(10), Adjustment::Charge(1)).await;
         hints.try_recv().ok()
     })
     .await;
     for right in ["time", "get", "evalsha"] {
         let () = redis.say(&format!("ACL SETUSER app -{right}")).await;
         let error = eventually("it is refused", async || {
-            ledger.ask(subject("alice"), &hourly(10), &ask(1, 999, 1)).await.err()
+            ledger.ask(subject("alice"), &lasting(10), &ask(1, 999, 1)).await.err()
         })
         .await;
         assert_eq!(error.kind(), LedgerErrorKind::Denied, "without {right}: {error}");
         assert!(error.message().contains(RIGHTS), "{error}");
         let () = redis.say(&format!("ACL SETUSER app +{right}")).await;
-        granted(&ledger, subject("bob"), &hourly(1_000_000), 1, 1).await;
+        granted(&ledger, subject("bob"), &lasting(1_000_000), 1, 1).await;
     }
 }

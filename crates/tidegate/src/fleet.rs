@@ -22,6 +22,7 @@ mod interleavings;
 mod ledger;
 mod local;
 mod number;
+mod owed;
 mod parcel;
 mod permit;
 mod shard;

@@ -27,7 +27,11 @@
 //! # Ok(()) }
 //! ```
 
-use std::{hash::BuildHasher, sync::Arc, time::Duration};
+use std::{
+    hash::BuildHasher,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tidegate_core::{
     Call, Dice, Instant, Lifetime,
@@ -79,7 +83,22 @@ impl<F: Fetch> Clone for Keeper<F> {
     }
 }
 
+/// A keeper that lives only as long as others have it: for work that a fetch left behind.
+pub(crate) struct WeakKeeper<F: Fetch>(Weak<Shared<F>>);
+
+impl<F: Fetch> WeakKeeper<F> {
+    /// The keeper, if it is still there.
+    pub(crate) fn upgrade(&self) -> Option<Keeper<F>> {
+        self.0.upgrade().map(Keeper)
+    }
+}
+
 impl<F: Fetch> Keeper<F> {
+    /// The same, without keeping it alive.
+    pub(crate) fn downgrade(&self) -> WeakKeeper<F> {
+        WeakKeeper(Arc::downgrade(&self.0))
+    }
+
     /// Makes a keeper that knows nothing yet.
     ///
     /// # Errors

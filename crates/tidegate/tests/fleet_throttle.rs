@@ -579,6 +579,104 @@ async fn a_shadow_never_refuses_nor_waits_and_counts_what_it_would_refuse() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shadow_whose_credit_is_over_on_arrival_does_not_ask_for_ever() {
+    let wire = wire().await;
+    wire.slow(40);
+    let builder = FleetThrottle::builder("limit", windows("10/20ms"), wire.clone()).mode(Mode::Shadow);
+    let shadow = builder.build().unwrap();
+    go(&shadow).await;
+    sleep(MS * 2000).await;
+    let asked = wire.asks();
+    assert!(asked > 10, "its first answers are all over on arrival: {asked}");
+    sleep(MS * 10_000).await;
+    assert_eq!(wire.asks(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_charges_what_a_call_cost_in_the_end_once() {
+    let wire = wire().await;
+    let shadow =
+        FleetThrottle::builder("limit", windows("100/min"), wire.clone()).mode(Mode::Shadow).build().unwrap();
+    // Counted by its trace, as nothing is in hand yet.
+    let permit = shadow.enter(&call().cost(10), &KEY).await.unwrap();
+    sleep(MS * 10).await;
+    permit.settle_cost(25, now());
+    let charged = async || {
+        shadow.close().await;
+        let account = shadow.inspect(&KEY).await.unwrap();
+        account.used + account.debt
+    };
+    assert_eq!(charged().await, 25);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_shadow_would_have_refused_costs_nothing() {
+    let wire = wire().await;
+    let shadow =
+        FleetThrottle::builder("limit", windows("10/min"), wire.clone()).mode(Mode::Shadow).build().unwrap();
+    for _ in 0..3 {
+        let permit = shadow.enter(&call().cost(10), &KEY).await.unwrap();
+        sleep(MS * 10).await;
+        permit.settle_cost(10, now());
+    }
+    sleep(MS * 1000).await;
+    let account = shadow.inspect(&KEY).await.unwrap();
+    assert_eq!((account.used, account.debt, shadow.stats().debt), (10, 0, 0), "{:?}", shadow.stats());
+    assert_eq!(shadow.stats().shadow_refused, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_debt_outlives_its_account_and_a_ledger_that_does_not_answer() {
+    let wire = wire().await;
+    let throttle = FleetThrottle::builder("limit", windows("100/h"), wire.clone())
+        .max_keys(NonZeroU32::new(8).unwrap())
+        .build()
+        .unwrap();
+    throttle.enter(&call().cost(10), &KEY).await.unwrap().settle_cost(40, now());
+    assert_eq!(throttle.stats().debt, 30);
+    // Others take its place, and the answer to what it has to say is lost each time.
+    for key in 0..20_u32 {
+        wire.lose_replies(true);
+        let _ = throttle.enter(&call(), &Key::of(&key.to_le_bytes())).await;
+        assert_eq!(throttle.stats().debt, 30, "with {key} others");
+        wire.lose_replies(false);
+        while throttle.stats().is_away {
+            sleep(MS * 10).await;
+        }
+    }
+    assert!(throttle.stats().evicted > 10, "{:?}", throttle.stats());
+    sleep(MS * 5000).await;
+    let stats = throttle.stats();
+    assert_eq!((stats.debt, stats.forgiven), (0, 0));
+    let account = throttle.inspect(&KEY).await.unwrap();
+    // A message whose answer is lost may have been heard: it may be charged twice, and never less than once.
+    assert!(account.used + account.debt >= 40, "{account:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_flows_slower_says_what_may_still_be_spent_of_before() {
+    let wire = wire().await;
+    let bucket = |rate: &str| {
+        let quota = Quota::of(rate.parse().unwrap()).burst(100).algorithm(Algorithm::TokenBucket);
+        Rule::of(quota.build().unwrap()).life(MS * 50).build().unwrap()
+    };
+    let throttle = node(&wire, bucket("100/s"));
+    for _ in 0..20 {
+        go(&throttle).await;
+        sleep(MS).await;
+    }
+    assert_eq!(throttle.stats().largest_over, Some(0));
+    let in_hand = throttle.stats().in_hand;
+    assert!(in_hand > 0);
+    throttle.update(bucket("10/s"));
+    assert_eq!(throttle.stats().largest_over, Some(in_hand));
+    sleep(MS * 100).await;
+    assert_eq!(throttle.stats().largest_over, Some(0));
+    throttle.update(bucket("1000/s"));
+    assert_eq!(throttle.stats().largest_over, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn keys_beyond_the_bound_make_room_and_never_admit_too_much() {
     let wire = wire().await;
     let throttle = FleetThrottle::builder("limit", windows("2/min"), wire.clone())

@@ -15,6 +15,10 @@ const LOW_PART: u32 = 5;
 /// Or when so many round trips of demand are left: calls come in bursts, and an answer may be late.
 const TRIPS: f32 = 4.0;
 
+/// How often a key is asked for that is denied for longer: what others gave back is told by a hint, and a hint may be
+/// lost.
+const SECOND_LOOK: Duration = Duration::from_secs(30);
+
 /// Over how long demand is averaged, in seconds: half a life of credit within these.
 const SHORTEST_MEMORY: f32 = 0.05;
 const LONGEST_MEMORY: f32 = 1.0;
@@ -121,9 +125,10 @@ impl Account {
             return Spend::Impossible;
         }
         let missing = cost - there;
-        // Others may give back what they do not use: worth a question once in a life of credit.
         let denied = now < self.retry_at && missing >= self.retry_cost;
-        if denied && (self.asking || now < self.asked_at + Duration::from_nanos(terms.life())) {
+        // What is given back to a bucket has flowed in by then.
+        let looks_again = terms.keeps() && !self.asking && now >= self.asked_at + SECOND_LOOK;
+        if denied && !looks_again {
             return Spend::Deny { retry_at: self.retry_at };
         }
         if self.asking {
@@ -267,7 +272,8 @@ impl Account {
         Some(draft)
     }
 
-    /// There may be more than the ledger said: a limit was raised, a counter reset. The next call asks.
+    /// There may be more than the ledger said: something was given back, a limit raised, a counter reset. The next call
+    /// asks.
     pub fn replenished(&mut self) {
         self.retry_at = Instant::EPOCH;
     }

@@ -5,6 +5,7 @@ use crate::{
     Algorithm, Instant, Quota,
     lease::Node,
     ledger::{Ask, Book, Epoch, Micros, Reply, Rule, Seen},
+    nanos,
 };
 
 const NOON: Micros = 1_780_056_000_000_000;
@@ -181,18 +182,39 @@ fn what_is_too_dear_now_does_not_deny_what_is_cheap() {
 }
 
 #[test]
-fn an_exhausted_account_asks_once_in_a_life_of_credit() {
-    let mut node = Node1::new(fixed("3/h"));
-    for call in 0..3 {
-        assert!(node.call(1, call * 2000));
+fn denied_calls_ask_nothing_until_they_may_go() {
+    let quota = |algorithm| Quota::of("10/20s".parse().unwrap()).algorithm(algorithm).build().unwrap();
+    for algorithm in [Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::TokenBucket] {
+        let life = Duration::from_millis(500);
+        let mut node = Node1::new(Rule::of(quota(algorithm)).life(life).build().unwrap());
+        let largest = node.rule.largest() as u32;
+        assert!(node.call(largest, 0), "{algorithm:?}");
+        assert!(!node.call(1, 2000), "{algorithm:?}");
+        let Spend::Deny { retry_at } = node.spend(1, 4000) else { panic!("{algorithm:?}") };
+        let wait = nanos(retry_at.since(at(0))) / 1000;
+        assert!(wait > 3 * node.rule.life(), "{algorithm:?}: {wait}");
+        for part in 1..1000 {
+            assert_eq!(node.spend(1, 4000 + (wait - 4000) * part / 1000), Spend::Deny { retry_at });
+        }
+        assert!(matches!(node.spend(1, wait), Spend::Wait(Some(_))), "{algorithm:?}");
     }
-    assert!(!node.call(1, 6000));
-    let life = node.rule.life();
-    assert!(matches!(node.spend(1, life), Spend::Deny { .. }));
-    let draft = waits(node.spend(1, 6000 + life));
-    // Another node gave something back meanwhile.
-    let _ = node.ask(Draft { least: 0, need: 0, want: 0, back: 1, of: NOON, ..draft }, life + 7000);
-    assert_eq!(node.answer(Draft { back: 0, ..draft }, life + 8000).granted, 1);
+}
+
+#[test]
+fn denied_calls_ask_when_they_hear_that_something_was_given_back_or_after_a_while() {
+    let mut node = Node1::new(fixed("3/h"));
+    assert!(node.call(3, 0) && !node.call(1, 2000));
+    let give_back = |node: &mut Node1, micros| {
+        let draft = Account::default().spend(1, &node.terms, at(micros));
+        let _ = node.ask(Draft { least: 0, need: 0, want: 0, back: 1, of: NOON, ..waits(draft) }, micros);
+    };
+    give_back(&mut node, 3000);
+    assert!(matches!(node.spend(1, 4000), Spend::Deny { .. }));
+    node.account.replenished();
+    assert!(node.call(1, 5000) && !node.call(1, 6000));
+    give_back(&mut node, 7000);
+    assert!(matches!(node.spend(1, 30_000_000), Spend::Deny { .. }));
+    assert!(node.call(1, 30_006_000), "the hint was lost");
 }
 
 #[test]

@@ -10,8 +10,6 @@ pub const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 pub const LONGEST_LEAD: Duration = Duration::from_secs(24 * 60 * 60);
 /// A lead is at most this part of a life, so that a token serves for two thirds of it.
 const LEAD_PART: u32 = 3;
-/// The skew is at most this part of a life.
-const SKEW_PART: u32 = 6;
 
 /// How long before its end a token is refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +27,11 @@ pub struct Schedule {
     pub lead: Lead,
     /// The least lead that a percentage comes to. Default: 10 s.
     pub least: Duration,
-    /// Hundredths of a life by which refreshes of tokens granted together lie apart; at most half of the lead.
-    /// Default: 10.
+    /// Hundredths of a life by which refreshes of tokens granted together lie apart; at most half of the lead
+    /// without the skew. Default: 10.
     pub jitter_percent: u32,
-    /// How long before its end a token counts as over: for clocks that differ and the time calls take. At most a sixth
-    /// of its life. Default: 30 s.
+    /// How long before its end a token counts as over: for clocks that differ and the time calls take. At most half
+    /// of the lead. Default: 30 s.
     pub skew: Duration,
     /// The life of a token whose endpoint does not tell. Default: 5 min.
     pub unknown: Duration,
@@ -115,11 +113,11 @@ impl Schedule {
             Lead::Time(time) => time,
         };
         let lead = lead.min(life / LEAD_PART);
-        let valid = life - self.skew.min(life / SKEW_PART);
-        // Later rather than sooner: a lead is what an operator asked for at most.
-        let spread = (life / 100 * self.jitter_percent).min(lead / 2);
-        let fresh = (life - lead + spread).min(valid);
-        Lifetime { fresh, spread, valid, stale: Duration::ZERO }.from(from, dice)
+        let skew = self.skew.min(lead / 2);
+        // Later rather than sooner: a lead is what an operator asked for at most. A quarter of it is left for the grant.
+        let spread = (life / 100 * self.jitter_percent).min((lead - skew) / 2);
+        Lifetime { fresh: life - lead + spread, spread, valid: life - skew, stale: Duration::ZERO }
+            .from(from, dice)
     }
 }
 
@@ -141,17 +139,17 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_an_hour_falls_due_between_48_and_54_minutes_and_is_over_half_a_minute_early() {
+    fn a_token_of_an_hour_falls_due_after_48_to_54_minutes_and_is_over_half_a_minute_early() {
         let schedule = Schedule::default();
         assert_eq!(ages(schedule, 3600, Dice::MOST), (48 * 60, 3570));
-        assert_eq!(ages(schedule, 3600, Dice::LEAST), (54 * 60, 3570));
+        assert_eq!(ages(schedule, 3600, Dice::LEAST), (48 * 60 + 345, 3570));
     }
 
     #[test]
     fn a_lead_longer_than_the_life_refreshes_at_most_every_20_of_30_seconds() {
         let schedule = Schedule { lead: Lead::Time(seconds(60)), ..Schedule::default() };
         assert_eq!(ages(schedule, 30, Dice::MOST), (20, 25));
-        assert_eq!(ages(schedule, 30, Dice::LEAST), (23, 25));
+        assert_eq!(ages(schedule, 30, Dice::LEAST), (22, 25));
     }
 
     #[test]
@@ -177,7 +175,9 @@ mod tests {
             let term = schedule.term(START, life, Dice(dice));
             let life = life.unwrap_or(schedule.unknown).max(SHORTEST_LIFE);
             prop_assert!(term.due_at.since(START) >= life * 2 / 3 - Duration::from_nanos(1));
-            prop_assert!(term.due_at <= term.dead_at && term.stale_at == term.dead_at);
+            prop_assert!(term.stale_at == term.dead_at);
+            let lead = (START + life).since(term.due_at);
+            prop_assert!(term.dead_at.since(term.due_at) >= lead / 4, "there is time to refresh it");
             prop_assert!(term.dead_at.since(START) <= life);
             prop_assert!(term.dead_at.since(START) >= life * 4 / 5);
         }

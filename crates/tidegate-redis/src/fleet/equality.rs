@@ -80,8 +80,8 @@ fn the_script_is_the_reference() {
     let redis = support::Redis::start(&[]);
     let url: StoreUrl = redis.url().parse().unwrap();
     let client = runtime.block_on(async {
-        let client =
-            Client::start(&url, Settings { deadline: support::PATIENCE, ..Settings::default() }).unwrap();
+        let settings = Settings { deadline: Duration::from_secs(30), ..Settings::default() };
+        let client = Client::start(&url, settings).unwrap();
         client.ready().await.unwrap();
         client
     });

@@ -92,7 +92,8 @@ local function grant()
   local now = turn()
   if seen ~= epoch and seen ~= 0 then count.merge(tonumber(ARGV[25]), tonumber(ARGV[26]), now) end
   local visited = visit(node, seq, now)
-  if visited == 'new' and back > 0 then count.give_back(back, back_of, now) end
+  local returned = visited == 'new' and back > 0
+  if returned then count.give_back(back, back_of, now) end
   if visited ~= 'repeated' then book.debt = math.min(book.debt + debt, MOST_DEBT) end
   if pause == 0 then pay(now) end
   local there, sharers, granted = available(pause, now), nodes(), 0
@@ -106,14 +107,18 @@ local function grant()
   count.take(granted, now)
   local of, life = count.credit(now)
   local mark_of, mark_level = count.mark()
+  local left = available(pause, now)
   local retry = retry_in(math.max(least, 1), pause, now)
   if granted < math.max(least, need) and sharers > 1 and (now >= book.told or book.told > now + retry) then
     book.told = now + retry
     tell('exhausted', retry)
+  elseif returned and left > 0 and now < book.told then
+    book.told = 0
+    tell('relieved', 0)
   end
   save(now)
   return {
-    granted, of, life, available(pause, now), count.reset_in(now), retry, sharers, mark_of, mark_level, epoch, seq,
+    granted, of, life, left, count.reset_in(now), retry, sharers, mark_of, mark_level, epoch, seq,
   }
 end
 

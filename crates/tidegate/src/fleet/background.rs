@@ -155,7 +155,7 @@ impl Shared {
 impl State {
     fn tend(&mut self, losses: u32, now: Instant) -> (Vec<Errand>, bool) {
         let (rule, era, terms) = (self.rule, self.era, self.terms);
-        let (mut errands, mut all_told) = (Vec::new(), true);
+        let (mut errands, mut all_told) = (self.tell_debts(now), true);
         self.accounts.retain(|slot| {
             if !slot.is_at_rest() {
                 all_told &= slot.told == losses;
@@ -182,6 +182,13 @@ impl State {
         (errands, all_told)
     }
 
+    /// What is owed without an account.
+    fn tell_debts(&mut self, now: Instant) -> Vec<Errand> {
+        let (rule, era) = (self.rule, self.era);
+        let errand = |(key, draft)| Errand { whose: Whose::Nobody, key, draft, rule, era };
+        self.owed.tell(now).map(errand).collect()
+    }
+
     fn sign_of_life(&mut self, now: Instant) -> Option<Errand> {
         let (rule, era, terms) = (self.rule, self.era, self.terms);
         self.accounts.iter_mut().filter(|slot| slot.is_at_rest()).find_map(|slot| {
@@ -201,14 +208,17 @@ impl State {
             };
             Some(Errand { whose, key: slot.key, draft, rule, era })
         };
-        self.accounts.iter_mut().filter_map(back).collect()
+        let mut errands: Vec<_> = self.accounts.iter_mut().filter_map(back).collect();
+        errands.append(&mut self.tell_debts(now));
+        errands
     }
 
     fn holds_nothing(&self, now: Instant) -> bool {
-        self.accounts.iter().all(|slot| {
-            let aside = slot.aside.as_ref().map_or(0, |aside| aside.units(now));
-            slot.account.in_hand(now) == 0 && slot.account.debt() == 0 && aside == 0
-        })
+        self.owed.units() == 0
+            && self.accounts.iter().all(|slot| {
+                let aside = slot.aside.as_ref().map_or(0, |aside| aside.units(now));
+                slot.account.in_hand(now) == 0 && slot.account.debt() == 0 && aside == 0
+            })
     }
 
     fn close(&mut self) -> Vec<(crate::throttle::Key, Vec<Delivery>)> {

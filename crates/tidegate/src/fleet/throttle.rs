@@ -122,7 +122,7 @@ impl FleetThrottle {
     /// length) begins with an empty account.
     pub fn update(&self, rule: Rule) {
         let (now, before) = (clock::now(), self.rule());
-        if rule.limit() < before.limit() {
+        if admits_less(&rule, &before) {
             let until = now + Duration::from_micros(before.life());
             self.shared.lowered_until.store(until.as_nanos(), Ordering::Relaxed);
         }
@@ -177,6 +177,7 @@ impl FleetThrottle {
                 stats.debt += u64::from(slot.account.debt());
                 stats.aside += slot.aside.as_ref().map_or(0, |aside| u64::from(aside.units(now)));
             }
+            stats.debt += state.owed.units();
             state.counts.add(&mut stats);
         }
         let store = &shared.store;
@@ -277,6 +278,18 @@ impl FleetThrottle {
     pub(super) fn glance(&self, key: Key, ruling: Ruling) -> Standing {
         self.shared.shard(key).0.lock().glance(key, ruling)
     }
+}
+
+/// Whether credit granted under the rule before may be more than the new one admits.
+fn admits_less(rule: &Rule, before: &Rule) -> bool {
+    let slower = match (rule.law(), before.law()) {
+        (
+            Law::Bucket { count, period, .. },
+            Law::Bucket { count: count_before, period: period_before, .. },
+        ) => u128::from(count) * u128::from(period_before) < u128::from(count_before) * u128::from(period),
+        _ => false,
+    };
+    slower || rule.limit() < before.limit()
 }
 
 /// Times that a call is decided: anew when its credit was over before it was polled.

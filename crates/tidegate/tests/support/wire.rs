@@ -54,6 +54,11 @@ impl Wire {
         self.0.cut.store(is_cut, Ordering::SeqCst);
     }
 
+    /// Answers take so long, there and back.
+    pub(crate) fn slow(&self, millis: u64) {
+        self.0.trip.store(millis, Ordering::SeqCst);
+    }
+
     /// Questions are booked, answers lost; or no longer.
     pub(crate) fn lose_replies(&self, lost: bool) {
         self.0.loses_replies.store(lost, Ordering::SeqCst);
