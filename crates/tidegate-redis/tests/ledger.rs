@@ -154,7 +154,7 @@ async fn hints_reach_other_nodes_and_again_after_connections_were_cut() {
 async fn who_heard_that_nothing_is_left_hears_that_something_was_given_back() {
     let redis = Redis::start(&[]);
     let (here, there) = (ledger(&redis.url()).await, ledger(&redis.url()).await);
-    let (rule, subject) = (hourly(1000), subject("alice"));
+    let (rule, subject) = (lasting(1000), subject("alice"));
     granted(&here, subject, &rule, 1, 1000).await;
     let (mut hints, mut heard, mut seq) = (there.hints(), Vec::new(), 1000);
     eventually("both are heard", async || {
@@ -264,7 +264,7 @@ async fn what_nobody_waits_for_any_more_takes_nothing() {
     let redis = Redis::start(&[]);
     // The connection outlives the stop, and what was sent over it is answered in turn.
     let ledger = ledger_with(&redis.url(), Settings { in_flight: 64, ..Settings::default() }).await;
-    let rule = hourly(1000);
+    let rule = lasting(1000);
     granted(&ledger, subject("alice"), &rule, 1, 10).await;
     redis.signal(Signal::STOP);
     let stopped = tokio::time::Instant::now();

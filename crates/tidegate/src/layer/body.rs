@@ -181,6 +181,8 @@ impl<B: Body, P: Permit, C: Classify> Body for GuardedBody<B, P, C> {
     }
 }
 
+type PolledFrame<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>>;
+
 /// Polls `body`, and settles what is `held` when it ends. The frame stays where it was written, and there is one way out:
 /// so it is not moved on its way to the caller.
 #[inline(always)]
@@ -188,7 +190,7 @@ fn poll_held<B: Body, P: Permit, C: Classify>(
     mut body: Pin<&mut B>,
     held: &mut Option<Held<P, C>>,
     cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+) -> PolledFrame<B> {
     let polled = body.as_mut().poll_frame(cx);
     match &polled {
         Poll::Pending => {}
