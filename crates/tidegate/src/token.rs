@@ -33,6 +33,7 @@ mod record;
 mod refresher;
 mod run;
 mod seal;
+mod service;
 mod settings;
 mod stats;
 mod store;
@@ -47,6 +48,7 @@ pub use health::LONGEST_PAUSE;
 pub use id::{InvalidSessionId, LONGEST_ID, SessionId};
 pub use memory::MemorySessions;
 pub use seal::{Seal, Unreadable};
+pub use service::{Rejected, ServiceKey, ServiceSettings, ServiceToken, ServiceTokens};
 pub use settings::{InvalidSettings, Settings};
 pub use stats::{GrantOutcome, Stats};
 pub use store::{
