@@ -1,6 +1,7 @@
 //! The keeper and the registry beside caches.
 
 mod cases;
+mod waiting;
 
 use std::{
     collections::HashMap,
@@ -43,6 +44,7 @@ pub(crate) fn tables(suite: &mut Suite) {
     }
     suite.timings("keeper: flight, a leader that nobody joins", flight);
     cases::tables(suite);
+    waiting::tables(suite);
 }
 
 /// A value that is checked for its age, as the keeper does: what a cache holds for the same job.
