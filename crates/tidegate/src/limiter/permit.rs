@@ -59,7 +59,9 @@ impl Permit {
     /// Gives the permit back, reading the clock only if the limiter wishes to know the time.
     #[inline]
     pub fn finish(mut self, outcome: Outcome) {
-        self.give_back(outcome, None);
+        if let Some(shared) = self.shared.take() {
+            Self::give_back(shared, self.stamp, outcome, None);
+        }
     }
 
     /// What tells its limiter from others; of a nested call's permit, nothing.
@@ -74,11 +76,11 @@ impl Permit {
         self.shared.as_ref().is_some_and(|shared| shared.nested == Nested::CountOnce)
     }
 
-    #[inline]
-    fn give_back(&mut self, outcome: Outcome, now: Option<Instant>) {
-        let Some(shared) = self.shared.take() else { return };
-        if self.stamp != Stamp::NONE {
-            shared.end(self.stamp, outcome, now);
+    /// Takes what is to be given back by value: what is passed by reference would be kept in memory on every call's path.
+    #[inline(never)]
+    fn give_back(shared: Arc<Shared>, stamp: Stamp, outcome: Outcome, now: Option<Instant>) {
+        if stamp != Stamp::NONE {
+            shared.end(stamp, outcome, now);
         }
         shared.permits.leave();
     }
@@ -93,7 +95,9 @@ impl crate::Permit for Permit {
 
     #[inline]
     fn settle(mut self, outcome: Outcome, now: Instant) {
-        self.give_back(outcome, Some(now));
+        if let Some(shared) = self.shared.take() {
+            Self::give_back(shared, self.stamp, outcome, Some(now));
+        }
     }
 
     #[inline]
@@ -103,9 +107,11 @@ impl crate::Permit for Permit {
 }
 
 impl Drop for Permit {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        self.give_back(Outcome::Abandoned, None);
+        if let Some(shared) = self.shared.take() {
+            Self::give_back(shared, self.stamp, Outcome::Abandoned, None);
+        }
     }
 }
 
