@@ -59,9 +59,7 @@ impl Permit {
     /// Gives the permit back, reading the clock only if the limiter wishes to know the time.
     #[inline]
     pub fn finish(mut self, outcome: Outcome) {
-        if let Some(shared) = self.shared.take() {
-            Self::give_back(shared, self.stamp, outcome, None);
-        }
+        self.end(outcome, None);
     }
 
     /// What tells its limiter from others; of a nested call's permit, nothing.
@@ -76,7 +74,15 @@ impl Permit {
         self.shared.as_ref().is_some_and(|shared| shared.nested == Nested::CountOnce)
     }
 
-    /// Takes what is to be given back by value: what is passed by reference would be kept in memory on every call's path.
+    #[inline(always)]
+    fn end(&mut self, outcome: Outcome, now: Option<Instant>) {
+        if let Some(shared) = self.shared.take() {
+            Self::give_back(shared, self.stamp, outcome, now);
+        }
+    }
+
+    /// Takes what is to be given back by value: a permit that is passed by reference would be kept in memory, with the
+    /// future or the body around it, on the path of every call.
     #[inline(never)]
     fn give_back(shared: Arc<Shared>, stamp: Stamp, outcome: Outcome, now: Option<Instant>) {
         if stamp != Stamp::NONE {
@@ -95,9 +101,7 @@ impl crate::Permit for Permit {
 
     #[inline]
     fn settle(mut self, outcome: Outcome, now: Instant) {
-        if let Some(shared) = self.shared.take() {
-            Self::give_back(shared, self.stamp, outcome, Some(now));
-        }
+        self.end(outcome, Some(now));
     }
 
     #[inline]
@@ -109,9 +113,7 @@ impl crate::Permit for Permit {
 impl Drop for Permit {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            Self::give_back(shared, self.stamp, Outcome::Abandoned, None);
-        }
+        self.end(Outcome::Abandoned, None);
     }
 }
 
