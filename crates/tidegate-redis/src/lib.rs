@@ -27,6 +27,7 @@
 //! |---|---|---|
 //! | `NS:epoch`; in a cluster `NS:{NS:BUCKET}:epoch` | which ledger it is, since when, and the run id of the process that wrote it | 48 h from the last use |
 //! | `NS:{NS:BUCKET}:LAW:LIMIT:KEY` | one account | until forgetting it changes nothing |
+//! | `NS:{NS:BUCKET}:session:ID` | a session of the token guard, with the lease of who refreshes it | until it is idle or too old |
 //! | `NS:{NS:BUCKET}:leases:LIMIT` | leases of calls in flight | twice a lease |
 //!
 //! `BUCKET` is one of 256, by the key's hash; a key stands in the store as that hash only. Hints go over the channel
@@ -62,6 +63,7 @@ mod memory;
 mod script;
 mod sentinel;
 mod server_clock;
+mod sessions;
 mod settings;
 mod slot;
 mod store_url;
@@ -77,5 +79,6 @@ pub use error::{Fault, OLDEST, RIGHTS, StoreError};
 pub use fleet::RedisFleet;
 pub use keys::{InvalidNamespace, LONGEST_NAMESPACE, Namespace};
 pub use ledger::RedisLedger;
+pub use sessions::RedisSessions;
 pub use settings::{InvalidSettings, LONGEST_HEARTBEAT, Settings};
 pub use store_url::{InvalidStoreUrl, StoreUrl, Topology};
