@@ -21,6 +21,7 @@ mod secret;
 mod store;
 mod structure;
 mod suggest;
+mod token;
 mod tree;
 mod units;
 mod wanted;
@@ -36,13 +37,14 @@ pub use model::{
     InFlight, Law, Listen, Log, LogFormat, Match, Off, Order, Partitions, Protocol, Retry, Route,
     RouteInFlight, RouteKind, ServerTls, Streams, Timeout, Tracing, Upstream,
 };
-pub use preset::{EndpointArg, InvalidEndpoint, embedded, from_flags};
+pub use preset::{EndpointArg, InvalidEndpoint, OnePort, embedded, from_flags, listening};
 pub use problem::{Problem, Problems, Severity};
 pub use render::Style;
 pub use report::{check_report, summary};
 pub use schema::schema;
 pub use secret::{NoSecret, SecretSetting};
 pub use store::{Store, StoreForm, StoreSection, StoreTls};
+pub use token::{ClientAuth, GrantKind, Percent, Token};
 pub use units::{ByteSize, HumanDuration};
 pub use watch::{Fingerprint, Watch};
 

@@ -20,8 +20,12 @@ pub mod key;
 mod limit;
 pub mod listener;
 pub mod logging;
+pub mod oidc;
 pub mod open_files;
 pub mod operate;
+#[cfg(test)]
+#[path = "../../tidegate/tests/support/ports.rs"]
+mod ports;
 pub mod proxy;
 pub mod record;
 pub mod refusal;

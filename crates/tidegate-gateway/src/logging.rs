@@ -55,7 +55,9 @@ impl Logging {
     /// # Errors
     /// When the filter does not parse, or the process has a log already.
     pub fn init(log: &Log) -> Result<Self, LoggingError> {
-        let environment = env::var(ENVIRONMENT).ok().filter(|filter| !filter.is_empty());
+        // What is no text is no filter either, and is told as one.
+        let environment = env::var_os(ENVIRONMENT).map(|filter| filter.to_string_lossy().into_owned());
+        let environment = environment.filter(|filter| !filter.is_empty());
         let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
         let (subscriber, logging) = build(log, environment, colours, io::stderr)?;
         subscriber.try_init()?;

@@ -22,7 +22,7 @@ use crate::{
     logging::Logging,
     open_files,
     signals::{EXIT_ABORTED, Signals},
-    store::{NoStore, Store},
+    store::Store,
     telemetry::Telemetry,
     trace::Tracer,
     workers::Workers,
@@ -36,10 +36,16 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 enum Failed {
     /// The configuration is wrong: exit code 2.
     Config(Problems),
-    /// The store of the configuration is unfit: exit code 2.
-    Store(NoStore),
+    /// What it was told cannot be: by flags, by the environment, or by a configuration whose store is unfit: exit code 2.
+    Asked(Box<dyn std::error::Error>),
     /// The machine does not allow it: exit code 1.
     Start(Box<dyn std::error::Error>),
+}
+
+impl Failed {
+    fn asked(error: impl std::error::Error + 'static) -> Self {
+        Self::Asked(Box::new(error))
+    }
 }
 
 impl<E: std::error::Error + 'static> From<E> for Failed {
@@ -63,7 +69,7 @@ pub fn serve(flags: &cli::Serve) -> ExitCode {
             eprint!("{}", problems.render(Style::of_terminal()));
             ExitCode::from(2)
         }
-        Err(Failed::Store(error)) => {
+        Err(Failed::Asked(error)) => {
             eprintln!("tidegate: {error}");
             ExitCode::from(2)
         }
@@ -80,7 +86,7 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     let origin = Origin::of(flags).await?;
     let loaded = origin.load().map_err(Failed::Config)?;
     eprint!("{}", loaded.warnings.render(Style::of_terminal()));
-    let logging = Logging::init(&loaded.config.log)?;
+    let logging = Logging::init(&loaded.config.log).map_err(Failed::asked)?;
     if let Err(error) = open_files::raise_open_files() {
         tracing::warn!(%error, "cannot raise the bound on open files");
     }
@@ -94,7 +100,7 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     };
     let telemetry = Arc::new(Telemetry::new(workers.count()));
     let config = loaded.config.clone();
-    let store = Store::open(&config.store, &config.namespace).await.map_err(Failed::Store)?;
+    let store = Store::open(&config.store, &config.namespace).await.map_err(Failed::asked)?;
     let gateway =
         Arc::new(Gateway::new(config, origin.name(), store, Arc::clone(&telemetry), scribe, logging)?);
 
@@ -221,19 +227,15 @@ impl Origin {
             return Ok(Self::File(file.clone()));
         }
         let (name, mut config, example) = match &flags.upstream {
-            Some(upstream) => (
-                "the command line",
-                config::from_flags(upstream, flags.rate, flags.in_flight, flags.listen),
-                None,
-            ),
+            Some(upstream) => {
+                ("the command line", config::from_flags(upstream, flags.rate, flags.in_flight), None)
+            }
             None => {
                 let example = example::start()?;
-                let mut config = config::embedded(example.addr());
-                config.listen.http = flags.listen.unwrap_or(config.listen.http);
-                ("the built-in example", config, Some(example))
+                ("the built-in example", config::embedded(example.addr()), Some(example))
             }
         };
-        config.listen.admin = flags.admin.unwrap_or(config.listen.admin);
+        config.listen = config::listening(flags.listen, flags.admin).map_err(Failed::asked)?;
         Ok(Self::Given { name, config: Box::new(config), example })
     }
 

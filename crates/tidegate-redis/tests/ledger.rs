@@ -18,6 +18,8 @@ use tidegate_core::{
 use tidegate_redis::{Client, Namespace, RIGHTS, RedisLedger, Settings, StoreUrl};
 use tokio::sync::broadcast;
 
+/// A window whose edge no test meets, but for one every six weeks.
+const LONG_WINDOW: Duration = Duration::from_secs(1000 * 3600);
 const LIFE: Duration = Duration::from_millis(100);
 /// For how long a new ledger grants nothing: a life of credit, and until all have noticed.
 const PAUSE: Duration = Duration::from_millis(1100);
@@ -27,8 +29,8 @@ fn rule(limit: u32, period: Duration, algorithm: Algorithm) -> Rule {
     Rule::of(quota.build().expect("a quota")).life(LIFE).build().expect("a rule")
 }
 
-fn hourly(limit: u32) -> Rule {
-    rule(limit, Duration::from_secs(3600), Algorithm::FixedWindow)
+fn lasting(limit: u32) -> Rule {
+    rule(limit, LONG_WINDOW, Algorithm::FixedWindow)
 }
 
 fn key(name: &str) -> Key {
@@ -56,21 +58,33 @@ fn ask(node: u64, seq: u64, need: u32) -> Ask {
 async fn ledger_with(url: &str, settings: Settings) -> RedisLedger {
     let url: StoreUrl = url.parse().expect("a URL");
     let client = Client::start(&url, settings).expect("good settings");
-    client.ready().await.expect("a store");
+    eventually("the store is reached", async || client.ready().await.ok()).await;
     RedisLedger::new(client, Namespace::new("test").expect("a namespace"))
 }
 
 async fn ledger(url: &str) -> RedisLedger {
-    ledger_with(url, Settings { heartbeat: Duration::from_millis(50), ..Settings::default() }).await
+    // An answer that comes late is lost with what it grants, so none does.
+    let settings = Settings {
+        deadline: support::PATIENCE,
+        heartbeat: Duration::from_millis(200),
+        ..Settings::default()
+    };
+    ledger_with(url, settings).await
 }
 
-/// Asks until the pause of a new ledger is over.
+/// Asks until the pause of a new ledger is over. A connection that is lost takes along what was granted over it: then it
+/// begins anew.
 async fn granted(ledger: &RedisLedger, subject: Subject<'_>, rule: &Rule, node: u64, need: u32) -> u32 {
     let mut seq = 0;
     eventually("the pause is over", async || {
         seq += 1;
-        let reply = ledger.ask(subject, rule, &ask(node, seq, need)).await.ok()?;
-        (reply.granted > 0).then_some(reply.granted)
+        match ledger.ask(subject, rule, &ask(node, seq, need)).await {
+            Ok(reply) => (reply.granted > 0).then_some(reply.granted),
+            Err(_) => {
+                let _ = ledger.adjust(subject, rule, Adjustment::Reset).await;
+                None
+            }
+        }
     })
     .await
 }
@@ -92,7 +106,7 @@ async fn hint(hints: &mut broadcast::Receiver<Hint>, wanted: impl Fn(&Tidings) -
 /// Hints of every kind reach another node, also after the server was lost.
 async fn hints_arrive(url: &str, lose: impl AsyncFnOnce()) {
     let (here, there) = (ledger(url).await, ledger(url).await);
-    let rule = rule(5, Duration::from_secs(3600), Algorithm::FixedWindow);
+    let rule = rule(5, LONG_WINDOW, Algorithm::FixedWindow);
     let mut hints = there.hints();
     let heard = async |hints: &mut broadcast::Receiver<Hint>, name: &str| {
         let subject = subject(name);
@@ -113,7 +127,7 @@ async fn hints_arrive(url: &str, lose: impl AsyncFnOnce()) {
         })
         .await;
         assert_eq!((&*exhausted.0.limit, exhausted.0.key), ("per client", subject.key));
-        assert!(exhausted.1 > Duration::ZERO && exhausted.1 <= Duration::from_secs(3600));
+        assert!(exhausted.1 > Duration::ZERO && exhausted.1 <= LONG_WINDOW);
         here.adjust(subject, &rule, Adjustment::Charge(1)).await.expect("the store answers");
         hint(hints, |tidings| *tidings == Tidings::Recall).await;
         here.adjust(subject, &rule, Adjustment::Relieve(3)).await.expect("the store answers");
@@ -140,7 +154,7 @@ async fn hints_reach_other_nodes_and_again_after_connections_were_cut() {
 async fn who_heard_that_nothing_is_left_hears_that_something_was_given_back() {
     let redis = Redis::start(&[]);
     let (here, there) = (ledger(&redis.url()).await, ledger(&redis.url()).await);
-    let (rule, subject) = (hourly(1000), subject("alice"));
+    let (rule, subject) = (lasting(1000), subject("alice"));
     granted(&here, subject, &rule, 1, 1000).await;
     let (mut hints, mut heard, mut seq) = (there.hints(), Vec::new(), 1000);
     eventually("both are heard", async || {
@@ -205,7 +219,7 @@ async fn every_key_of_a_ledger_dies_when_nobody_asks_any_more() {
 async fn an_operator_reads_adjusts_and_resets() {
     let redis = Redis::start(&[]);
     let ledger = ledger(&redis.url()).await;
-    let (rule, subject) = (hourly(100), subject("alice"));
+    let (rule, subject) = (lasting(100), subject("alice"));
     granted(&ledger, subject, &rule, 1, 40).await;
     let standing = ledger.inspect(subject, &rule).await.unwrap();
     assert_eq!((standing.used, standing.remaining, standing.nodes), (40, 60, 1));
@@ -223,7 +237,7 @@ async fn a_hanging_server_costs_a_deadline_then_nothing_and_one_question_too_man
     let redis = Redis::start(&[]);
     let settings = Settings { in_flight: 2, ..Settings::default() };
     let ledger = ledger_with(&redis.url(), settings).await;
-    let rule = hourly(100);
+    let rule = lasting(100);
     granted(&ledger, subject("alice"), &rule, 1, 1).await;
     redis.signal(Signal::STOP);
     let (a, b, c) = (ask(1, 101, 1), ask(1, 102, 1), ask(1, 103, 1));
@@ -246,11 +260,30 @@ async fn a_hanging_server_costs_a_deadline_then_nothing_and_one_question_too_man
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_any_more_takes_nothing() {
+    let redis = Redis::start(&[]);
+    // The connection outlives the stop, and what was sent over it is answered in turn.
+    let ledger = ledger_with(&redis.url(), Settings { in_flight: 64, ..Settings::default() }).await;
+    let rule = lasting(1000);
+    granted(&ledger, subject("alice"), &rule, 1, 10).await;
+    redis.signal(Signal::STOP);
+    let stopped = tokio::time::Instant::now();
+    let owing = Ask { debt: 7, ..ask(1, 1001, 100) };
+    assert_eq!(ledger.ask(subject("alice"), &rule, &owing).await.unwrap_err().kind(), LedgerErrorKind::Late);
+    // Not to wait for something, but to be late.
+    tokio::time::sleep_until(stopped + 3 * ledger.client().settings().deadline).await;
+    redis.signal(Signal::CONT);
+    let standing =
+        eventually("it answers", async || ledger.inspect(subject("alice"), &rule).await.ok()).await;
+    assert_eq!((standing.used, standing.debt), (17, 0), "what is owed is charged, what was asked for is not");
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_write_says_why() {
     let redis = Redis::start(&[]);
     let ledger = ledger(&redis.url()).await;
-    granted(&ledger, subject("alice"), &hourly(10), 1, 1).await;
-    let refusal = async || ledger.ask(subject("alice"), &hourly(10), &ask(1, 999, 1)).await.err();
+    granted(&ledger, subject("alice"), &lasting(10), 1, 1).await;
+    let refusal = async || ledger.ask(subject("alice"), &lasting(10), &ask(1, 999, 1)).await.err();
     let () = redis.say("CONFIG SET maxmemory 1").await;
     let error = eventually("it is out of memory", refusal).await;
     assert_eq!(error.kind(), LedgerErrorKind::Unready, "{error}");
@@ -268,20 +301,20 @@ async fn a_server_that_cannot_write_says_why() {
 async fn another_use_of_the_same_key_is_an_error_and_no_panic() {
     let redis = Redis::start(&[]);
     let ledger = ledger(&redis.url()).await;
-    granted(&ledger, subject("alice"), &hourly(10), 1, 1).await;
-    let keys: Vec<String> = redis.say("KEYS *a3600000000*").await;
+    granted(&ledger, subject("alice"), &lasting(10), 1, 1).await;
+    let keys: Vec<String> = redis.say("KEYS *a3600000000000*").await;
     let [account] = &keys[..] else { panic!("{keys:?}") };
     let mut connection = redis.connect().await;
     let () = redis::cmd("SET").arg(account).arg("nonsense").query_async(&mut connection).await.unwrap();
-    let error = ledger.ask(subject("alice"), &hourly(10), &ask(1, 999, 1)).await.unwrap_err();
+    let error = ledger.ask(subject("alice"), &lasting(10), &ask(1, 999, 1)).await.unwrap_err();
     assert_eq!(error.kind(), LedgerErrorKind::Broken, "{error}");
-    granted(&ledger, subject("bob"), &hourly(10), 1, 1).await;
+    granted(&ledger, subject("bob"), &lasting(10), 1, 1).await;
 }
 
 /// Who asked before and does not any more tells a lost ledger all the same.
-async fn what_was_seen_is_told(url: &str, lose: impl AsyncFnOnce()) {
-    let (idle, rule) = (ledger(url).await, hourly(10));
-    let names: Vec<String> = (0..20).map(|n| format!("client {n}")).collect();
+async fn what_was_seen_is_told(url: &str, keys: usize, lose: impl AsyncFnOnce()) {
+    let (idle, rule) = (ledger(url).await, lasting(10));
+    let names: Vec<String> = (0..keys).map(|n| format!("client {n}")).collect();
     for name in &names {
         assert_eq!(granted(&idle, subject(name), &rule, 1, 10).await, 10);
     }
@@ -303,7 +336,8 @@ async fn what_was_seen_is_told(url: &str, lose: impl AsyncFnOnce()) {
 #[tokio::test]
 async fn a_loss_is_mended_by_who_does_not_ask_any_more() {
     let redis = Redis::start(&[]);
-    what_was_seen_is_told(&redis.url(), async || {
+    // More than are told at once.
+    what_was_seen_is_told(&redis.url(), 300, async || {
         let () = redis.say("FLUSHALL").await;
     })
     .await;
@@ -312,7 +346,7 @@ async fn a_loss_is_mended_by_who_does_not_ask_any_more() {
 #[tokio::test]
 async fn a_loss_in_a_cluster_is_mended_by_who_does_not_ask_any_more() {
     let cluster = Cluster::start(3, false).await;
-    what_was_seen_is_told(&cluster.url(), async || {
+    what_was_seen_is_told(&cluster.url(), 20, async || {
         for node in &cluster.nodes {
             let () = node.say("FLUSHALL").await;
         }
@@ -326,22 +360,22 @@ async fn a_user_who_may_do_only_what_is_told_is_enough() {
     arguments.extend(RIGHTS.split_ascii_whitespace());
     let redis = Redis::start(&arguments);
     let ledger = ledger(&format!("redis://app:pw@127.0.0.1:{}/1", redis.port)).await;
-    assert_eq!(granted(&ledger, subject("alice"), &hourly(10), 1, 4).await, 4);
+    assert_eq!(granted(&ledger, subject("alice"), &lasting(10), 1, 4).await, 4);
     let mut hints = ledger.hints();
     eventually("hints come", async || {
-        let _ = ledger.adjust(subject("alice"), &hourly(10), Adjustment::Charge(1)).await;
+        let _ = ledger.adjust(subject("alice"), &lasting(10), Adjustment::Charge(1)).await;
         hints.try_recv().ok()
     })
     .await;
     for right in ["time", "get", "evalsha"] {
         let () = redis.say(&format!("ACL SETUSER app -{right}")).await;
         let error = eventually("it is refused", async || {
-            ledger.ask(subject("alice"), &hourly(10), &ask(1, 999, 1)).await.err()
+            ledger.ask(subject("alice"), &lasting(10), &ask(1, 999, 1)).await.err()
         })
         .await;
         assert_eq!(error.kind(), LedgerErrorKind::Denied, "without {right}: {error}");
         assert!(error.message().contains(RIGHTS), "{error}");
         let () = redis.say(&format!("ACL SETUSER app +{right}")).await;
-        granted(&ledger, subject("bob"), &hourly(1_000_000), 1, 1).await;
+        granted(&ledger, subject("bob"), &lasting(1_000_000), 1, 1).await;
     }
 }

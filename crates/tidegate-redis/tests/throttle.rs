@@ -49,7 +49,7 @@ impl Fleet {
         for _ in 0..NODES {
             let url: StoreUrl = url.parse().expect("a URL");
             let client = Client::start(&url, Settings::default()).expect("good settings");
-            client.ready().await.expect("a store");
+            eventually("the store is reached", async || client.ready().await.ok()).await;
             let ledger = RedisLedger::new(client, Namespace::new("test").expect("a namespace"));
             let throttle = FleetThrottle::builder("per key", rule, ledger).build().expect("a runtime");
             for number in 0..KEYS {

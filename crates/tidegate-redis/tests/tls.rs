@@ -3,7 +3,7 @@
 mod support;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use support::{Redis, free_port};
+use support::{Redis, eventually, ports};
 use tempfile::TempDir;
 use tidegate_redis::{Client, Fault, Settings, StoreError, StoreUrl};
 
@@ -30,7 +30,7 @@ impl Tls {
 
     fn start(&self) -> (Redis, u16) {
         let file = |name: &str| self.directory.path().join(name).to_str().expect("it is good").to_owned();
-        let port = free_port();
+        let port = ports::free().port();
         let redis = Redis::start(&[
             "--tls-port",
             &port.to_string(),
@@ -47,9 +47,16 @@ impl Tls {
     }
 }
 
+/// Whether it can be used, or what is wrong with it. A busy machine may take longer than a connection may: that is
+/// neither.
 async fn ready(url: &str, authorities: Option<Vec<u8>>) -> Result<(), StoreError> {
     let url: StoreUrl = url.parse().expect("it is good");
-    Client::start(&url, Settings { authorities, ..Settings::default() }).expect("it is good").ready().await
+    let client = Client::start(&url, Settings { authorities, ..Settings::default() }).expect("it is good");
+    eventually("it is known", async || match client.ready().await {
+        Err(error) if error.fault().is_none() => None,
+        known => Some(known),
+    })
+    .await
 }
 
 #[tokio::test]

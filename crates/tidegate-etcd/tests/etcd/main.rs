@@ -6,6 +6,8 @@ mod failures;
 mod fleet;
 mod guarded;
 mod logins;
+#[path = "../../../tidegate/tests/support/ports.rs"]
+mod ports;
 mod registrations;
 mod server;
 mod support;

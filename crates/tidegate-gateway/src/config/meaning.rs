@@ -7,6 +7,7 @@ mod in_flight;
 mod limits;
 mod routes;
 mod store;
+mod tokens;
 
 use std::{collections::HashMap, net::SocketAddr, ops::Range, path::Path};
 
@@ -23,7 +24,7 @@ use super::{
 /// Finds what is wrong with the meaning of a configuration; relative paths begin at `base`.
 pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     listen(root, problems);
-    for section in ["upstreams", "limits"] {
+    for section in ["upstreams", "limits", "tokens"] {
         names(root, section, problems);
     }
     for entry in entries(root, "upstreams") {
@@ -31,6 +32,7 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     }
     limits::check(root, problems);
     store::check(root, problems);
+    tokens::check(root, base, problems);
     bounds(root, problems);
     trusted(root, problems);
     routes::check(root, problems);
@@ -66,14 +68,18 @@ fn names(root: &Node, section: &str, problems: &mut Vec<Problem>) {
     }
 }
 
+/// Whether two addresses cannot both be listened on.
+pub(super) fn is_one_port(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port()
+        && a.port() != 0
+        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
 fn listen(root: &Node, problems: &mut Vec<Problem>) {
     let Some(listen) = root.entry("listen") else { return };
     let http = address(&listen.value, "http", default_http());
     let admin = address(&listen.value, "admin", default_admin());
-    let same = http.port() == admin.port()
-        && http.port() != 0
-        && (http.ip() == admin.ip() || http.ip().is_unspecified() || admin.ip().is_unspecified());
-    if same {
+    if is_one_port(http, admin) {
         let at = ["admin", "http"].into_iter().find_map(|key| listen.value.get(key));
         let span = at.map_or(&listen.key_span, |node| &node.span);
         let problem = Problem::error(

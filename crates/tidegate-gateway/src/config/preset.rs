@@ -8,6 +8,7 @@ use super::{
     defaults::default_connections,
     formats,
     limit::Limit,
+    meaning::is_one_port,
     model::{Config, InFlight, Listen, Route, RouteKind, Upstream},
 };
 
@@ -19,6 +20,13 @@ pub struct EndpointArg(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidEndpoint(String);
+
+/// Traffic and the admin pages cannot share this port.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "traffic (--listen) and the admin pages (--admin) both listen on port {0}; give one of them another port"
+)]
+pub struct OnePort(u16);
 
 impl FromStr for EndpointArg {
     type Err = InvalidEndpoint;
@@ -41,7 +49,7 @@ impl fmt::Display for EndpointArg {
 /// built-in example upstream at `example`.
 pub fn embedded(example: SocketAddr) -> Config {
     let endpoint = EndpointArg(format!("http://{example}"));
-    let mut config = guarding("example", &endpoint, Some(count(64)), None);
+    let mut config = guarding("example", &endpoint, Some(count(64)));
     config.limits = BTreeMap::from([
         ("backend".to_owned(), limit(rate("1000/s"), &[])),
         ("per-client".to_owned(), limit(rate("100/s"), &["client-ip"])),
@@ -50,14 +58,9 @@ pub fn embedded(example: SocketAddr) -> Config {
     config
 }
 
-/// What `serve --upstream URL [--rate RATE] [--in-flight N] [--listen ADDRESS]` means: one route that takes every call.
-pub fn from_flags(
-    upstream: &EndpointArg,
-    rate: Option<Rate>,
-    in_flight: Option<NonZeroU32>,
-    listen: Option<SocketAddr>,
-) -> Config {
-    let mut config = guarding("upstream", upstream, in_flight, listen);
+/// What `serve --upstream URL [--rate RATE] [--in-flight N]` means: one route that takes every call.
+pub fn from_flags(upstream: &EndpointArg, rate: Option<Rate>, in_flight: Option<NonZeroU32>) -> Config {
+    let mut config = guarding("upstream", upstream, in_flight);
     if let Some(rate) = rate {
         config.limits = BTreeMap::from([("rate".to_owned(), limit(rate, &[]))]);
         config.routes[0].limits = vec!["rate".into()];
@@ -65,13 +68,18 @@ pub fn from_flags(
     config
 }
 
-fn guarding(
-    name: &str,
-    endpoint: &EndpointArg,
-    in_flight: Option<NonZeroU32>,
-    listen: Option<SocketAddr>,
-) -> Config {
+/// What `serve --listen ADDRESS --admin ADDRESS` means.
+///
+/// # Errors
+/// [`OnePort`].
+pub fn listening(http: Option<SocketAddr>, admin: Option<SocketAddr>) -> Result<Listen, OnePort> {
     let defaults = Listen::default();
+    let listen =
+        Listen { http: http.unwrap_or(defaults.http), admin: admin.unwrap_or(defaults.admin), ..defaults };
+    if is_one_port(listen.http, listen.admin) { Err(OnePort(listen.http.port())) } else { Ok(listen) }
+}
+
+fn guarding(name: &str, endpoint: &EndpointArg, in_flight: Option<NonZeroU32>) -> Config {
     let upstream =
         Upstream { in_flight: in_flight.map(InFlight::at_most), ..Upstream::at(vec![endpoint.to_string()]) };
     let route = Route {
@@ -84,10 +92,7 @@ fn guarding(
         hold: None,
         timeout: None,
     };
-    Config {
-        listen: Listen { http: listen.unwrap_or(defaults.http), ..defaults },
-        ..Config::guarding(BTreeMap::from([(name.to_owned(), upstream)]), vec![route])
-    }
+    Config::guarding(BTreeMap::from([(name.to_owned(), upstream)]), vec![route])
 }
 
 fn limit(rate: Rate, key: &[&str]) -> Limit {
@@ -112,14 +117,33 @@ mod tests {
         let upstream: EndpointArg = "http://127.0.0.1:9001".parse().unwrap();
         for config in [
             embedded(([127, 0, 0, 1], 1234).into()),
-            from_flags(&upstream, None, None, None),
-            from_flags(&upstream, Some(rate("5/min")), Some(count(3)), Some(([0, 0, 0, 0], 80).into())),
+            from_flags(&upstream, None, None),
+            from_flags(&upstream, Some(rate("5/min")), Some(count(3))),
+            Config {
+                listen: listening(Some(([0, 0, 0, 0], 80).into()), None).unwrap(),
+                ..from_flags(&upstream, None, None)
+            },
         ] {
             let text = redacted_yaml(&config);
             let loaded = load(&Source::Text { name: "preset".into(), text: text.clone() });
             let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}\n{text}"));
             assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
             assert_eq!(redacted_yaml(&loaded.config), text);
+        }
+    }
+
+    #[test]
+    fn traffic_and_admin_pages_need_a_port_each() {
+        let at = |text: &str| (!text.is_empty()).then(|| text.parse().unwrap());
+        for (http, admin, port) in [
+            ("127.0.0.1:80", "127.0.0.1:80", Some(80)),
+            ("0.0.0.0:9900", "", Some(9900)),
+            ("", "[::]:8080", Some(8080)),
+            ("127.0.0.1:80", "127.0.0.2:80", None),
+            ("127.0.0.1:0", "127.0.0.1:0", None),
+            ("", "", None),
+        ] {
+            assert_eq!(listening(at(http), at(admin)).err(), port.map(OnePort), "{http} and {admin}");
         }
     }
 

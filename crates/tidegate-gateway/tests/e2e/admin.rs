@@ -16,7 +16,7 @@ use crate::{
 #[tokio::test]
 async fn the_admin_pages_tell_what_passed() {
     let upstream = Upstream::start(|_| async { Response::new(client::whole("hello")) }).await;
-    let limits = "two: { rate: 2/h, algorithm: fixed-window }";
+    let limits = "two: { rate: 2/1000h, algorithm: fixed-window }";
     let gateway = Gateway::start(&guarded(upstream.addr(), "", limits, "limits: [two]")).await;
     for _ in 0..3 {
         client::get(gateway.http(), "/").await;
@@ -41,7 +41,7 @@ async fn the_admin_pages_tell_what_passed() {
 
     let config = client::get_at(gateway.admin(), "/config", &[]).await;
     assert_eq!(config.status, StatusCode::OK);
-    assert!(config.text().contains("2/h"), "{}", config.text());
+    assert!(config.text().contains("2/1000h"), "{}", config.text());
     assert_eq!(client::get_at(gateway.admin(), "/nowhere", &[]).await.status, StatusCode::NOT_FOUND);
     assert_eq!(
         client::get(gateway.http(), "/state").await.status,
@@ -62,14 +62,17 @@ fn limits(gateway: &Gateway, line: &str) -> (bool, String) {
 #[tokio::test]
 async fn an_operator_reads_adjusts_and_resets_a_counter() {
     let upstream = Upstream::start(|_| async { Response::new(client::whole("hello")) }).await;
-    let rules = "two: { rate: 2/h, algorithm: fixed-window, key: [\"header:x-key\", client-ip] }";
+    let rules = "two: { rate: 2/1000h, algorithm: fixed-window, key: [\"header:x-key\", client-ip] }";
     let mut gateway = Gateway::start(&guarded(upstream.addr(), "", rules, "limits: [two]")).await;
     let http = gateway.http();
     let call = async |key: &str| client::get_with(http, "/", &[("x-key", key)]).await.status.as_u16();
     assert_eq!([call("hunter2").await, call("hunter2").await, call("hunter2").await], [200, 200, 429]);
 
     let (_, all) = limits(&gateway, "get");
-    assert!(all.contains("two") && all.contains("2/h") && all.contains("header:x-key client-ip"), "{all}");
+    assert!(
+        all.contains("two") && all.contains("2/1000h") && all.contains("header:x-key client-ip"),
+        "{all}"
+    );
     let (_, state) = limits(&gateway, "get two hunter2 127.0.0.1 --json");
     let state: serde_json::Value =
         serde_json::from_str(&state).unwrap_or_else(|error| panic!("{error}: {state}"));
@@ -109,7 +112,7 @@ async fn a_gateway_that_is_not_there_is_said_so() {
 #[tokio::test]
 async fn a_call_that_gives_a_header_twice_that_a_limit_counts_by_is_refused() {
     let upstream = Upstream::start(|_| async { Response::new(client::whole("hello")) }).await;
-    let rules = "two: { rate: 2/h, key: [\"header:x-key\"] }";
+    let rules = "two: { rate: 2/1000h, key: [\"header:x-key\"] }";
     let gateway = Gateway::start(&guarded(upstream.addr(), "", rules, "limits: [two]")).await;
     let answer = client::get_with(gateway.http(), "/", &[("x-key", "a"), ("x-key", "b")]).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);

@@ -224,7 +224,7 @@ async fn a_client_too_slow_with_its_head_is_closed() {
 #[tokio::test]
 async fn a_client_too_slow_with_its_body_gives_its_permit_back() {
     let scripted = Scripted::start().await;
-    let gateway = Gateway::start(&to(scripted.addr(), &format!("{LIMITED}\nidle_timeout: 200ms"))).await;
+    let gateway = Gateway::start(&to(scripted.addr(), &format!("{LIMITED}\nidle_timeout: 1s"))).await;
     let mut raw = Raw::connect(gateway.http()).await;
     raw.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nonly so much").await;
     let mut upstream = scripted.accept().await;
@@ -243,7 +243,7 @@ async fn a_client_that_stops_reading_is_cut_in_the_end() {
         Response::new(client::body(StreamBody::new(endless)))
     })
     .await;
-    let gateway = Gateway::start(&to(upstream.addr(), &format!("{LIMITED}\nidle_timeout: 300ms"))).await;
+    let gateway = Gateway::start(&to(upstream.addr(), &format!("{LIMITED}\nidle_timeout: 1s"))).await;
     let mut one = Raw::connect(gateway.http()).await;
     one.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     one.head().await;

@@ -29,8 +29,8 @@ async fn standing(gateway: &Gateway, limit: &str) -> (u64, u64) {
 #[tokio::test]
 async fn a_request_tells_what_it_costs() {
     let upstream = upstream("0", 5).await;
-    let limits = "ten: { rate: 10/h, algorithm: fixed-window, cost: \"header:x-cost\" }\n\
-                  calls: { rate: 100/h, algorithm: fixed-window }";
+    let limits = "ten: { rate: 10/1000h, algorithm: fixed-window, cost: \"header:x-cost\" }\n\
+                  calls: { rate: 100/1000h, algorithm: fixed-window }";
     let gateway = gateway(&upstream, limits, "limits: [calls, ten]").await;
     let mut statuses = Vec::new();
     // No number costs the estimate, and nobody calls for nothing.
@@ -48,7 +48,7 @@ async fn a_request_tells_what_it_costs() {
 #[tokio::test]
 async fn a_request_body_costs_its_bytes() {
     let upstream = upstream("0", 5).await;
-    let limits = "bytes: { rate: 100/h, algorithm: fixed-window, cost: request-bytes }";
+    let limits = "bytes: { rate: 100/1000h, algorithm: fixed-window, cost: request-bytes }";
     let gateway = gateway(&upstream, limits, "limits: [bytes]").await;
     let mut statuses = Vec::new();
     for length in [60, 60, 40] {
@@ -96,7 +96,7 @@ async fn what_the_response_tells_is_settled_at_its_end_and_paid_first() {
 #[tokio::test]
 async fn a_call_that_was_not_sent_costs_nothing() {
     let limits = "tokens: { quota: 100/day, cost: { of: response-bytes, estimate: 10 } }\n\
-                  calls: { rate: 100/h, algorithm: fixed-window }";
+                  calls: { rate: 100/1000h, algorithm: fixed-window }";
     let config = guarded(crate::support::ports::free(), "", limits, "limits: [tokens, calls]");
     let gateway = Gateway::start(&config).await;
     for _ in 0..20 {

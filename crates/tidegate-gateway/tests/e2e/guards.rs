@@ -39,21 +39,21 @@ async fn held(go: &Arc<Semaphore>) -> Upstream {
 #[tokio::test]
 async fn a_used_up_limit_is_a_429_that_says_when_to_return() {
     let upstream = hello().await;
-    let limits = "two: { rate: 2/h, algorithm: fixed-window, key: [\"header:x-key\"] }";
+    let limits = "two: { rate: 2/1000h, algorithm: fixed-window, key: [\"header:x-key\"] }";
     let gateway = Gateway::start(&guarded(upstream.addr(), "", limits, "limits: [two]")).await;
     let a = [("x-key", "a")];
     for left in [1, 0] {
         let answer = client::get_with(gateway.http(), "/", &a).await;
         assert_eq!(answer.status, StatusCode::OK);
         assert!(answer.header("ratelimit").starts_with(&format!("\"two\";r={left};t=")), "{answer:?}");
-        assert_eq!(answer.header("ratelimit-policy"), "\"two\";q=2;w=3600");
+        assert_eq!(answer.header("ratelimit-policy"), "\"two\";q=2;w=3600000");
     }
     let answer = client::get_with(gateway.http(), "/", &a).await;
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(answer.header("content-type"), "application/problem+json");
     assert!(answer.header("ratelimit").starts_with("\"two\";r=0;t="), "{answer:?}");
     let after: u64 = answer.header("retry-after").parse().unwrap();
-    assert!((1..=3600).contains(&after), "{after}");
+    assert!((1..=3_600_000).contains(&after), "{after}");
     let problem = answer.json();
     assert_eq!((&problem["status"], &problem["reason"]), (&429.into(), &"quota".into()));
     assert_eq!(problem["violated-policies"], serde_json::json!(["two"]));
@@ -65,8 +65,8 @@ async fn a_used_up_limit_is_a_429_that_says_when_to_return() {
 #[tokio::test]
 async fn of_several_limits_all_are_charged_or_none() {
     let upstream = hello().await;
-    let limits = "all: { rate: 3/h, algorithm: fixed-window }\n\
-                  each: { rate: 1/h, algorithm: fixed-window, key: [\"header:x-key\"] }";
+    let limits = "all: { rate: 3/1000h, algorithm: fixed-window }\n\
+                  each: { rate: 1/1000h, algorithm: fixed-window, key: [\"header:x-key\"] }";
     let gateway = Gateway::start(&guarded(upstream.addr(), "", limits, "limits: [all, each]")).await;
     let mut statuses = Vec::new();
     for key in ["a", "a", "a", "b", "c", "d"] {
@@ -79,7 +79,7 @@ async fn of_several_limits_all_are_charged_or_none() {
 #[tokio::test]
 async fn a_shadow_limit_counts_but_never_refuses() {
     let upstream = hello().await;
-    let limits = "ghost: { rate: 1/h, algorithm: fixed-window, shadow: true }";
+    let limits = "ghost: { rate: 1/1000h, algorithm: fixed-window, shadow: true }";
     let gateway = Gateway::start(&guarded(upstream.addr(), "", limits, "limits: [ghost]")).await;
     for _ in 0..3 {
         assert_eq!(client::get(gateway.http(), "/").await.status, StatusCode::OK);
@@ -180,7 +180,7 @@ async fn a_caller_that_leaves_the_queue_leaves_no_trace() {
 async fn a_dead_upstream_opens_its_breaker_and_a_probe_closes_it() {
     let addr = ports::free();
     let upstream = hello_at(addr).await;
-    let settings = "breaker: { failures: 3, within: 10s, open_for: 200ms, probes: 1 }";
+    let settings = "breaker: { failures: 3, within: 10s, open_for: 2s, probes: 1 }";
     let gateway = Gateway::start(&to(addr, settings)).await;
     assert_eq!(client::get(gateway.http(), "/").await.status, StatusCode::OK);
     drop(upstream);
@@ -228,7 +228,7 @@ async fn an_upstream_that_is_not_there_is_a_503_and_one_that_is_silent_a_504() {
     );
 
     let silent = Scripted::start().await;
-    for settings in ["head_timeout: 100ms", "timeout: 100ms"] {
+    for settings in ["head_timeout: 1s", "timeout: 1s"] {
         let gateway = Gateway::start(&to(silent.addr(), settings)).await;
         let call = tokio::spawn(client::get(gateway.http(), "/"));
         let mut upstream = silent.accept().await;
@@ -246,7 +246,7 @@ async fn an_upstream_that_is_not_there_is_a_503_and_one_that_is_silent_a_504() {
 #[tokio::test]
 async fn a_body_that_falls_silent_is_cut() {
     let scripted = Scripted::start().await;
-    for settings in ["idle_timeout: 100ms", "timeout: 100ms"] {
+    for settings in ["idle_timeout: 1s", "timeout: 1s"] {
         let gateway = Gateway::start(&to(scripted.addr(), settings)).await;
         let mut sender = client::http1(gateway.http()).await;
         let call = tokio::spawn(async move {
@@ -334,7 +334,7 @@ async fn a_call_deadline_reaches_the_queue() {
 async fn a_call_that_is_given_up_on_its_way_stays_charged_and_one_that_was_never_sent_does_not() {
     let go = Arc::new(Semaphore::new(0));
     let upstream = held(&go).await;
-    let limits = "all: { rate: 5/h, algorithm: fixed-window }";
+    let limits = "all: { rate: 5/1000h, algorithm: fixed-window }";
     let settings = "in_flight: { limit: 1, queue: 10, max_wait: 10s }";
     let gateway = Gateway::start(&guarded(upstream.addr(), settings, limits, "limits: [all]")).await;
     let http = gateway.http();
@@ -394,7 +394,7 @@ async fn clients_that_keep_their_own_uploads_waiting_do_not_open_the_breaker() {
         Response::new(client::whole("hello"))
     })
     .await;
-    let settings = "breaker: { failures: 2 }\nin_flight: { limit: 9 }\nhead_timeout: 300ms";
+    let settings = "breaker: { failures: 2 }\nin_flight: { limit: 9 }\nhead_timeout: 1s";
     let gateway = Gateway::start(&to(upstream.addr(), settings)).await;
     // The latency is known, and it is short.
     for _ in 0..20 {

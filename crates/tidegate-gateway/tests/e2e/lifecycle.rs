@@ -146,7 +146,7 @@ async fn one_service_is_guarded_by_flags_alone() {
         "--upstream",
         &format!("http://{}", upstream.addr()),
         "--rate",
-        "2/h",
+        "2/1000h",
         "--in-flight",
         "5",
     ]);
@@ -194,8 +194,31 @@ async fn a_wrong_configuration_ends_with_2_and_every_error() {
         process.printed("in_fligt").await;
         assert_eq!(process.end().await.code(), Some(2), "{arguments:?}");
     }
-    let mut process = Process::start("tidegate", gateway::command().args(["serve", "--no-such-flag"]));
-    assert_eq!(process.end().await.code(), Some(2));
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_or_environment_ends_with_2_and_the_remedy() {
+    let (address, log) = (ports::free().to_string(), "TIDEGATE_LOG");
+    for (arguments, (variable, value), said) in [
+        (vec!["--no-such-flag"], (log, ""), "--no-such-flag".to_owned()),
+        (
+            vec!["--listen", &address, "--admin", &address],
+            (log, "info"),
+            format!(
+                "both listen on port {}; give one of them another",
+                address.split(':').next_back().unwrap()
+            ),
+        ),
+        (vec!["--listen", "127.0.0.1:9900"], (log, ""), "both listen on port 9900".to_owned()),
+        (vec![], (log, "inof"), "TIDEGATE_LOG `inof` is no log filter: `inof` is no level; write".to_owned()),
+        (vec![], ("TIDEGATE_CONFIG", "no/such.yaml"), "no/such.yaml".to_owned()),
+    ] {
+        let mut command = gateway::command();
+        let mut process =
+            Process::start("tidegate", command.arg("serve").args(&arguments).env(variable, value));
+        assert_eq!(process.end().await.code(), Some(2), "{arguments:?}: {}", process.output());
+        process.printed(&said).await;
+    }
 }
 
 #[tokio::test]

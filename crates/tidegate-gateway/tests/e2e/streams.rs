@@ -71,7 +71,7 @@ async fn streams_have_a_limit_of_their_own_and_starve_no_calls() {
 #[tokio::test]
 async fn server_sent_events_outlive_the_time_of_calls_and_hold_a_streams_permit() {
     let scripted = Scripted::start().await;
-    let settings = "timeout: 200ms\nin_flight: { limit: 1, streams: { limit: off } }";
+    let settings = "timeout: 1s\nin_flight: { limit: 1, streams: { limit: off } }";
     let gateway = Gateway::start(&to(scripted.addr(), settings)).await;
     let mut events = Raw::connect(gateway.http()).await;
     events.send("GET /events HTTP/1.1\r\nhost: a\r\naccept: text/event-stream\r\n\r\n").await;
@@ -119,9 +119,8 @@ async fn a_route_of_streams_has_no_time_but_the_one_it_sets() {
     let (say, asks) = mpsc::channel(1);
     let mut chat = client.chat(ReceiverStream::new(asks)).await.unwrap().into_inner();
     // A call that began later is out of time.
-    let late = client.list(held("x")).await.unwrap().into_inner();
-    let late: Vec<_> = within("the call's end", futures_util::StreamExt::collect(late)).await;
-    assert_eq!(late.into_iter().last().unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    let late = within("the call's end", end_of(client.list(held("x")))).await;
+    assert_eq!(late.code(), Code::DeadlineExceeded);
     say.send(ask("still here")).await.unwrap();
     assert_eq!(within("an answer", chat.message()).await.unwrap().unwrap().text, "still here");
     drop((say, chat, client));
@@ -130,16 +129,31 @@ async fn a_route_of_streams_has_no_time_but_the_one_it_sets() {
     let gateway = Gateway::start(&config(", timeout: 100ms")).await;
     let mut client = GrpcClient::new(gateway.http());
     let (_say, asks) = mpsc::channel(1);
-    let mut chat = client.chat(ReceiverStream::new(asks)).await.unwrap().into_inner();
-    let ended = within("the route's own time", chat.message()).await.unwrap_err();
+    let ended = within("the route's own time", end_of(client.chat(ReceiverStream::new(asks)))).await;
     assert_eq!(ended.code(), Code::DeadlineExceeded);
+}
+
+/// How a call ended that must not end well: at its head, where a busy machine was late with it, or at its end.
+async fn end_of<T>(
+    call: impl Future<Output = Result<tonic::Response<tonic::Streaming<T>>, tonic::Status>>,
+) -> tonic::Status {
+    let mut stream = match call.await {
+        Ok(head) => head.into_inner(),
+        Err(status) => return status,
+    };
+    loop {
+        match stream.message().await {
+            Ok(message) => assert!(message.is_some(), "it ended well"),
+            Err(status) => return status,
+        }
+    }
 }
 
 #[tokio::test]
 async fn an_idle_stream_that_both_sides_abandoned_is_ended_and_gives_its_permit_back() {
     let server = GrpcServer::start().await;
     let settings = format!(
-        "idle_timeout: off\nbreaker: {{ failures: 1 }}\nin_flight: {{ limit: 1, idle_stream: 200ms, streams: {{ limit: 1, paths: [{SERVICE}/Chat] }} }}"
+        "idle_timeout: off\nbreaker: {{ failures: 1 }}\nin_flight: {{ limit: 1, idle_stream: 1s, streams: {{ limit: 1, paths: [{SERVICE}/Chat] }} }}"
     );
     let gateway = Gateway::start(&to(server.addr(), &settings)).await;
     let mut client = GrpcClient::new(gateway.http());
@@ -164,8 +178,8 @@ async fn an_idle_stream_that_both_sides_abandoned_is_ended_and_gives_its_permit_
 async fn how_long_a_stream_lives_is_no_latency_to_an_adaptive_limit() {
     let server = GrpcServer::start().await;
     let config = format!(
-        "upstreams:\n  main:\n    endpoints: [\"http://{}\"]\n    in_flight: {{ adaptive: aimd, latency: 150ms, \
-         min: 2, max: 20, queue: 0, watch_held_longer_than: 300ms }}\nroutes:\n  \
+        "upstreams:\n  main:\n    endpoints: [\"http://{}\"]\n    in_flight: {{ adaptive: aimd, latency: 1s, \
+         min: 2, max: 20, queue: 0, watch_held_longer_than: 1500ms }}\nroutes:\n  \
          - {{ match: {{ path: {SERVICE}/List }}, upstream: main, kind: stream }}\n  - upstream: main\n",
         server.addr()
     );
@@ -186,7 +200,7 @@ async fn how_long_a_stream_lives_is_no_latency_to_an_adaptive_limit() {
     })
     .await;
     let grown = limit().await;
-    for _ in 0..3 {
+    for _ in 0..2 {
         let mut streams = Vec::new();
         for _ in 0..3 {
             streams.push(client.list(held("x")).await.unwrap().into_inner());

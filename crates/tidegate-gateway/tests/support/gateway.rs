@@ -52,7 +52,8 @@ impl Gateway {
     async fn ready(&mut self) -> bool {
         within("the gateway getting ready", async {
             loop {
-                if let Some(status) = self.process.ended() {
+                if self.process.ended().is_some() {
+                    let status = self.process.end().await;
                     let output = self.process.output();
                     assert!(output.contains("in use"), "the gateway ended with {status}:\n{output}");
                     return false;

@@ -3,9 +3,9 @@
 pub mod client;
 pub mod gateway;
 pub mod grpc;
+pub mod idp;
 pub mod load;
 pub mod nginx;
-pub mod ports;
 pub mod process;
 pub mod raw;
 pub mod scripted;
@@ -14,8 +14,10 @@ pub mod upstream;
 
 use std::{future::Future, time::Duration};
 
+pub(crate) use crate::servers::ports;
+
 /// Longer than anything here takes on a busy machine. A wait that ends so is a failure, never a way to pass.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 /// Between two looks at something that cannot be waited for: another process.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(5);
 

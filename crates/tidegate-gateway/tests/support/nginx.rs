@@ -48,7 +48,8 @@ impl Nginx {
     async fn ready(&mut self) -> bool {
         within("nginx getting ready", async {
             loop {
-                if let Some(status) = self.process.ended() {
+                if self.process.ended().is_some() {
+                    let status = self.process.end().await;
                     let output = self.process.output();
                     assert!(output.contains("already in use"), "nginx ended with {status}:\n{output}");
                     return false;

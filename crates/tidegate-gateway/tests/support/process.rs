@@ -65,16 +65,18 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits for it to end.
+    /// Waits for it to end, and for the last of what it printed.
     pub async fn end(&mut self) -> ExitStatus {
         let name = self.name;
         within(&format!("{name} ending"), async {
-            loop {
+            let status = loop {
                 if let Some(status) = self.ended() {
-                    return status;
+                    break status;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
-            }
+            };
+            while self.output.changed().await.is_ok() {}
+            status
         })
         .await
     }

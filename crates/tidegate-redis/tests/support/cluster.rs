@@ -2,7 +2,7 @@
 
 use redis::aio::MultiplexedConnection;
 
-use super::{Redis, eventually, free_port, say};
+use super::{Redis, eventually, ports, say};
 
 /// Milliseconds until a node is held for dead: long enough that a busy host kills none.
 const NODE_TIMEOUT: &str = "2500";
@@ -65,7 +65,7 @@ impl Cluster {
 }
 
 fn node() -> Redis {
-    let bus = free_port().to_string();
+    let bus = ports::free().port().to_string();
     Redis::start(&[
         "--cluster-enabled",
         "yes",

@@ -64,7 +64,7 @@ impl Fleet {
             let url: StoreUrl = url.parse().expect("a URL");
             let settings = Settings { heartbeat: Duration::from_millis(50), ..Settings::default() };
             let client = Client::start(&url, settings).expect("good settings");
-            client.ready().await.expect("a store");
+            eventually("the store is reached", async || client.ready().await.ok()).await;
             let ledger = RedisLedger::new(client, Namespace::new("test").expect("a namespace"));
             nodes.spawn(node(ledger, Node(number), seen.clone()));
         }

@@ -3,11 +3,12 @@
 #![allow(dead_code, reason = "each test file uses the servers it needs")]
 
 pub(crate) mod cluster;
+#[path = "../../../tidegate/tests/support/ports.rs"]
+pub(crate) mod ports;
 pub(crate) mod sentinels;
 
 use std::{
     io::{BufRead, BufReader},
-    net::TcpListener,
     process::{Child, Command, Stdio},
     sync::mpsc,
     time::Duration,
@@ -31,7 +32,7 @@ pub(crate) struct Redis {
 impl Redis {
     /// Starts one that keeps nothing on disk.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        Self::start_on(free_port(), arguments)
+        Self::start_on(ports::free().port(), arguments)
     }
 
     pub(crate) fn start_on(port: u16, arguments: &[&str]) -> Self {
@@ -140,12 +141,6 @@ pub(crate) fn wait_for_line(child: &mut Child, wanted: &'static str) {
         Ok(Ok(())) => {}
         other => panic!("the server did not come up: {other:?}"),
     }
-}
-
-/// A port that was free a moment ago, low enough to leave room for a cluster's second one.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
 }
 
 /// Asks again and again until it is so; `what` is for the panic.

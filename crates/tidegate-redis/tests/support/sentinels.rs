@@ -2,9 +2,10 @@
 
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{Redis, connect, eventually, free_port, say, wait_for_line};
+use super::{Redis, connect, eventually, ports, say, signal_to, wait_for_line};
 
 /// The name under which the sentinels know the master.
 pub(crate) const NAME: &str = "cache";
@@ -25,7 +26,7 @@ impl Sentinels {
         let directory = TempDir::new().expect("a directory");
         let (mut ports, mut children) = (Vec::new(), Vec::new());
         for n in 0..3 {
-            let own = free_port();
+            let own = ports::free().port();
             let path = directory.path().join(format!("sentinel-{n}.conf"));
             let text = format!(
                 "port {own}\nbind 127.0.0.1\ndir {}\nsentinel monitor {NAME} 127.0.0.1 {port} 2\n\
@@ -60,6 +61,11 @@ impl Sentinels {
         })
         .await;
         Self { servers: [master, replica], ports, children, _directory: directory }
+    }
+
+    /// Signals a sentinel.
+    pub(crate) fn signal(&self, at: usize, signal: Signal) {
+        signal_to(&self.children[at], signal);
     }
 
     pub(crate) fn url(&self) -> String {

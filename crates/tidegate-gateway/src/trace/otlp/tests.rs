@@ -141,10 +141,7 @@ async fn calls_that_are_not_sampled_are_not_sent() {
 /// On a clock that jumps over the pauses between attempts.
 #[tokio::test(start_paused = true)]
 async fn a_collector_that_is_gone_costs_spans_and_nothing_else() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", gone.local_addr().unwrap());
-    drop(gone);
-    let tracer = tracer(&endpoint);
+    let tracer = tracer(&format!("http://{}", crate::ports::free()));
     // The task that sends has not run yet: the queue fills up, and the rest is dropped without waiting.
     for _ in 0..QUEUE + 10 {
         let trace = tracer.begin(&mut HeaderMap::new());

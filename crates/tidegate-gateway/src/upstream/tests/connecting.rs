@@ -7,8 +7,7 @@ use super::{
 
 #[tokio::test]
 async fn a_closed_port_gives_the_request_back_under_either_protocol() {
-    let (listener, address) = listen().await;
-    drop(listener);
+    let address = crate::ports::free();
     for protocol in ["http1", "http2"] {
         let endpoint = endpoint(address, &format!(r#""protocol": "{protocol}""#));
         let error = endpoint.send(post("/a", "body"), &call()).await.unwrap_err();

@@ -422,8 +422,7 @@ async fn a_websocket_handshake_takes_the_connection_over() {
 #[tokio::test]
 async fn nginx_keeps_one_connection_for_many_calls_and_its_goodbye_is_not_an_error() {
     let place = tempfile::tempdir().unwrap();
-    let (reserved, address) = listen().await;
-    drop(reserved);
+    let address = crate::ports::free();
     let mut conf = std::fs::File::create(place.path().join("nginx.conf")).unwrap();
     write!(
         conf,

@@ -1,17 +1,13 @@
 //! The store and gateways fail, alone and together.
 
-use std::time::Duration;
-
 use http::StatusCode;
 use rustix::process::Signal;
 
-use super::{Fleet, WINDOW};
+use super::{Fleet, LONG_WINDOW, WINDOW};
 use crate::{
     servers::Redis,
     support::{client, eventually},
 };
-
-const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn a_store_that_hangs_refuses_what_it_did_not_grant_and_is_used_again() {
@@ -36,7 +32,7 @@ async fn a_store_that_hangs_refuses_what_it_did_not_grant_and_is_used_again() {
 async fn a_store_that_lost_everything_grants_nothing_twice() {
     for loss in [Loss::Restart, Loss::Flush] {
         let mut redis = Redis::start(&[]);
-        let limit = "rate: 60/h, algorithm: fixed-window, lease: 500ms";
+        let limit = "rate: 60/1000h, algorithm: fixed-window, lease: 500ms";
         let fleet = Fleet::start(2, &redis.url(), limit).await;
         let load = fleet.load("lost");
         load.admits(30).await;
@@ -51,7 +47,7 @@ async fn a_store_that_lost_everything_grants_nothing_twice() {
         eventually("the rest being granted", async || load.admitted() >= 55).await;
         load.refuses(600).await;
         drop(load);
-        fleet.tally.assert_windows(60, HOUR);
+        fleet.tally.assert_windows(60, LONG_WINDOW);
     }
 }
 
@@ -81,14 +77,14 @@ async fn a_store_that_takes_no_writes_is_waited_for() {
 #[tokio::test]
 async fn a_gateway_that_dies_takes_its_credit_with_it_and_no_more() {
     let redis = Redis::start(&[]);
-    let mut fleet = Fleet::start(3, &redis.url(), "rate: 60/h, algorithm: fixed-window").await;
+    let mut fleet = Fleet::start(3, &redis.url(), "rate: 60/1000h, algorithm: fixed-window").await;
     let load = fleet.load("dies");
     load.admits(15).await;
     let dead = fleet.gateways.remove(0);
     dead.kill();
     load.refuses(300).await;
     drop(load);
-    fleet.tally.assert_windows(60, HOUR);
+    fleet.tally.assert_windows(60, LONG_WINDOW);
 }
 
 #[tokio::test]
@@ -111,7 +107,7 @@ async fn a_gateway_that_was_stopped_over_the_edge_of_a_window_spends_nothing_of_
 #[tokio::test]
 async fn a_gateway_that_ends_in_order_hands_its_credit_back() {
     let redis = Redis::start(&[]);
-    let mut fleet = Fleet::start(2, &redis.url(), "rate: 40/h, algorithm: fixed-window").await;
+    let mut fleet = Fleet::start(2, &redis.url(), "rate: 40/1000h, algorithm: fixed-window").await;
     let first = fleet.gateways[0].http();
     let call = async |gateway| client::get_with(gateway, "/", &[("x-key", "back")]).await.status;
     // A store that is new grants nothing for as long as credit may live that it does not know of.
@@ -125,7 +121,7 @@ async fn a_gateway_that_ends_in_order_hands_its_credit_back() {
     })
     .await;
     assert_eq!(call(second).await, StatusCode::TOO_MANY_REQUESTS);
-    fleet.tally.assert_windows(40, HOUR);
+    fleet.tally.assert_windows(40, LONG_WINDOW);
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ async fn a_limit_lowered_and_raised_holds_from_then_on() {
 #[tokio::test]
 async fn an_operator_gives_a_key_more_on_all_gateways_at_once() {
     let redis = Redis::start(&[]);
-    let fleet = Fleet::start(2, &redis.url(), "rate: 10/h, algorithm: fixed-window").await;
+    let fleet = Fleet::start(2, &redis.url(), "rate: 10/1000h, algorithm: fixed-window").await;
     let load = fleet.load("alice");
     load.has_admitted(10).await;
     load.refuses(20).await;

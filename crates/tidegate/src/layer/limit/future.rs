@@ -87,7 +87,6 @@ where
 
 pub(super) struct OnHead<P, C, W> {
     permit: P,
-    limiter: usize,
     hold: Hold,
     watch: W,
     classify: C,
@@ -159,16 +158,17 @@ where
     let hold = request.extensions().get::<Hold>().copied().unwrap_or(settings.hold);
     let watch = settings.silence.watch();
     let watching = I::watching(&watch);
-    let limiter = permit.limiter();
     let (permit, half) = settings.directions.hold(permit);
-    (OnHead { permit, limiter, hold, watch, classify: settings.classify.clone() }, half, watching)
+    (OnHead { permit, hold, watch, classify: settings.classify.clone() }, half, watching)
 }
 
 impl<F, P: crate::Permit + 'static, C: Classify, W> Calling<F, OnHead<P, C, W>> {
+    /// `limiter` tells a permit's limiter from others.
     #[inline(always)]
     fn poll<I, R, E>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
+        limiter: impl FnOnce(&P) -> usize,
     ) -> Poll<Result<Guarded<I, R, P, C>, Error<E>>>
     where
         F: Future<Output = Result<Response<R>, E>>,
@@ -176,14 +176,20 @@ impl<F, P: crate::Permit + 'static, C: Classify, W> Calling<F, OnHead<P, C, W>> 
         R: Body + Send + 'static,
     {
         let this = self.project();
-        let inside = Inside::of(this.on_head.as_ref().map_or(0, |on_head| on_head.limiter));
-        let result = ready!(this.future.poll(cx));
+        let inside = Inside::of(this.on_head.as_ref().map_or(0, |on_head| limiter(&on_head.permit)));
+        let polled = this.future.poll(cx);
         drop(inside);
-        let OnHead { permit, hold, watch, classify, .. } =
-            this.on_head.take().expect("a future is not polled after its end");
-        match result {
-            Ok(response) => Poll::Ready(Ok(I::guard(watch, response, permit, classify, hold))),
-            Err(error) => {
+        // Taken apart where it lies: a response is large to move.
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(response)) => {
+                let OnHead { permit, hold, watch, classify, .. } =
+                    this.on_head.take().expect("a future is not polled after its end");
+                Poll::Ready(Ok(I::guard(watch, response, permit, classify, hold)))
+            }
+            Poll::Ready(Err(error)) => {
+                let OnHead { permit, classify, .. } =
+                    this.on_head.take().expect("a future is not polled after its end");
                 permit.settle_now(classify.failed());
                 Poll::Ready(Err(Error::Inner(error)))
             }
@@ -204,7 +210,7 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            Projection::Calling { calling } => calling.poll::<I, R, S::Error>(cx),
+            Projection::Calling { calling } => calling.poll::<I, R, S::Error>(cx, D::limiter),
             Projection::Apart { apart } => apart.poll(cx).map(|result| *result),
         }
     }
@@ -240,13 +246,13 @@ where
             };
         }
         if let Self::Calling(calling) = self {
-            return calling.as_mut().poll::<I, R, S::Error>(cx).map(Box::new);
+            return calling.as_mut().poll::<I, R, S::Error>(cx, D::limiter).map(Box::new);
         }
         let Self::Refused { refused, refusals, is_grpc } = std::mem::replace(self, Self::Over) else {
             unreachable!("a future is not polled after its end")
         };
         Poll::Ready(Box::new(match refusals {
-            Refusals::Error => Err(Error::Refused(refused)),
+            Refusals::Error => Err(Error::Refused(Box::new(refused))),
             Refusals::Answer => Ok(answer(&refused, is_grpc).map(|()| GuardedBody::empty())),
         }))
     }
