@@ -10,7 +10,7 @@ use tidegate::registry::{Source as _, Standing, registration};
 use tidegate_etcd::{EtcdRegistry, Layout, LeaseSettings, LoginBudget};
 
 use crate::{
-    server::{Etcd, Version, on_both, until_within},
+    server::{Etcd, PATIENCE, Version, on_both, until_within},
     support::{Root, instance, pass, soon, url},
 };
 
@@ -78,7 +78,7 @@ async fn four_thousand_registrations_cost_no_login_and_survive_a_restart(version
     // A login that meets the change of the password is one more.
     assert!(again <= 2 * clients, "{again}");
     // Nothing was lost: no lease, no key.
-    until_within(long * 2 + Duration::from_secs(30), "all is found", async || {
+    until_within(long * 2 + PATIENCE, "all is found", async || {
         let mut found = 0;
         for service in 0..20 {
             let service = format!("service-{service}").parse().unwrap();
