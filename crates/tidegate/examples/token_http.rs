@@ -69,8 +69,8 @@ pub(crate) async fn run() -> Result<(usize, usize), Box<dyn std::error::Error>> 
     provider.forget("first"); // as it is over
 
     let calls = (0..100).map(|_| async {
-        let call = Call::at(clock::now()).within(Duration::from_secs(5));
         loop {
+            let call = Call::at(clock::now()).within(Duration::from_secs(5)); // its clock is read once
             let token = coordinator.fresh(&alice, &call).await?;
             match post.with_token("/orders", token.authorization().expose()).await? {
                 // The service knows better: what it refuses is over.
