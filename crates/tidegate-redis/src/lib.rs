@@ -37,7 +37,9 @@
 //!
 //! A server that was emptied, restarted or replaced by a replica may have lost grants, and so each of these begins a
 //! new epoch: nothing is granted for a second and a life of credit, in which all nodes tell what they saw. Afterwards
-//! no more is granted than was left, but for what only nodes saw that are gone as well.
+//! no more is granted than was left, but for what only nodes saw that are gone as well. Where a node has more than 128
+//! accounts to tell of, the ledger waits until it has, for 30 seconds at most; a node remembers 65 536 accounts that count at a
+//! time, and tells of others when it asks for them again.
 //!
 //! A master that is cut off and goes on taking writes beside its successor is a second ledger. Under sentinels a node stops
 //! asking it as soon as fewer than half of the sentinels in the URL call it the master, or answer at all, for a heartbeat: so
