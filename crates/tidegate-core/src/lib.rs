@@ -13,8 +13,10 @@
 //! | whether it goes, waits or is shed, by the calls in flight | [`gate`] |
 //! | how large the limit on calls in flight should be | [`limit`]: fixed, AIMD, Vegas, gradient |
 //! | whether a dependency is failing, and when to try it again | [`breaker`] |
+//! | whether memory is short, and what is shed then | [`pressure`] |
 //! | whether a retry is affordable | [`budget`] |
 //! | whether a value is fresh, and when to fetch it again | [`keep`], [`Lifetime`], [`Backoff`] |
+//! | what becomes of a session's access token | [`token`] |
 //! | whether a source of values can be reached, and how often to ask it | [`recovery`], [`attempts`] |
 //!
 //! All of them speak of a [`Call`], the [`Outcome`] it came to, and why it was [`Refused`].
@@ -50,6 +52,7 @@ pub mod lease;
 pub mod ledger;
 pub mod limit;
 mod outcome;
+pub mod pressure;
 mod quota;
 mod rate;
 pub mod recovery;
@@ -57,6 +60,7 @@ mod refused;
 pub mod share;
 pub mod simulation;
 mod sliding;
+pub mod token;
 mod window;
 
 pub use backoff::{Backoff, Dice, InvalidBackoff};

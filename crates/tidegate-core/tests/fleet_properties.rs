@@ -147,8 +147,7 @@ proptest! {
 
     #[test]
     fn while_a_limit_changes_no_window_spends_more_than_the_highest_of_it(
-        kind in prop_oneof![Just(Kind::Aligned), Just(Kind::LongAligned), Just(Kind::FirstCall), Just(Kind::Sliding)],
-        limit in limit(), drifts in drifts(), ops in prop::collection::vec(with_limits(), 1..120)
+        kind in kind(), limit in limit(), drifts in drifts(), ops in prop::collection::vec(with_limits(), 1..120)
     ) {
         let mut world = World::new(kind, limit, drifts);
         ops.into_iter().for_each(|op| world.step(op));

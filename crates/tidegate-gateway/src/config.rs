@@ -21,6 +21,7 @@ mod secret;
 mod store;
 mod structure;
 mod suggest;
+mod token;
 mod tree;
 mod units;
 mod wanted;
@@ -43,6 +44,7 @@ pub use report::{check_report, summary};
 pub use schema::schema;
 pub use secret::{NoSecret, SecretSetting};
 pub use store::{Store, StoreForm, StoreSection, StoreTls};
+pub use token::{ClientAuth, GrantKind, Percent, Token};
 pub use units::{ByteSize, HumanDuration};
 pub use watch::{Fingerprint, Watch};
 

@@ -235,6 +235,7 @@ impl Exchange {
             Cause::BadRequest(_)
             | Cause::NoRoute
             | Cause::Method
+            | Cause::NoToken(_)
             | Cause::Refused(_)
             | Cause::Unreachable(_) => Outcome::Unsent,
         };

@@ -151,6 +151,12 @@ impl Gateway {
     ) {
         *self.listening.lock() = Some(Listening { http, stats, admin, admin_stats });
         self.stage.store(Stage::Serving as u8, Relaxed);
+        self.warm();
+    }
+
+    /// Has tokens granted before the first call waits for them.
+    fn warm(&self) {
+        self.stack.table.load().tokens.values().for_each(|token| token.warm());
     }
 
     /// Is not ready any more.
@@ -197,6 +203,7 @@ impl Gateway {
         }
         let before = self.stack.table.swap(Arc::new(built.commit()));
         self.retire(&before);
+        self.warm();
         self.limits.store(Arc::new(Limits::from(&config.bounds)));
         self.stack.scribe.log.configure(&config.log);
         running.state.reloads += 1;
@@ -293,6 +300,8 @@ impl AdminSource for Gateway {
         let config = self.running.lock().state.clone();
         let mut services: Vec<_> = table.services.values().collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut tokens: Vec<_> = table.tokens.values().collect();
+        tokens.sort_by(|a, b| a.name().cmp(b.name()));
         let mut state = State {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
@@ -302,6 +311,7 @@ impl AdminSource for Gateway {
             store: self.running.lock().store.state(),
             limits: self.limits(),
             upstreams: services.into_iter().map(|service| service_state(service)).collect(),
+            tokens: tokens.into_iter().map(|token| token.state()).collect(),
             ..State::default()
         };
         state.telemetry.access_log_lines = self.stack.scribe.log.lines();

@@ -20,6 +20,7 @@ pub mod key;
 mod limit;
 pub mod listener;
 pub mod logging;
+pub mod oidc;
 pub mod open_files;
 pub mod operate;
 #[cfg(test)]

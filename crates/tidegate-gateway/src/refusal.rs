@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use tidegate_core::{By, Refused};
 
-use crate::body::ResponseBody;
+use crate::{body::ResponseBody, oidc::service};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -32,6 +32,8 @@ pub enum Cause {
     SlowClient,
     /// A gate refused; the call was not sent.
     Refused(Refused),
+    /// There is no token that the call could carry; it was not sent.
+    NoToken(service::Refused),
     /// No endpoint could be reached; the call was not sent.
     Unreachable(&'static str),
     /// The upstream broke off or spoke nonsense; the call may have had an effect.
@@ -61,6 +63,7 @@ impl Cause {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowClient => StatusCode::REQUEST_TIMEOUT,
             Self::Refused(Refused { by: By::Quota, .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoToken(refused) => refused.status(),
             Self::Refused(Refused { by: By::Deadline, .. }) | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Refused(_) | Self::Unreachable(_) | Self::LeaseLost => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
@@ -74,6 +77,7 @@ impl Cause {
             Self::NoRoute | Self::Method => 12,
             Self::TooLarge | Self::Refused(Refused { by: By::Quota, .. }) => 8,
             Self::SlowClient | Self::Timeout | Self::Refused(Refused { by: By::Deadline, .. }) => 4,
+            Self::NoToken(refused) => refused.grpc_status(),
             Self::Refused(_) | Self::Unreachable(_) | Self::BadGateway(_) | Self::LeaseLost => 14,
         }
     }
@@ -87,6 +91,7 @@ impl Cause {
             Self::TooLarge => "too-large",
             Self::SlowClient => "slow-client",
             Self::Refused(refused) => refused.by.as_str(),
+            Self::NoToken(_) => "token",
             Self::Unreachable(_) => "unreachable",
             Self::BadGateway(_) => "bad-gateway",
             Self::Timeout => "timeout",
@@ -99,6 +104,7 @@ impl Cause {
             Self::BadRequest(why) | Self::Unreachable(why) | Self::BadGateway(why) => why,
             Self::NoRoute => "no route of this gateway matches the host, path, method and headers",
             Self::Method => "this gateway does not pass this method on",
+            Self::NoToken(refused) => refused.detail(),
             Self::TooLarge => "the request body is larger than this gateway passes on",
             Self::SlowClient => "the request body came too slowly",
             Self::Timeout => "the upstream did not answer in time; the call may have had an effect",
@@ -120,6 +126,16 @@ impl Cause {
                 By::Closed => "the gateway is shutting down; the call was not sent",
                 _ => "the call was refused and not sent",
             },
+        }
+    }
+
+    /// What a caller without a good token is told (RFC 6750 §3).
+    fn challenge(&self) -> &'static str {
+        match self {
+            Self::NoToken(service::Refused { why: service::Reason::SubjectRefused, .. }) => {
+                "Bearer error=\"invalid_token\""
+            }
+            _ => "Bearer",
         }
     }
 
@@ -146,6 +162,7 @@ impl Cause {
     fn retry_after(&self) -> Option<Duration> {
         let known = match self {
             Self::Refused(refused) => refused.retry_after,
+            Self::NoToken(refused) => refused.retry_after,
             _ => None,
         };
         known.or_else(|| (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(COME_BACK))
@@ -235,6 +252,9 @@ pub fn render<'a>(
     let headers = response.headers_mut();
     if let Some(after) = cause.retry_after() {
         headers.insert(header::RETRY_AFTER, ceil_secs(after).into());
+    }
+    if cause.status() == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(cause.challenge()));
     }
     if matches!(cause, Cause::Method) {
         headers

@@ -23,6 +23,7 @@ use crate::{
     in_flight::{Kind, Lane},
     key::Facts,
     listener::{Handler, Peer},
+    oidc::service::{self, Carried, ServiceToken},
     proxy::{
         forwarded::{self, Trust},
         hop, target, upgrade,
@@ -48,6 +49,7 @@ struct Passed<'t> {
     route: &'t Route,
     charge: Charge<'t>,
     upgrade: Option<OnUpgrade>,
+    carried: Option<Carried>,
 }
 
 /// Why there is no answer of an upstream.
@@ -87,8 +89,12 @@ async fn pass<'t>(
     peer: &Peer,
     exchange: &mut Exchange,
 ) -> Result<Passed<'t>, Stop<'t>> {
-    let Entered { request, route, mut charge, upgrade, lane } = enter(table, request, peer, exchange)?;
-    let call = match pay(&mut charge, exchange.call).await {
+    let Entered { mut request, route, mut charge, upgrade, lane } = enter(table, request, peer, exchange)?;
+    let (call, carried) = match carry(route.token.as_deref(), &mut request, exchange.call).await {
+        Ok(carried) => carried,
+        Err(cause) => return Err(Stop { charge: Some(charge), ..cause.into() }),
+    };
+    let call = match pay(&mut charge, call).await {
         Ok(call) => call,
         Err(refusal) => return Err(stop(route, charge, refusal)),
     };
@@ -113,9 +119,24 @@ async fn pass<'t>(
         .await
     };
     match sent {
-        Ok(response) => Ok(Passed { response, route, charge, upgrade }),
+        Ok(response) => Ok(Passed { response, route, charge, upgrade, carried }),
         Err(cause) => Err(Stop { charge: Some(charge), ..cause.into() }),
     }
+}
+
+/// Puts the upstream's token in place of what the client sent to prove itself.
+async fn carry(
+    token: Option<&ServiceToken>,
+    request: &mut Request<RequestBody>,
+    call: Call,
+) -> Result<(Call, Option<Carried>), Cause> {
+    let Some(token) = token else { return Ok((call, None)) };
+    if let Some(carried) = token.try_carry(&call, request.headers_mut()).map_err(Cause::NoToken)? {
+        return Ok((call, Some(carried)));
+    }
+    // In a box, so that calls that need not wait carry no room for it.
+    let (carried, waited) = with_wait(Box::pin(token.carry(&call, request.headers_mut()))).await;
+    Ok((after(waited, call), Some(carried.map_err(Cause::NoToken)?)))
 }
 
 /// Has the limits that share a ledger decide, unless their credit is in hand already.
@@ -235,7 +256,12 @@ impl Stack {
 
     /// Sends an upstream's answer down. From here on the body keeps the books.
     fn deliver(&self, passed: Passed<'_>, mut exchange: Exchange) -> Response<ResponseBody> {
-        let Passed { mut response, route, mut charge, upgrade } = passed;
+        let Passed { mut response, route, mut charge, upgrade, carried } = passed;
+        if let (Some(token), Some(carried)) = (&route.token, carried)
+            && service::says_invalid_token(response.status(), response.headers())
+        {
+            token.rejected(carried);
+        }
         exchange.answered(response.status(), response.headers());
         exchange.tab = charge.tab();
         if let Some(tab) = &mut exchange.tab {

@@ -6,6 +6,7 @@
 mod example;
 mod readings;
 mod store;
+mod token;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,7 +14,10 @@ use serde::Serialize;
 
 #[cfg(test)]
 pub(crate) use self::example::example;
-pub use self::store::{CreditState, StorePhase, StoreServerState, StoreState};
+pub use self::{
+    store::{CreditState, StorePhase, StoreServerState, StoreState},
+    token::{TokenPhase, TokenState},
+};
 
 /// Everything at one moment.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -36,6 +40,8 @@ pub struct State {
     pub limits: Vec<LimitState>,
     /// The services behind the gateway.
     pub upstreams: Vec<UpstreamState>,
+    /// The tokens that their calls carry.
+    pub tokens: Vec<TokenState>,
     /// The last refusals, newest first; sampled at one a millisecond under a flood.
     pub refusals: Vec<RefusalState>,
     /// What telemetry itself did and could not do.

@@ -17,6 +17,7 @@ use crate::{
     in_flight::{BuildPoolsError, Kind, route_limiter},
     key::Extractor,
     limit::Limit,
+    oidc::service::{NoToken, ServiceToken},
     refusal,
     route::{Matcher, Routes},
     store::Store,
@@ -33,6 +34,7 @@ pub(crate) struct Table {
     pub(crate) all: Vec<Arc<Route>>,
     pub(crate) limits: HashMap<String, Arc<Limit>>,
     pub(crate) services: HashMap<String, Arc<Service>>,
+    pub(crate) tokens: HashMap<String, Arc<ServiceToken>>,
     pub(crate) trusted: Vec<Cidr>,
     pub(crate) unrouted: Arc<RouteMetrics>,
 }
@@ -49,6 +51,8 @@ pub(crate) struct Route {
     /// What clients are told of the limits that may refuse.
     pub(crate) policies: Option<HeaderValue>,
     pub(crate) service: Arc<Service>,
+    /// The token that its calls carry.
+    pub(crate) token: Option<Arc<ServiceToken>>,
     /// Calls in flight on this route alone.
     pub(crate) limiter: Option<Limiter>,
     pub(crate) hold: Hold,
@@ -85,6 +89,9 @@ pub enum BuildError {
     /// An upstream's files or endpoints.
     #[error(transparent)]
     Upstream(#[from] crate::upstream::UpstreamError),
+    /// A token for upstreams.
+    #[error(transparent)]
+    Token(#[from] NoToken),
     /// A value that the check should have refused.
     #[error("{place}: {why}")]
     Value {
@@ -132,6 +139,11 @@ impl Table {
                 Arc::new(Service::build(name, upstream, old.map(|old| &**old), store, &mut changes)?),
             );
         }
+        let mut tokens = HashMap::new();
+        for (name, token) in &config.tokens {
+            let old = running.and_then(|table| table.tokens.get(name));
+            tokens.insert(name.clone(), ServiceToken::build(name, token, old)?);
+        }
         // Routes of one name are told apart by their order.
         let mut old_routes: HashMap<(String, String), VecDeque<&Route>> = HashMap::new();
         for route in running.iter().flat_map(|table| &table.all) {
@@ -146,6 +158,14 @@ impl Table {
             let service = services
                 .get(&route.upstream)
                 .ok_or_else(|| BuildError::value(format!("{place}.upstream"), "no such upstream"))?;
+            let token = match &service.config.token {
+                None => None,
+                Some(name) => {
+                    let place = format!("upstreams.{}.token", route.upstream);
+                    let none = || BuildError::value(place, "no such token");
+                    Some(Arc::clone(tokens.get(name).ok_or_else(none)?))
+                }
+            };
             let limits = route
                 .limits
                 .iter()
@@ -180,6 +200,7 @@ impl Table {
                 name,
                 limits,
                 service: Arc::clone(service),
+                token,
                 limiter,
                 hold: route.hold.unwrap_or(hold),
                 kind: route.kind,
@@ -211,6 +232,7 @@ impl Table {
             all,
             limits,
             services,
+            tokens,
             trusted,
             unrouted: telemetry.route(NO_ROUTE, NO_ROUTE),
         };

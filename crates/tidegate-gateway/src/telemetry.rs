@@ -14,6 +14,7 @@ mod refusals;
 mod route;
 mod shard;
 mod text;
+mod tokens;
 
 use std::{sync::Arc, thread};
 

@@ -11,8 +11,7 @@ use redis::Value;
 use tidegate::Server;
 use tokio::{
     sync::Notify,
-    task::AbortHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -20,28 +19,22 @@ use crate::{
     check::{Mode, check},
     link::{Link, State, Target},
     settings::InvalidSettings,
+    tended::Tended,
     wire::{Dial, Failed, Wire},
 };
 
 /// The least time between two questions of who serves what.
 const REFRESH_APART: Duration = Duration::from_millis(100);
+/// How long a link to a node is kept that serves no slot, after another node named it.
+const NAMED_KEPT: Duration = Duration::from_secs(60);
+/// Most nodes that serve no slot and have a link.
+const MOST_NAMED: usize = 64;
 /// How long a map that nobody doubts is believed, in heartbeats.
 const REFRESH_BEATS: u32 = 10;
 
 /// A cluster.
 #[derive(Clone)]
-pub(crate) struct Cluster(Arc<Owner>);
-
-struct Owner {
-    shared: Arc<Shared>,
-    task: AbortHandle,
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
+pub(crate) struct Cluster(Arc<Tended<Shared>>);
 
 struct Shared {
     map: RwLock<Map>,
@@ -56,6 +49,8 @@ struct Map {
     /// Ranges of slots, sorted; the index is of `masters`.
     ranges: Vec<(u16, u16, Server)>,
     links: HashMap<Server, Link>,
+    /// When other nodes last named one. It may serve no slot yet: those that are on their way to it.
+    named: HashMap<Server, Instant>,
     /// Why the first questions failed, until one is answered.
     failed: Option<StoreError>,
 }
@@ -71,12 +66,12 @@ impl Cluster {
             seeds,
         });
         let task = tokio::spawn(follow(Arc::downgrade(&shared))).abort_handle();
-        Ok(Self(Arc::new(Owner { shared, task })))
+        Ok(Self(Arc::new(Tended::new(shared, task))))
     }
 
     /// The link to who serves a slot, as far as is known.
     pub(crate) fn serving(&self, slot: u16) -> Result<Link, StoreError> {
-        let map = self.0.shared.map.read();
+        let map = self.0.map.read();
         let at = map.ranges.partition_point(|(_, last, _)| *last < slot);
         let server = map.ranges.get(at).filter(|(first, _, _)| *first <= slot).map(|(_, _, server)| server);
         match server.and_then(|server| map.links.get(server)) {
@@ -91,25 +86,20 @@ impl Cluster {
     /// The link to a node that another one named.
     pub(crate) fn named(&self, server: &Server) -> Result<Link, StoreError> {
         self.doubt();
-        if let Some(link) = self.0.shared.map.read().links.get(server) {
-            return Ok(link.clone());
-        }
-        self.0
-            .shared
-            .map
-            .write()
-            .link(server, &self.0.shared.dial)
+        let mut map = self.0.map.write();
+        map.named.insert(server.clone(), Instant::now());
+        map.link(server, &self.0.dial)
             .map_err(|error| StoreError::Unavailable { server: server.clone(), why: error.to_string() })
     }
 
     /// Has the map drawn again soon.
     pub(crate) fn doubt(&self) {
-        self.0.shared.doubted.notify_one();
+        self.0.doubted.notify_one();
     }
 
     /// All links, sorted by server.
     pub(crate) fn links(&self) -> Vec<(Server, Link)> {
-        let map = self.0.shared.map.read();
+        let map = self.0.map.read();
         let mut links: Vec<_> =
             map.links.iter().map(|(server, link)| (server.clone(), link.clone())).collect();
         links.sort_by(|a, b| a.0.cmp(&b.0));
@@ -119,9 +109,9 @@ impl Cluster {
     /// Waits until the map is drawn, or cannot be.
     pub(crate) async fn known(&self) -> Result<(), StoreError> {
         loop {
-            let learned = self.0.shared.learned.notified();
+            let learned = self.0.learned.notified();
             {
-                let map = self.0.shared.map.read();
+                let map = self.0.map.read();
                 if !map.ranges.is_empty() {
                     return Ok(());
                 }
@@ -135,7 +125,7 @@ impl Cluster {
 
     /// Whether a server serves a slot, as far as is known.
     pub(crate) fn serves(&self, server: &Server, slot: u16) -> bool {
-        let map = self.0.shared.map.read();
+        let map = self.0.map.read();
         map.ranges.iter().any(|(first, last, known)| known == server && (*first..=*last).contains(&slot))
     }
 }
@@ -178,7 +168,8 @@ async fn follow(shared: Weak<Shared>) {
     }
 }
 
-/// Takes a new map, with links to those it names and none to others. Says whether all of them can be asked.
+/// Takes a new map, with links to those it names, those that nodes named of late, and none to others. Says whether all
+/// who serve can be asked.
 fn adopt(shared: &Shared, ranges: Vec<(u16, u16, Server)>) -> bool {
     let mut map = shared.map.write();
     for (_, _, server) in &ranges {
@@ -186,10 +177,19 @@ fn adopt(shared: &Shared, ranges: Vec<(u16, u16, Server)>) -> bool {
             tracing::warn!(%error, %server, "no link to a node of the cluster");
         }
     }
-    map.links.retain(|known, _| ranges.iter().any(|(_, _, server)| server == known));
+    let serves = |known: &Server| ranges.iter().any(|(_, _, server)| server == known);
+    let Map { links, named, .. } = &mut *map;
+    named.retain(|known, at| !serves(known) && at.elapsed() < NAMED_KEPT);
+    while named.len() > MOST_NAMED {
+        let oldest = named.iter().min_by_key(|(_, at)| **at).map(|(known, _)| known.clone());
+        named.remove(&oldest.expect("there are some"));
+    }
+    links.retain(|known, _| serves(known) || named.contains_key(known));
+    let is_up = |(known, link): (&Server, &Link)| !serves(known) || matches!(link.state(), State::Up(_));
+    let whole = links.iter().all(is_up);
     map.failed = None;
     map.ranges = ranges;
-    map.links.values().all(|link| matches!(link.state(), State::Up(_)))
+    whole
 }
 
 /// Asks nodes who serves what: first those that are connected, then the seeds.
@@ -265,4 +265,38 @@ fn read(answer: &Value, asked: &Server) -> Option<Vec<(u16, u16, Server)>> {
     }
     ranges.sort_unstable_by_key(|(first, _, _)| *first);
     Some(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+
+    fn server(port: u16) -> Server {
+        Server { host: "127.0.0.1".into(), port }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_others_name_keeps_its_link_while_they_do() {
+        let settings = Arc::new(Settings::default());
+        // Nobody listens there.
+        let dial = Dial { server: server(1), database: 0, tls: false, credentials: None, settings };
+        let cluster = Cluster::start(dial, vec![server(1)]).expect("good settings");
+        let (serving, target) = (server(2), server(3));
+        let ranges = || vec![(0, 16383, serving.clone())];
+        adopt(&cluster.0, ranges());
+        let link = cluster.named(&target).expect("good settings");
+        adopt(&cluster.0, ranges());
+        assert!(cluster.named(&target).expect("good settings").is(&link), "it is the same");
+        for port in 100..100 + MOST_NAMED as u16 {
+            let _ = cluster.named(&server(port));
+        }
+        assert!(cluster.links().len() > MOST_NAMED);
+        adopt(&cluster.0, ranges());
+        assert_eq!(cluster.links().len(), 1 + MOST_NAMED);
+        tokio::time::advance(NAMED_KEPT).await;
+        adopt(&cluster.0, ranges());
+        let left: Vec<_> = cluster.links().into_iter().map(|(server, _)| server).collect();
+        assert_eq!(left, [serving]);
+    }
 }

@@ -12,15 +12,16 @@ use std::{
 use tidegate::{Breaker, Call, Outcome, Permit as _, Server, breaker::Permit, clock};
 use tokio::{
     sync::{Notify, watch},
-    task::AbortHandle,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 use crate::{
     Fault, StoreError,
     check::{Checked, Mode, check},
-    sentinel::{self, Sentinels},
+    sentinel::{Panel, Sentinels},
+    server_clock::ServerClock,
     settings::InvalidSettings,
+    tended::Tended,
     wire::{Dial, Failed, Wire},
 };
 
@@ -40,18 +41,7 @@ pub(crate) enum Target {
 
 /// A server that is kept connected. The task that does it ends with the last clone.
 #[derive(Clone)]
-pub(crate) struct Link(Arc<Owner>);
-
-struct Owner {
-    shared: Arc<Shared>,
-    task: AbortHandle,
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
+pub(crate) struct Link(Arc<Tended<Shared>>);
 
 struct Shared {
     state: watch::Sender<State>,
@@ -78,6 +68,8 @@ pub(crate) struct Up {
     pub(crate) wire: Wire,
     pub(crate) server: Server,
     pub(crate) checked: Checked,
+    /// What the server's clock shows.
+    pub(crate) clock: ServerClock,
     /// Counts the connections of this link.
     pub(crate) number: u64,
 }
@@ -88,19 +80,23 @@ impl Link {
         let breaker = Breaker::new(dial.settings.breaker)?;
         let (state, _) = watch::channel(State::Connecting);
         let shared = Arc::new(Shared { state, breaker, broken: AtomicU64::new(0), found: Notify::new() });
-        let keeper = Keeper { dial, mode, target, shared: shared.clone() };
+        let panel = match target {
+            Target::Server => None,
+            Target::Master(sentinels) => Some(Panel::new(sentinels)),
+        };
+        let keeper = Keeper { dial, mode, panel, shared: shared.clone() };
         let task = tokio::spawn(keeper.run()).abort_handle();
-        Ok(Self(Arc::new(Owner { shared, task })))
+        Ok(Self(Arc::new(Tended::new(shared, task))))
     }
 
     /// What it is now.
     pub(crate) fn state(&self) -> State {
-        self.0.shared.state.borrow().clone()
+        self.0.state.borrow().clone()
     }
 
     /// Follows what it is.
     pub(crate) fn follow(&self) -> watch::Receiver<State> {
-        self.0.shared.state.subscribe()
+        self.0.state.subscribe()
     }
 
     /// Whether both are the same link.
@@ -120,7 +116,7 @@ impl Link {
 
     /// The connection, for one operation, if there is one and the breaker lets it.
     pub(crate) fn admit(&self) -> Result<Admitted<'_>, Unmet> {
-        let shared = &self.0.shared;
+        let shared = &self.0;
         let up = match &*shared.state.borrow() {
             State::Up(up) => up.clone(),
             State::Down(error) => return Err(Unmet::Not(error.clone())),
@@ -138,8 +134,8 @@ impl Link {
 
     /// Has this connection replaced, if it is still the one in use.
     pub(crate) fn give_up(&self, number: u64) {
-        self.0.shared.broken.fetch_max(number, Relaxed);
-        self.0.shared.found.notify_one();
+        self.0.broken.fetch_max(number, Relaxed);
+        self.0.found.notify_one();
     }
 }
 
@@ -192,7 +188,8 @@ fn evidence(failed: &Failed) -> Outcome {
 struct Keeper {
     dial: Dial,
     mode: Mode,
-    target: Target,
+    /// Who says which server is the master, where it is not always the same.
+    panel: Option<Panel>,
     shared: Arc<Shared>,
 }
 
@@ -200,15 +197,18 @@ impl Keeper {
     async fn run(mut self) {
         let (mut number, mut tries) = (0, 0);
         loop {
+            let mut began = Instant::now();
             let error = match self.open().await {
                 Ok((wire, checked)) => {
                     number += 1;
                     tries = 0;
                     let server = self.dial.server.clone();
                     tracing::info!(%server, run_id = %checked.run_id, "store connected");
-                    let up = Up { wire, server, checked, number };
+                    let up = Up { wire, server, checked, clock: ServerClock::default(), number };
                     self.shared.state.send_replace(State::Up(up.clone()));
-                    self.watch(&up).await
+                    let error = self.watch(&up).await;
+                    began = Instant::now();
+                    error
                 }
                 Err(error) => error,
             };
@@ -220,7 +220,8 @@ impl Keeper {
                 tracing::warn!(%error, "store not connected");
             }
             self.shared.state.send_replace(State::Down(error));
-            sleep(self.wait(tries)).await;
+            // From the beginning of the try: a server that hangs is answered by as soon as it goes on.
+            sleep_until(began + self.wait(tries)).await;
             tries += 1;
         }
     }
@@ -232,8 +233,8 @@ impl Keeper {
     }
 
     async fn open(&mut self) -> Result<(Wire, Checked), StoreError> {
-        if let Target::Master(sentinels) = &self.target {
-            self.dial.server = sentinel::resolve(sentinels).await?;
+        if let Some(panel) = &mut self.panel {
+            self.dial.server = panel.master(self.dial.settings.connect_timeout).await?;
         }
         let failed = |failed: Failed| failed.at(&self.dial.server);
         let wire = Wire::open(&self.dial, None).await.map_err(failed)?;
@@ -244,9 +245,9 @@ impl Keeper {
 
     /// In a failover, what a sentinel or another node said of a server is not true for a moment: nobody's fault.
     fn excused(&self, failed: Failed) -> Failed {
-        match (failed, self.mode, &self.target) {
+        match (failed, self.mode, &self.panel) {
             (Failed::Fault(Fault::Replica { master }), Mode::Cluster, _)
-            | (Failed::Fault(Fault::Replica { master }), _, Target::Master(_)) => {
+            | (Failed::Fault(Fault::Replica { master }), _, Some(_)) => {
                 Failed::Lost(format!("it is a replica of {master}, and not the master any more"))
             }
             (failed, _, _) => failed,
@@ -254,11 +255,10 @@ impl Keeper {
     }
 
     /// Returns when the connection is to be replaced, with the reason.
-    async fn watch(&self, up: &Up) -> StoreError {
+    async fn watch(&mut self, up: &Up) -> StoreError {
         let beat = self.dial.settings.heartbeat;
         let mut ticks = interval(beat);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.tick().await;
         let mut probes = 0;
         loop {
             tokio::select! {
@@ -271,31 +271,50 @@ impl Keeper {
                 }
             }
             probes += 1;
-            if let Err(error) = self.probe(up, probes % PROBES_A_CHECK == 0, beat).await {
-                return error;
+            let began = Instant::now();
+            // Side by side, so that both are known within a beat.
+            let master = async {
+                match &mut self.panel {
+                    Some(panel) => panel.master(beat).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let probe = probe(up, self.mode, probes % PROBES_A_CHECK == 0, beat);
+            let (probed, master) = tokio::join!(probe, master);
+            if began.elapsed() > beat * 2 && (probed.is_err() || master.is_err()) {
+                // What a process missed that stood still itself says nothing of the server.
+                ticks.reset_immediately();
+                continue;
+            }
+            if let Err(failed) = probed {
+                return self.excused(failed).at(&up.server);
+            }
+            match master {
+                // The old master of a failover may go on answering, to nobody's good.
+                Ok(Some(master)) if master != up.server => {
+                    return Failed::Lost(format!("the sentinels call {master} the master now"))
+                        .at(&up.server);
+                }
+                Ok(_) => {}
+                Err(error) => return error,
             }
         }
     }
+}
 
-    async fn probe(&self, up: &Up, whole: bool, beat: Duration) -> Result<(), StoreError> {
-        if whole {
-            let checked = check(&up.wire, self.mode, beat).await;
-            checked.map(drop).map_err(|error| self.excused(error).at(&up.server))?;
-        } else {
-            let answer: Result<String, Failed> = up.wire.ask(&redis::cmd("PING"), beat).await;
-            match answer {
-                // A server that answers at all keeps its connection; what it cannot do, commands find out.
-                Ok(_) | Err(Failed::Refused { .. }) => {}
-                Err(error) => return Err(error.at(&up.server)),
-            }
+async fn probe(up: &Up, mode: Mode, whole: bool, beat: Duration) -> Result<(), Failed> {
+    if whole {
+        check(&up.wire, mode, beat).await?;
+    }
+    let asked_at = clock::now();
+    let answer: Result<(u64, u64), Failed> = up.wire.ask(&redis::cmd("TIME"), beat).await;
+    match answer {
+        Ok((seconds, micros)) => {
+            up.clock.set(seconds.saturating_mul(1_000_000).saturating_add(micros), asked_at);
+            Ok(())
         }
-        let Target::Master(sentinels) = &self.target else { return Ok(()) };
-        // The old master of a failover may go on answering, to nobody's good.
-        match timeout(beat, sentinel::resolve(sentinels)).await {
-            Ok(Ok(master)) if master != up.server => {
-                Err(Failed::Lost(format!("the sentinels call {master} the master now")).at(&up.server))
-            }
-            Ok(_) | Err(_) => Ok(()),
-        }
+        // A server that answers at all keeps its connection; what it cannot do, commands find out.
+        Err(Failed::Refused { .. }) => Ok(()),
+        Err(failed) => Err(failed),
     }
 }

@@ -111,6 +111,21 @@ async fn a_master_that_sentinels_replace_on_purpose_is_followed() {
 }
 
 #[tokio::test]
+async fn a_master_that_too_few_sentinels_vouch_for_is_not_asked() {
+    let sentinels = Sentinels::start().await;
+    let fleet = Fleet::start(&sentinels.url(), NODES).await;
+    // One of three may be away.
+    sentinels.signal(0, Signal::STOP);
+    fleet.full_window_after(fleet.windows()).await;
+    let window = fleet.windows();
+    sentinels.signal(1, Signal::STOP);
+    fleet.met(LedgerErrorKind::Unreachable).await;
+    sentinels.signal(1, Signal::CONT);
+    fleet.full_window_after(window).await;
+    sentinels.signal(0, Signal::CONT);
+}
+
+#[tokio::test]
 async fn a_cluster_that_changes_masters_is_followed() {
     let cluster = Cluster::start(3, true).await;
     let fleet = Fleet::start(&cluster.url(), NODES).await;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-/// A secret, such as a password. `Debug` and `Display` print `[redacted]`.
+use zeroize::Zeroizing;
+
+/// A secret, such as a password. `Debug` and `Display` print `[redacted]`; its memory is wiped when it is dropped.
 ///
 /// # Examples
 /// ```
@@ -11,7 +13,7 @@ use std::fmt;
 /// assert_eq!(secret.expose(), "hunter2");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Box<str>);
+pub struct Secret(Zeroizing<Box<str>>);
 
 /// What a secret prints as.
 pub const REDACTED: &str = "[redacted]";
@@ -19,7 +21,7 @@ pub const REDACTED: &str = "[redacted]";
 impl Secret {
     /// Takes a text as a secret.
     pub fn new(text: impl Into<Box<str>>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// Gives the text away. Whoever calls this answers for where it goes.

@@ -202,6 +202,142 @@ async fn without_the_store_credit_in_hand_is_spent_and_then_calls_are_refused_at
     assert!(throttle.enter(&call(), &KEY).await.is_ok(), "and comes back by itself");
 }
 
+/// Makes a store away, and known to be so.
+async fn cut_and_noticed(wire: &Wire, throttle: &FleetThrottle) {
+    wire.cut(true);
+    while !throttle.stats().is_away {
+        let _ = throttle.enter(&call(), &Key::of(b"somebody")).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_store_that_is_known_to_be_away() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("10/min"));
+    go(&throttle).await;
+    cut_and_noticed(&wire, &throttle).await;
+    let (asked, in_hand) = (wire.asks(), throttle.stats().in_hand);
+    let mut most_out = 0;
+    for turn in 0..2000_u32 {
+        let (call, key) = (call(), if turn % 2 == 0 { KEY } else { Key::of(&turn.to_le_bytes()) });
+        let mut entered = task::spawn(throttle.enter(&call, &key));
+        match assert_ready!(entered.poll()) {
+            Ok(_) => assert!(u64::from(turn) < 2 * in_hand && key == KEY),
+            Err(refused) => assert_eq!((refused.by, refused.retry_after), (By::Store, Some(MS * 100))),
+        }
+        most_out = most_out.max(throttle.stats().asking + wire.under_way());
+        if turn % 2 == 1 {
+            sleep(MS).await;
+        }
+    }
+    let asked = wire.asks() - asked;
+    assert_eq!(most_out, 1, "one probe at a time");
+    assert!((4..=1000 / 75).contains(&asked), "{asked} probes in a second");
+    wire.cut(false);
+    sleep(MS * 200).await;
+    assert!(!throttle.stats().is_away);
+    go(&throttle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_nobody_needs_is_probed_seldom_and_found_all_the_same() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("10/min"));
+    go(&throttle).await;
+    cut_and_noticed(&wire, &throttle).await;
+    let asked = wire.asks();
+    sleep(MS * 60_000).await;
+    assert!((50..=66).contains(&(wire.asks() - asked)), "{} probes in a minute", wire.asks() - asked);
+    wire.cut(false);
+    sleep(MS * 1100).await;
+    let call = call();
+    let mut entered = task::spawn(throttle.enter(&call, &KEY));
+    assert_pending!(entered.poll(), "it waits for an answer again");
+    assert!(entered.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_away_the_policy_decides_at_once_and_what_is_used_up_stays_so() {
+    let wire = wire().await;
+    let open = |name: &'static str| {
+        let builder = FleetThrottle::builder(name, windows("2/min"), wire.clone());
+        builder.on_store_failure(OnStoreFailure::Open).build().unwrap()
+    };
+    let (used_up, fresh) = (open("used up"), open("fresh"));
+    go(&used_up).await;
+    go(&used_up).await;
+    assert_eq!(used_up.enter(&call(), &KEY).await.unwrap_err().by, By::Quota);
+    wire.cut(true);
+    while !(used_up.stats().is_away && fresh.stats().is_away) {
+        for throttle in [&used_up, &fresh] {
+            let _ = throttle.enter(&call(), &Key::of(b"somebody")).await;
+        }
+    }
+    let call = call();
+    let mut refused = task::spawn(used_up.enter(&call, &KEY));
+    assert_eq!(assert_ready!(refused.poll()).unwrap_err().by, By::Quota);
+    assert!(assert_ready!(task::spawn(fresh.enter(&call, &KEY)).poll()).is_ok());
+    let limits = [(&fresh, KEY), (&used_up, KEY)];
+    let verdict = assert_ready!(task::spawn(enter_all(&limits, &call)).poll());
+    assert_eq!(verdict.refusal().map(|refusal| (refusal.limit, refusal.refused.by)), Some((1, By::Quota)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_blames_no_store() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("10/min"));
+    for round in 0..5_u8 {
+        let (call, key) = (call(), Key::of(&[round]));
+        let mut entered = task::spawn(throttle.enter(&call, &key));
+        assert_pending!(entered.poll());
+        while wire.under_way() == 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(MS * 3000).await;
+        // Whether its answer was there at once or not, it is no evidence.
+        let _ = entered.await;
+        assert!(!throttle.stats().is_away, "in round {round}");
+    }
+    wire.cut(true);
+    let mut lost = 0;
+    while !throttle.stats().is_away {
+        let (call, key) = (call(), Key::of(b"somebody"));
+        assert!(throttle.enter(&call, &key).await.is_err());
+        lost += 1;
+    }
+    assert_eq!(lost, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credit_in_hand_is_kept_and_spent_while_the_store_is_away() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("100000/min"));
+    for _ in 0..1000 {
+        go(&throttle).await;
+        sleep(MS).await;
+    }
+    cut_and_noticed(&wire, &throttle).await;
+    let held = throttle.stats().in_hand;
+    // Longer than it takes to hand idle credit back to a store that is there.
+    sleep(MS * 3000).await;
+    assert_eq!(throttle.stats().in_hand, held);
+    for _ in 0..held {
+        assert!(throttle.try_enter(&call(), &KEY).is_ok());
+    }
+    assert_eq!(throttle.try_enter(&call(), &KEY).unwrap_err().by, By::Store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_that_is_lost_makes_no_store_away() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("1000/min"));
+    for turn in 0..100 {
+        wire.lose_replies(turn % 2 == 0);
+        let _ = throttle.enter(&call(), &Key::of(&[turn])).await;
+        assert!(!throttle.stats().is_away, "in turn {turn}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_share_held_aside_bridges_an_outage_within_the_limit() {
     let wire = wire().await;
@@ -466,6 +602,104 @@ async fn a_shadow_never_refuses_nor_waits_and_counts_what_it_would_refuse() {
         sleep(MS * 10).await;
     }
     assert_eq!(shadow.stats().shadow_refused, 7, "{:?}", shadow.stats());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_whose_credit_is_over_on_arrival_does_not_ask_for_ever() {
+    let wire = wire().await;
+    wire.slow(40);
+    let builder = FleetThrottle::builder("limit", windows("10/20ms"), wire.clone()).mode(Mode::Shadow);
+    let shadow = builder.build().unwrap();
+    go(&shadow).await;
+    sleep(MS * 2000).await;
+    let asked = wire.asks();
+    assert!(asked > 10, "its first answers are all over on arrival: {asked}");
+    sleep(MS * 10_000).await;
+    assert_eq!(wire.asks(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_charges_what_a_call_cost_in_the_end_once() {
+    let wire = wire().await;
+    let shadow =
+        FleetThrottle::builder("limit", windows("100/min"), wire.clone()).mode(Mode::Shadow).build().unwrap();
+    // Counted by its trace, as nothing is in hand yet.
+    let permit = shadow.enter(&call().cost(10), &KEY).await.unwrap();
+    sleep(MS * 10).await;
+    permit.settle_cost(25, now());
+    let charged = async || {
+        shadow.close().await;
+        let account = shadow.inspect(&KEY).await.unwrap();
+        account.used + account.debt
+    };
+    assert_eq!(charged().await, 25);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_shadow_would_have_refused_costs_nothing() {
+    let wire = wire().await;
+    let shadow =
+        FleetThrottle::builder("limit", windows("10/min"), wire.clone()).mode(Mode::Shadow).build().unwrap();
+    for _ in 0..3 {
+        let permit = shadow.enter(&call().cost(10), &KEY).await.unwrap();
+        sleep(MS * 10).await;
+        permit.settle_cost(10, now());
+    }
+    sleep(MS * 1000).await;
+    let account = shadow.inspect(&KEY).await.unwrap();
+    assert_eq!((account.used, account.debt, shadow.stats().debt), (10, 0, 0), "{:?}", shadow.stats());
+    assert_eq!(shadow.stats().shadow_refused, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_debt_outlives_its_account_and_a_ledger_that_does_not_answer() {
+    let wire = wire().await;
+    let throttle = FleetThrottle::builder("limit", windows("100/h"), wire.clone())
+        .max_keys(NonZeroU32::new(8).unwrap())
+        .build()
+        .unwrap();
+    throttle.enter(&call().cost(10), &KEY).await.unwrap().settle_cost(40, now());
+    assert_eq!(throttle.stats().debt, 30);
+    // Others take its place, and the answer to what it has to say is lost each time.
+    for key in 0..20_u32 {
+        wire.lose_replies(true);
+        let _ = throttle.enter(&call(), &Key::of(&key.to_le_bytes())).await;
+        assert_eq!(throttle.stats().debt, 30, "with {key} others");
+        wire.lose_replies(false);
+        while throttle.stats().is_away {
+            sleep(MS * 10).await;
+        }
+    }
+    assert!(throttle.stats().evicted > 10, "{:?}", throttle.stats());
+    sleep(MS * 5000).await;
+    let stats = throttle.stats();
+    assert_eq!((stats.debt, stats.forgiven), (0, 0));
+    let account = throttle.inspect(&KEY).await.unwrap();
+    // A message whose answer is lost may have been heard: it may be charged twice, and never less than once.
+    assert!(account.used + account.debt >= 40, "{account:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_flows_slower_says_what_may_still_be_spent_of_before() {
+    let wire = wire().await;
+    let bucket = |rate: &str| {
+        let quota = Quota::of(rate.parse().unwrap()).burst(100).algorithm(Algorithm::TokenBucket);
+        Rule::of(quota.build().unwrap()).life(MS * 50).build().unwrap()
+    };
+    let throttle = node(&wire, bucket("100/s"));
+    for _ in 0..20 {
+        go(&throttle).await;
+        sleep(MS).await;
+    }
+    assert_eq!(throttle.stats().largest_over, Some(0));
+    let in_hand = throttle.stats().in_hand;
+    assert!(in_hand > 0);
+    throttle.update(bucket("10/s"));
+    assert_eq!(throttle.stats().largest_over, Some(in_hand));
+    sleep(MS * 100).await;
+    assert_eq!(throttle.stats().largest_over, Some(0));
+    throttle.update(bucket("1000/s"));
+    assert_eq!(throttle.stats().largest_over, Some(0));
 }
 
 #[tokio::test(start_paused = true)]

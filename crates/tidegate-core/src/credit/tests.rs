@@ -5,6 +5,7 @@ use crate::{
     Algorithm, Instant, Quota,
     lease::Node,
     ledger::{Ask, Book, Epoch, Micros, Reply, Rule, Seen},
+    nanos,
 };
 
 const NOON: Micros = 1_780_056_000_000_000;
@@ -181,18 +182,39 @@ fn what_is_too_dear_now_does_not_deny_what_is_cheap() {
 }
 
 #[test]
-fn an_exhausted_account_asks_once_in_a_life_of_credit() {
-    let mut node = Node1::new(fixed("3/h"));
-    for call in 0..3 {
-        assert!(node.call(1, call * 2000));
+fn denied_calls_ask_nothing_until_they_may_go() {
+    let quota = |algorithm| Quota::of("10/20s".parse().unwrap()).algorithm(algorithm).build().unwrap();
+    for algorithm in [Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::TokenBucket] {
+        let life = Duration::from_millis(500);
+        let mut node = Node1::new(Rule::of(quota(algorithm)).life(life).build().unwrap());
+        let largest = node.rule.largest() as u32;
+        assert!(node.call(largest, 0), "{algorithm:?}");
+        assert!(!node.call(1, 2000), "{algorithm:?}");
+        let Spend::Deny { retry_at } = node.spend(1, 4000) else { panic!("{algorithm:?}") };
+        let wait = nanos(retry_at.since(at(0))) / 1000;
+        assert!(wait > 3 * node.rule.life(), "{algorithm:?}: {wait}");
+        for part in 1..1000 {
+            assert_eq!(node.spend(1, 4000 + (wait - 4000) * part / 1000), Spend::Deny { retry_at });
+        }
+        assert!(matches!(node.spend(1, wait), Spend::Wait(Some(_))), "{algorithm:?}");
     }
-    assert!(!node.call(1, 6000));
-    let life = node.rule.life();
-    assert!(matches!(node.spend(1, life), Spend::Deny { .. }));
-    let draft = waits(node.spend(1, 6000 + life));
-    // Another node gave something back meanwhile.
-    let _ = node.ask(Draft { least: 0, need: 0, want: 0, back: 1, of: NOON, ..draft }, life + 7000);
-    assert_eq!(node.answer(Draft { back: 0, ..draft }, life + 8000).granted, 1);
+}
+
+#[test]
+fn denied_calls_ask_when_they_hear_that_something_was_given_back_or_after_a_while() {
+    let mut node = Node1::new(fixed("3/h"));
+    assert!(node.call(3, 0) && !node.call(1, 2000));
+    let give_back = |node: &mut Node1, micros| {
+        let draft = Account::default().spend(1, &node.terms, at(micros));
+        let _ = node.ask(Draft { least: 0, need: 0, want: 0, back: 1, of: NOON, ..waits(draft) }, micros);
+    };
+    give_back(&mut node, 3000);
+    assert!(matches!(node.spend(1, 4000), Spend::Deny { .. }));
+    node.account.replenished();
+    assert!(node.call(1, 5000) && !node.call(1, 6000));
+    give_back(&mut node, 7000);
+    assert!(matches!(node.spend(1, 30_000_000), Spend::Deny { .. }));
+    assert!(node.call(1, 30_006_000), "the hint was lost");
 }
 
 #[test]
@@ -407,4 +429,50 @@ fn credit_held_aside_goes_back_when_the_node_shuts_down() {
     assert_eq!((reply.remaining, aside.units(at(2000))), (1000, 0));
     assert_eq!(aside.hand_back(at(2000)), None);
     assert!(aside.ask(50, &node.terms, at(2000)).is_some(), "and is there again when calls go on");
+}
+
+/// Sends what it asks, and hears the answer at once, every 10 ms for a second: `calls` in all.
+fn busy(node: &mut Node1, calls: u64, from: u64) {
+    for call in 0..calls {
+        assert!(node.call(1, from + call * 1_000_000 / calls));
+    }
+}
+
+#[test]
+fn credit_that_calls_used_is_renewed_before_the_next_of_them_comes() {
+    // Windows of a second, and credit that dies long before its window.
+    for (rate, dies_at) in [("1000/s", 1_000_000), ("100000/h", 5_000_000)] {
+        let mut node = Node1::new(fixed(rate));
+        busy(&mut node, 100, 0);
+        assert_eq!(node.account.renew(&node.terms, at(dies_at / 2)), None, "{rate}: it lives");
+        let draft = node.account.renew(&node.terms, at(2 * dies_at)).unwrap();
+        assert!(!draft.is_awaited());
+        assert_eq!(node.account.renew(&node.terms, at(2 * dies_at)), None, "{rate}: one question at a time");
+        assert!(node.answer(draft, 2 * dies_at).granted > 10, "{rate}");
+        assert_eq!(node.spend(1, 2 * dies_at + 2000), Spend::Allow, "{rate}");
+    }
+}
+
+#[test]
+fn credit_that_nobody_used_is_not_renewed() {
+    let mut node = Node1::new(fixed("1000/s"));
+    busy(&mut node, 100, 0);
+    let draft = node.account.renew(&node.terms, at(1_010_000)).unwrap();
+    node.answer(draft, 1_010_000);
+    assert_eq!(node.account.renew(&node.terms, at(2_100_000)), None, "no call came for it");
+    let mut quiet = Node1::new(fixed("1000/s"));
+    busy(&mut quiet, 2, 0);
+    assert_eq!(quiet.account.renew(&quiet.terms, at(1_010_000)), None, "nor may one come");
+}
+
+#[test]
+fn what_is_in_hand_and_lasts_is_not_added_to() {
+    let mut node = Node1::new(fixed("1000/s"));
+    busy(&mut node, 100, 0);
+    busy(&mut node, 100, 1_000_000);
+    let draft = waits(node.spend(1, 2_001_000)).for_all(400);
+    node.answer(draft, 2_001_000);
+    for call in 0..100 {
+        assert_eq!(node.spend(1, 2_003_000 + call * 9000), Spend::Allow, "call {call}");
+    }
 }

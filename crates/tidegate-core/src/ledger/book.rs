@@ -56,6 +56,8 @@ pub struct State {
     pub level: u64,
     /// What was granted in each slice that counts, by its number, oldest first.
     pub slices: Vec<(u64, u64)>,
+    /// Units and microseconds of the rate that the level of a bucket stands on; zeros before it stands on any.
+    pub rate: (u64, Micros),
     /// What is owed and not paid yet.
     pub debt: u64,
     /// Until when nothing is granted, as more was asked than there was; on the store's clock.
@@ -66,8 +68,11 @@ pub struct State {
     pub present: u32,
     /// Nodes that asked in the one before.
     pub before: u32,
-    /// Nodes of both, each with the highest number of its questions and the generation of the latest.
-    pub nodes: Vec<(Node, u64, u64)>,
+    /// Nodes of both, each with the highest number of its questions, the generation of the latest, and what it wanted
+    /// then and did not get.
+    pub nodes: Vec<(Node, u64, u64, u64)>,
+    /// What they all wanted and did not get.
+    pub unmet: u64,
 }
 
 impl Book {
@@ -79,12 +84,14 @@ impl Book {
             of: self.used.of,
             level: self.used.level,
             slices: self.used.slices.iter().map(|(of, granted)| (*of, *granted)).collect(),
+            rate: self.used.rate,
             debt: self.debt,
             barred: self.barred,
             generation: self.census.generation,
             present: self.census.present,
             before: self.census.before,
-            nodes: seats.map(|(node, seat)| (*node, seat.seq, seat.generation)).collect(),
+            nodes: seats.map(|(node, seat)| (*node, seat.seq, seat.generation, seat.unmet)).collect(),
+            unmet: self.census.unmet,
         }
     }
 
@@ -113,7 +120,9 @@ impl Book {
         let least = u64::from(ask.least);
         let available = self.available(rule, &count, pause, now);
         let nodes = self.census.nodes();
-        let granted = amount(ask, available, u64::from(rule.divisor()) * u64::from(nodes));
+        let parts = u64::from(rule.divisor()) * self.census.sharers(u64::from(ask.want));
+        let granted = amount(ask, available, parts);
+        self.census.leave(ask.node, u64::from(ask.want).saturating_sub(granted));
         let exceeds = available < least && pause == 0 && self.barred <= now;
         if exceeds && least <= rule.largest() && rule.prohibit() > 0 {
             self.barred = now + rule.prohibit();

@@ -53,6 +53,19 @@ fn less_than_the_least_that_helps_is_not_granted() {
 }
 
 #[test]
+fn a_share_is_by_what_a_node_wants_beside_what_others_want() {
+    let (rule, mut book) = (rule("1000/s", Algorithm::FixedWindow), Book::default());
+    let mut granted = |node, seq, want| grant(&mut book, &rule, asks(node, seq, 0, want), NOON).granted;
+    assert_eq!([granted(1, 1, 100), granted(2, 1, 100)], [100, 100], "nobody else wants anything");
+    assert_eq!(granted(3, 1, 1000), 200, "800 / 4");
+    assert_eq!(granted(1, 2, 400), 50, "600 / 4 / 3: others want 800 more, or twice as much");
+    assert_eq!(granted(2, 2, 20), 20, "550 / 4 / 3 is more than that");
+    assert_eq!(granted(2, 3, 9000), 66, "530 / 4 / 2: others want less than this");
+    assert_eq!(granted(3, 2, 0), 0);
+    assert_eq!(granted(2, 4, 100), 38, "464 / 4 / 3: others want 350, but an equal share is more");
+}
+
+#[test]
 fn beyond_the_need_a_node_gets_a_part_of_its_share() {
     let (rule, mut book) = (rule("1000/s", Algorithm::FixedWindow), Book::default());
     assert_eq!(grant(&mut book, &rule, asks(1, 1, 0, 9000), NOON).granted, 250, "a quarter for one node");
@@ -278,6 +291,58 @@ fn nodes_that_are_silent_for_two_lives_share_no_more() {
     assert_eq!(nodes(&mut book, 1, 2, NOON + SECOND), 5);
     assert_eq!(nodes(&mut book, 1, 3, NOON + 2 * SECOND), 1);
     assert_eq!(book.state().nodes.len(), 1);
+}
+
+fn bucket(rate: &str, burst: u32) -> Rule {
+    Rule::of(Quota::of(rate.parse().unwrap()).burst(burst).build().unwrap()).build().unwrap()
+}
+
+/// Drains a bucket at noon.
+fn drained(rule: &Rule) -> Book {
+    let (mut book, largest) = (Book::default(), rule.largest() as u32);
+    assert_eq!(grant(&mut book, rule, asks(1, 1, largest, largest), NOON).granted, largest);
+    book
+}
+
+#[test]
+fn a_drained_bucket_whose_rate_is_raised_fills_at_the_new_rate() {
+    let (slow, fast) = (bucket("1/min", 10), bucket("10/s", 10));
+    let mut book = drained(&slow);
+    let (now, out) = (NOON + 1000, slow.largest() - fast.largest());
+    let refused = grant(&mut book, &fast, asks(1, 2, 1, 1), now);
+    let wait = (1 + out) * 100_000;
+    assert_eq!(refused.granted, 0);
+    assert!((wait - 1000..=wait + 2).contains(&refused.retry_in), "{refused:?}");
+    assert_eq!(grant(&mut book, &fast, asks(1, 3, 1, 1), now + refused.retry_in).granted, 1);
+    assert_eq!(grant(&mut book, &fast, asks(1, 4, 1, 1), now + refused.retry_in).granted, 0);
+    assert_eq!(book.inspect(&fast, NOON + 2 * SECOND).remaining, fast.largest(), "it is full");
+}
+
+#[test]
+fn a_drained_bucket_whose_rate_is_lowered_is_not_full_at_once() {
+    let (fast, slow) = (bucket("100/s", 100), bucket("1/s", 100));
+    let mut book = drained(&fast);
+    let later = NOON + SECOND / 2;
+    let there = grant(&mut book, &slow, asks(1, 2, 0, 0), later).remaining;
+    let out = fast.largest() - 50;
+    assert_eq!(
+        u64::from(there),
+        slow.largest() - out - 1,
+        "50 have flowed in; a part of a unit is rounded up"
+    );
+}
+
+#[test]
+fn gateways_that_have_a_new_rate_and_those_that_have_the_old_one_share_a_bucket() {
+    let rules = [bucket("100/s", 100), bucket("3/s", 100)];
+    let mut book = drained(&rules[0]);
+    let before = book.inspect(&rules[0], NOON).used;
+    for turn in 0..2000 {
+        assert_eq!(grant(&mut book, &rules[turn % 2], asks(1, 2, 0, 0), NOON).granted, 0);
+    }
+    assert_eq!(book.inspect(&rules[0], NOON).used, before, "nothing is forgotten in between");
+    let held_up = book.inspect(&rules[0], NOON).reset_in - before * 10_000;
+    assert!(held_up < 2000 * 200, "nor much added: {held_up} µs");
 }
 
 #[test]

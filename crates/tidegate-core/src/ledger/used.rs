@@ -13,6 +13,8 @@ pub(super) struct Used {
     pub(super) level: u64,
     /// What was granted in each slice that counts, by its number.
     pub(super) slices: BTreeMap<u64, u64>,
+    /// Of a bucket, the units and the microseconds of the rate that its level stands on; zeros before it stands on any.
+    pub(super) rate: (u64, Micros),
 }
 
 /// The arithmetic of a law, on the store's clock.

@@ -17,6 +17,9 @@ use crate::{
     ledger::{Ask, Book, Epoch, Micros, Reply},
 };
 
+/// How often a node looks after its accounts, in microseconds: as often as drivers do.
+const PASS: Micros = 250_000;
+
 /// What happens at a moment.
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -36,10 +39,11 @@ enum Event {
         seq: u64,
     },
     Exhausted(Place),
+    Relieved(Place),
     /// A node notices that the ledger has begun a new epoch.
     Noticed(usize),
-    /// Idle accounts hand back.
-    Sweep,
+    /// A node looks after its accounts.
+    Pass(usize),
 }
 
 /// A key on a node.
@@ -111,7 +115,10 @@ impl Fleet {
         for (at, fault) in fleet.scenario.faults.clone() {
             fleet.at(micros(at), Event::Fault(fault));
         }
-        fleet.at(fleet.scenario.rule.life() / 2, Event::Sweep);
+        for node in 0..nodes {
+            let first = (fleet.dice.unit() * PASS as f64) as Micros;
+            fleet.at(first, Event::Pass(node));
+        }
         fleet
     }
 
@@ -186,21 +193,26 @@ impl Fleet {
             Event::Fault(Fault::Dies(node)) => self.die(node),
             Event::Noticed(node) => {
                 let (clock, epoch, terms) = (self.clock(), self.epoch.id, self.terms);
-                self.each(Some(node), |account| account.reassert(epoch, &terms, clock));
+                self.each(node, |account| account.reassert(epoch, &terms, clock));
             }
-            Event::Sweep => {
+            Event::Pass(node) => {
                 let (clock, terms) = (self.clock(), self.terms);
-                self.each(
-                    None,
-                    |account| {
+                self.each(node, |account| {
+                    let idle = |account: &mut Account| {
                         if account.is_idle(&terms, clock) { account.hand_back(clock) } else { None }
-                    },
-                );
-                self.at(self.now + self.scenario.rule.life() / 2, Event::Sweep);
+                    };
+                    account.renew(&terms, clock).or_else(|| idle(account))
+                });
+                self.at(self.now + PASS, Event::Pass(node));
             }
             Event::Question { from, ask } => self.decide(from, ask),
             Event::Answer { to, ask, reply } => self.answered(to, &ask, &reply),
             Event::Late { to, seq } => self.late(to, seq),
+            Event::Relieved(place) => {
+                if let Some(seat) = self.seats.get_mut(&place) {
+                    seat.account.replenished();
+                }
+            }
             Event::Exhausted(place) => {
                 let (clock, terms) = (self.clock(), self.terms);
                 let draft = self.seats.get_mut(&place).and_then(|seat| seat.account.exhausted(&terms, clock));
@@ -209,9 +221,10 @@ impl Fleet {
         }
     }
 
-    /// Has accounts say what they want asked: of one node or of all.
-    fn each(&mut self, node: Option<usize>, mut ask: impl FnMut(&mut Account) -> Option<Draft>) {
-        let here = self.seats.iter_mut().filter(|(place, _)| node.is_none_or(|node| place.node == node));
+    /// Has the accounts of a node say what they want asked.
+    fn each(&mut self, node: usize, mut ask: impl FnMut(&mut Account) -> Option<Draft>) {
+        let here = Place { node, key: 0 }..=Place { node, key: u64::MAX };
+        let here = self.seats.range_mut(here);
         let drafts: Vec<_> = here.map(|(place, seat)| (*place, ask(&mut seat.account))).collect();
         drafts.into_iter().for_each(|(place, draft)| self.send(place, draft));
     }
@@ -290,7 +303,7 @@ impl Fleet {
         let Some(seat) = self.seats.get_mut(&place) else { return };
         let Some(draft) = draft else { return };
         let waiting: u32 = seat.waiting.iter().map(|call| call.cost).sum();
-        let draft = if draft.is_awaited() { draft.for_all(waiting) } else { draft };
+        let draft = draft.for_all(waiting);
         self.asked += 1;
         let ask = draft.send(self.ids[place.node], self.asked);
         seat.asked = Some((ask, self.now));
@@ -311,18 +324,20 @@ impl Fleet {
         let pause = if self.epoch.begun == 0 { 0 } else { micros(self.scenario.notice) };
         let epoch = Epoch { begun: self.epoch.begun + pause, ..self.epoch };
         let reply = key.book.grant(&self.scenario.rule, &ask, now, epoch);
-        // News that is old when it arrives is none.
-        let lasting = reply.retry_in > 8 * micros(self.scenario.latency);
-        let news = reply.remaining == 0 && lasting && key.told <= self.now;
-        if news {
-            key.told = self.now + reply.retry_in;
+        let retry_at = self.now + reply.retry_in;
+        let is_short = reply.granted < ask.least.max(ask.need);
+        let exhausted = is_short && (self.now >= key.told || key.told > retry_at);
+        let relieved = !is_short && ask.back > 0 && reply.remaining > 0 && self.now < key.told;
+        if exhausted || relieved {
+            key.told = if exhausted { retry_at } else { 0 };
         }
         let leg = self.leg();
         self.at(self.now + leg, Event::Answer { to: from, ask, reply });
-        if news && self.scenario.hints {
-            for node in (0..self.ids.len()).filter(|node| *node != from.node) {
-                let leg = self.leg();
-                self.at(self.now + leg, Event::Exhausted(Place { node, ..from }));
+        if (exhausted || relieved) && reply.nodes > 1 && self.scenario.hints {
+            for node in 0..self.ids.len() {
+                let (leg, place) = (self.leg(), Place { node, ..from });
+                let hint = if exhausted { Event::Exhausted(place) } else { Event::Relieved(place) };
+                self.at(self.now + leg, hint);
             }
         }
     }
@@ -334,23 +349,26 @@ impl Fleet {
         let sent_at = Instant::from_nanos(1_000_000_000 + sent * 1000);
         seat.account.replied(ask, reply, &terms, sent_at, clock);
         // Those that wait come back in order, until one has to wait again.
+        let mut next = None;
         while let Some(seat) = self.seats.get_mut(&to)
             && let Some(call) = seat.waiting.front().copied()
         {
             let spend = seat.account.spend(call.cost, &terms, clock);
             if let Spend::Wait(draft) = spend {
-                return self.send(to, draft);
+                next = next.or(draft);
+                break;
             }
             seat.waiting.pop_front();
             match spend {
                 Spend::Allow => self.admit(to, &call),
                 Spend::AllowAndAsk(draft) => {
+                    next = Some(draft);
                     self.admit(to, &call);
-                    self.send(to, Some(draft));
                 }
                 Spend::Deny { .. } | Spend::Impossible | Spend::Wait(_) => self.refuse(&call, false),
             }
         }
+        self.send(to, next);
     }
 
     fn late(&mut self, to: Place, seq: u64) {

@@ -393,7 +393,11 @@ impl World {
                 let higher = |from: Micros, to: Micros| limit(from - period / 10, to);
                 check::windows(starts, period, &self.spent, &self.allowances, higher)
             }
-            Kind::Bucket => check::envelope(&self.rule, &self.spent, &self.allowances),
+            // While the rate changes: of the highest.
+            Kind::Bucket => {
+                let highest = self.limits.iter().map(|(_, limit)| *limit).max().unwrap_or(0);
+                check::envelope(&rule(self.kind, highest), &self.spent, &self.allowances)
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{
         Off, Protocol, Retry, Route, Timeout, Tracing, Upstream,
     },
     store::{MEMORY, Store},
+    token::Percent,
     units::{ByteSize, HumanDuration},
 };
 
@@ -120,6 +121,26 @@ pub(super) const fn default_keys() -> NonZeroU32 {
     count(1_000_000)
 }
 
+pub(super) const fn default_refresh_before() -> Percent {
+    Percent(20)
+}
+
+pub(super) const fn default_token_life() -> HumanDuration {
+    secs(5 * 60)
+}
+
+pub(super) const fn default_token_timeout() -> HumanDuration {
+    secs(10)
+}
+
+pub(super) const fn default_token_wait() -> HumanDuration {
+    secs(5)
+}
+
+pub(super) const fn default_rejected_interval() -> HumanDuration {
+    secs(30)
+}
+
 impl Config {
     /// A configuration of these upstreams and routes, all else by default.
     pub fn guarding(upstreams: BTreeMap<String, Upstream>, routes: Vec<Route>) -> Self {
@@ -129,6 +150,7 @@ impl Config {
             namespace: default_namespace(),
             upstreams,
             limits: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             routes,
             bounds: Bounds::default(),
             trusted_proxies: Vec::new(),
@@ -155,6 +177,7 @@ impl Upstream {
             idle_timeout: default_idle_body(),
             retry: Retry::default(),
             host: HostHeader::default(),
+            token: None,
         }
     }
 }

@@ -49,7 +49,7 @@ fn the_example_is_valid_with_every_setting_switched_on() {
     fs::write(&file, switched_on()).unwrap();
     let loaded = load(&Source::File(file.clone())).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.listen.tls.unwrap().cert, home.path().join("tls.crt"));
-    assert_eq!(loaded.files.len(), 7);
+    assert_eq!(loaded.files.len(), 11);
 
     // The key of another certificate is refused.
     let other = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();

@@ -11,6 +11,7 @@ use super::{
     calendar::CalendarQuota,
     problem::quoted,
     store::MEMORY,
+    token::{Percent, issuer},
     units::{ByteSize, HumanDuration, MAX_DURATION},
 };
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     in_flight::StreamPath,
     key::{Extractor, InvalidExtractor},
     logging::check_filter,
+    oidc::jose::Algorithm,
     route::{InvalidMatch, Matcher},
 };
 
@@ -115,6 +117,12 @@ formats! {
     StreamPathText "tidegate-stream-path" "/etcdserverpb.Watch/*" => parses::<StreamPath>;
     /// `header:x-tenant`.
     PartitionKeyText "tidegate-partition-key" "header:x-tenant" => partition_key;
+    /// `https://idp.example`.
+    IssuerText "tidegate-issuer" "https://idp.example" => |text| issuer(text).map(drop);
+    /// `20%`.
+    PercentText "tidegate-percent" "20%" => parses::<Percent>;
+    /// `ES256`.
+    AlgorithmText "tidegate-algorithm" "ES256" => algorithm;
     /// `orders`.
     RouteNameText "tidegate-route-name" "orders" => route_name;
 }
@@ -255,6 +263,14 @@ fn server_name(text: &str) -> Result<(), Wrong> {
             "write a name or an address without port, like orders.internal",
         )),
     }
+}
+
+fn algorithm(text: &str) -> Result<(), Wrong> {
+    text.parse::<Algorithm>().map(drop).map_err(|_| {
+        let names: Vec<&str> = Algorithm::ALL.iter().map(|(name, _)| *name).collect();
+        let remedy = format!("write one of {}", names.join(", "));
+        Wrong::new(format!("{} is not an algorithm of signatures", quoted(text)), remedy)
+    })
 }
 
 fn route_name(text: &str) -> Result<(), Wrong> {

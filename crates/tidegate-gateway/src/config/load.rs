@@ -185,5 +185,14 @@ fn paths(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
         SecretSetting::File(path) => Some(path),
         SecretSetting::Env(_) => None,
     });
-    listener.chain(upstreams).chain(roots).chain(password)
+    let tokens = config.tokens.values_mut().flat_map(|token| {
+        let secrets = [&mut token.client_secret, &mut token.key].into_iter().flatten();
+        let secrets = secrets.filter_map(|secret| match secret {
+            SecretSetting::File(path) => Some(path),
+            SecretSetting::Env(_) => None,
+        });
+        let tls = token.tls.iter_mut();
+        secrets.chain(tls.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten()))
+    });
+    listener.chain(upstreams).chain(roots).chain(password).chain(tokens)
 }

@@ -7,6 +7,7 @@ mod in_flight;
 mod limits;
 mod routes;
 mod store;
+mod tokens;
 
 use std::{collections::HashMap, net::SocketAddr, ops::Range, path::Path};
 
@@ -23,7 +24,7 @@ use super::{
 /// Finds what is wrong with the meaning of a configuration; relative paths begin at `base`.
 pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     listen(root, problems);
-    for section in ["upstreams", "limits"] {
+    for section in ["upstreams", "limits", "tokens"] {
         names(root, section, problems);
     }
     for entry in entries(root, "upstreams") {
@@ -31,6 +32,7 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     }
     limits::check(root, problems);
     store::check(root, problems);
+    tokens::check(root, base, problems);
     bounds(root, problems);
     trusted(root, problems);
     routes::check(root, problems);

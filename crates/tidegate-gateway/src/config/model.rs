@@ -21,6 +21,7 @@ use super::{
     formats::*,
     limit::Limit,
     store::{Store, StoreForm},
+    token::Token,
     units::{ByteSize, HumanDuration},
 };
 
@@ -44,6 +45,9 @@ pub struct Config {
     /// Limits on calls per time, by name. Default: none.
     #[serde(default)]
     pub limits: BTreeMap<String, Limit>,
+    /// Access tokens for the calls of upstreams, by name. Default: none.
+    #[serde(default)]
+    pub tokens: BTreeMap<String, Token>,
     /// Which calls go where; the most specific match wins.
     pub routes: Vec<Route>,
     /// Bounds on what clients may send. Every one has a default.
@@ -132,6 +136,9 @@ pub struct Upstream {
     /// The `Host` sent upstream: the client's, or the endpoint's own. Default: `client`.
     #[serde(default)]
     pub host: HostHeader,
+    /// The name of the access token that its calls carry in place of the client's `Authorization`. Default: none.
+    #[serde(default)]
+    pub token: Option<String>,
 }
 
 /// The protocol spoken to an upstream.

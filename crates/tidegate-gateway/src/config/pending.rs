@@ -26,14 +26,12 @@ const fn pending(
     Pending { section, key, lacks, remedy }
 }
 
-const PENDING: [Pending; 7] = [
+const PENDING: [Pending; 5] = [
     pending("", "registry", "a service registry", "list the endpoints under upstreams.NAME.endpoints"),
-    pending("", "tokens", "access tokens for upstreams", "remove it"),
     pending("", "sessions", "browser sessions", "remove it"),
     pending("Upstream", "service", "a service registry", "list its endpoints: [http://host:port]"),
-    pending("Upstream", "token", "access tokens for upstreams", "remove it"),
     pending("Route", "session", "browser sessions", "remove it"),
-    pending("Route", "token", "access tokens for upstreams", "remove it"),
+    pending("Route", "token", "access tokens of routes", "name it at the upstream: token: NAME"),
 ];
 
 /// What to say about `entry` in `section`, if it is a setting that is not there yet.

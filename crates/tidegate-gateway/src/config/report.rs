@@ -84,6 +84,12 @@ pub fn summary(config: &Config) -> String {
     for (name, limit) in &config.limits {
         let _ = writeln!(text, "  limit {name}: {}", limit_summary(limit));
     }
+    for (name, token) in &config.tokens {
+        let scope =
+            if token.scope.is_empty() { String::new() } else { format!(", scope {}", token.scope.join(" ")) };
+        let (grant, issuer) = (token.grant.as_str(), &token.issuer);
+        let _ = writeln!(text, "  token {name}: {grant} of {} at {issuer}{scope}", token.client_id);
+    }
     for route in &config.routes {
         let _ = writeln!(text, "  route {}", route_summary(route));
     }

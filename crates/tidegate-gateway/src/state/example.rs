@@ -142,6 +142,17 @@ pub(crate) fn example() -> State {
                 endpoint("127.0.0.1:9002", open),
             ],
         }],
+        tokens: vec![TokenState {
+            name: "billing".into(),
+            issuer: "https://idp.example".into(),
+            grant: "client_credentials",
+            state: TokenPhase::Fresh,
+            expires_in_seconds: Some(280.0),
+            keys: 1,
+            grants: [("success", 12), ("transient", 1)].into(),
+            rejected: 1,
+            ..TokenState::default()
+        }],
         refusals: Vec::new(),
         telemetry: TelemetryState {
             access_log_lines: 120_000,

@@ -12,6 +12,7 @@ use prometheus_client::{
 use super::{
     in_flight, process,
     route::{RouteMetrics, Totals},
+    tokens,
 };
 use crate::state::{BreakerPhase, CreditState, Durations, EndpointState, ListenerState, State, StorePhase};
 
@@ -39,6 +40,7 @@ impl Collector for Snapshot {
         self.credit(&mut page)?;
         self.store(&mut page)?;
         self.upstreams(&mut page)?;
+        tokens::encode(&mut page, &self.state.tokens)?;
         self.endpoints(&mut page)?;
         process::encode(&mut page)
     }

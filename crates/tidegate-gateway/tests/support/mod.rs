@@ -4,6 +4,7 @@ pub mod client;
 pub mod clock;
 pub mod gateway;
 pub mod grpc;
+pub mod idp;
 pub mod load;
 pub mod nginx;
 pub mod process;

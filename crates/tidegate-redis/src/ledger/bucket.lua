@@ -9,7 +9,20 @@ local function room(now)
   return math.min(quotient(spare * units_in, period), burst)
 end
 
-function count.roll() end
+-- The longest that a bucket takes to fill after its rate was lowered.
+local LONGEST = 4503599627370496
+
+-- What is out of a bucket is a number of units: at another rate they flow in in another time. Three roundings of numbers
+-- below 2^52 are off by less than two.
+function count.roll(now)
+  local rate = book.rate
+  if rate[1] == units_in and rate[2] == period then return end
+  if rate[1] > 0 and book.level > now then
+    local units = (book.level - now) * rate[1] / rate[2]
+    book.level = now + math.min(math.ceil(units * period / units_in) + 2, LONGEST)
+  end
+  book.rate = { units_in, period }
+end
 
 function count.merge(_, seen_level, now)
   book.level = math.max(book.level, math.min(seen_level, now + refill))

@@ -2,9 +2,10 @@
 
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{Redis, connect, eventually, ports, say, wait_for_line};
+use super::{Redis, connect, eventually, ports, say, signal_to, wait_for_line};
 
 /// The name under which the sentinels know the master.
 pub(crate) const NAME: &str = "cache";
@@ -60,6 +61,11 @@ impl Sentinels {
         })
         .await;
         Self { servers: [master, replica], ports, children, _directory: directory }
+    }
+
+    /// Signals a sentinel.
+    pub(crate) fn signal(&self, at: usize, signal: Signal) {
+        signal_to(&self.children[at], signal);
     }
 
     pub(crate) fn url(&self) -> String {

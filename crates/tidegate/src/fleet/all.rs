@@ -124,6 +124,7 @@ impl FleetReceipts {
 
     /// Whether credit of one of them is over by `now`: a call that has not been sent by then has to be decided anew.
     pub fn are_over(&self, now: Instant) -> bool {
+        let now = crate::clock::awake(now);
         self.0.iter().any(|receipt| receipt.is_over(now))
     }
 
@@ -195,7 +196,11 @@ impl<'a> Taking<'a> {
             match throttle.shared.enter(*key, cost, now, patience, standing) {
                 Local::Granted(receipt) => self.receipts[at] = Some(receipt),
                 Local::Waiting(told) => waiting[at] = Some(told),
-                Local::Unknown => {}
+                Local::Unknown if self.refusal.is_some() => {}
+                Local::Unknown => match throttle.shared.without_ledger(*key, cost, now) {
+                    Ok(receipt) => self.receipts[at] = Some(receipt),
+                    Err(refused) => self.refuse(at, refused),
+                },
                 other => self.refuse(at, super::refused(other, now)),
             }
         }

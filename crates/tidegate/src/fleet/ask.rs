@@ -1,11 +1,11 @@
 //! Questions on their way to the ledger: each in a task of its own, so that no caller can break it; a bounded number,
-//! and none while the store is given a rest.
+//! and none but probes while the store is away.
 
 use std::{sync::Arc, time::Duration};
 
 use tidegate_core::{
-    Call, Instant, Outcome,
-    ledger::{Ask, Reply},
+    Instant,
+    ledger::{Ask, Reply, Rule},
     nanos,
 };
 use tokio::sync::OwnedSemaphorePermit;
@@ -18,7 +18,7 @@ use super::{
     step::{Errand, Errands, Landed, Whose},
 };
 use crate::{
-    Permit as _, breaker, clock,
+    clock,
     sync::{AtomicU64, Ordering},
 };
 
@@ -67,6 +67,7 @@ struct UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(errand) = self.errand.take() {
+            self.shared.away.failed();
             self.shared.unanswered(errand, crate::sync::now());
         }
     }
@@ -96,13 +97,13 @@ impl Shared {
         errand: Errand,
         now: Instant,
     ) -> Option<tokio::task::JoinHandle<()>> {
-        let Ok(permit) = self.breaker.admit(&Call::at(now)) else {
+        if self.away.is_known() {
             self.withhold(errand, now);
             return None;
-        };
+        }
         let told = self.losses.load(Ordering::Relaxed);
         let under_way = UnderWay { shared: Arc::clone(self), errand: Some(errand), told, place: Some(place) };
-        Some(self.handle.spawn(under_way.ask(permit)))
+        Some(self.handle.spawn(under_way.ask()))
     }
 
     fn withhold(self: &Arc<Self>, errand: Errand, now: Instant) {
@@ -143,7 +144,12 @@ impl Shared {
                 state.aside_answered(key, era, ask, reply, sent_at);
                 (false, [None, None])
             }
-            Whose::Nobody => (false, [None, None]),
+            Whose::Nobody => {
+                if reply.is_none() {
+                    state.owe(key, ask.debt);
+                }
+                (false, [None, None])
+            }
         };
         drop(state);
         self.deliver(key, deliveries);
@@ -156,48 +162,65 @@ impl Shared {
 }
 
 impl UnderWay {
-    async fn ask(mut self, permit: breaker::Permit) {
+    async fn ask(mut self) {
         let shared = Arc::clone(&self.shared);
         let (key, draft, rule) = {
             let errand = self.errand.as_ref().expect("it is taken at the end");
             (errand.key, errand.draft, errand.rule)
         };
-        let subject = Subject { limit: &shared.name, key };
-        shared.store.asked.fetch_add(1, Ordering::Relaxed);
-        // Credit lives from before the question leaves.
-        let sent_at = clock::now();
         let ask = draft.send(shared.node, number::next());
-        let answer = tokio::time::timeout(shared.patience, shared.ledger.ask(subject, &rule, &ask)).await;
-        let now = clock::now();
-        let late = || LedgerError::new(LedgerErrorKind::Late, "no answer in time");
-        let reply = match answer.unwrap_or_else(|_| Err(late())) {
-            Ok(reply) => {
-                shared.store.answered(now.since(sent_at), now);
-                permit.settle(Outcome::Success, now);
-                Some(reply)
-            }
-            Err(error) => {
-                shared.store.errors[error.kind().index()].fetch_add(1, Ordering::Relaxed);
-                permit.settle(evidence(error.kind()), now);
-                None
-            }
-        };
+        let (reply, times) = shared.put(Subject { limit: &shared.name, key }, &rule, &ask).await;
         let errand = self.errand.take().expect("it is taken once");
-        let next = shared.landed(&errand, &ask, self.told, reply.as_ref(), [sent_at, now]);
+        let next = shared.landed(&errand, &ask, self.told, reply.as_ref(), times);
         // The place is free now: waiters are not to be told that there is none.
-        shared.send_from(self.place.take(), next, now);
+        shared.send_from(self.place.take(), next, times[1]);
     }
 }
 
-/// What a failure says of the store. That there is no room for one more key or question says nothing: the keys that are
-/// known go on being asked for.
-const fn evidence(kind: LedgerErrorKind) -> Outcome {
+impl Shared {
+    /// Puts a question to the ledger, within the deadline, and learns of the store by what becomes of it. The answer, when
+    /// it was sent and when it was over.
+    pub(super) async fn put(
+        &self,
+        subject: Subject<'_>,
+        rule: &Rule,
+        ask: &Ask,
+    ) -> (Option<Reply>, [Instant; 2]) {
+        self.store.asked.fetch_add(1, Ordering::Relaxed);
+        // Credit lives from before the question leaves.
+        let sent_at = clock::now();
+        let answer = tokio::time::timeout(self.patience, self.ledger.ask(subject, rule, ask)).await;
+        let now = clock::awake(clock::now());
+        let late = || LedgerError::new(LedgerErrorKind::Late, "no answer in time");
+        match answer.unwrap_or_else(|_| Err(late())) {
+            Ok(reply) => {
+                self.store.answered(now.since(sent_at), now);
+                self.away.answered();
+                (Some(reply), [sent_at, now])
+            }
+            Err(error) => {
+                self.store.errors[error.kind().index()].fetch_add(1, Ordering::Relaxed);
+                let heard_at = Instant::from_nanos(self.store.heard_at.load(Ordering::Relaxed));
+                // What a process missed that stood still itself says nothing of the store.
+                let stood_still = now.since(sent_at) > self.patience * 2;
+                if is_evidence(error.kind()) && sent_at >= heard_at && !stood_still {
+                    self.away.failed();
+                }
+                (None, [sent_at, now])
+            }
+        }
+    }
+}
+
+/// Whether a failure says something of the store. That there is no room for one more key or question does not: the keys
+/// that are known go on being asked for.
+const fn is_evidence(kind: LedgerErrorKind) -> bool {
     match kind {
-        LedgerErrorKind::Busy => Outcome::Unsent,
+        LedgerErrorKind::Busy => false,
         LedgerErrorKind::Unreachable
         | LedgerErrorKind::Late
         | LedgerErrorKind::Unready
         | LedgerErrorKind::Denied
-        | LedgerErrorKind::Broken => Outcome::Overload { retry_after: None },
+        | LedgerErrorKind::Broken => true,
     }
 }

@@ -47,11 +47,14 @@ pub(super) async fn tend(shared: Weak<Shared>) {
     loop {
         let Some(this) = shared.upgrade() else { return };
         let (now, losses) = (clock::now(), this.losses.load(Ordering::Relaxed));
-        if now.since(passed_at) >= PASS || losses != told {
-            passed_at = now;
-            told = if this.pass(losses, now).await { losses } else { told };
+        // While the store is away, what would go back is kept to be spent.
+        if !this.away.is_known() {
+            if now.since(passed_at) >= PASS || losses != told {
+                passed_at = now;
+                told = if this.pass(losses, now).await { losses } else { told };
+            }
+            this.beat(now);
         }
-        this.beat(now);
         let waited = timeout(BEAT, this.loss_noticed.notified()).await;
         drop(waited);
         drop(this);
@@ -69,6 +72,7 @@ impl Shared {
         let Some(at) = state.accounts.find(hint.key) else { return };
         let account = &mut state.accounts.slot(at).account;
         let draft = match hint.tidings {
+            Tidings::Exhausted(_) | Tidings::Recall if self.away.is_known() => None,
             Tidings::Exhausted(_) => account.exhausted(&terms, now),
             Tidings::Recall => account.hand_back(now),
             Tidings::Relieved => {
@@ -151,7 +155,7 @@ impl Shared {
 impl State {
     fn tend(&mut self, losses: u32, now: Instant) -> (Vec<Errand>, bool) {
         let (rule, era, terms) = (self.rule, self.era, self.terms);
-        let (mut errands, mut all_told) = (Vec::new(), true);
+        let (mut errands, mut all_told) = (self.tell_debts(now), true);
         self.accounts.retain(|slot| {
             if !slot.is_at_rest() {
                 all_told &= slot.told == losses;
@@ -165,7 +169,10 @@ impl State {
                 account.reassert(u64::MAX, &terms, now)
             } else {
                 slot.told = losses;
-                if account.is_idle(&terms, now) { account.hand_back(now) } else { None }
+                account.renew(&terms, now).or_else(|| {
+                    let idle = account.is_idle(&terms, now);
+                    if idle { account.hand_back(now) } else { None }
+                })
             };
             let key = slot.key;
             errands.extend(draft.map(|draft| Errand { whose: Whose::Account, key, draft, rule, era }));
@@ -176,6 +183,13 @@ impl State {
                 || account.debt() > 0
         });
         (errands, all_told)
+    }
+
+    /// What is owed without an account.
+    fn tell_debts(&mut self, now: Instant) -> Vec<Errand> {
+        let (rule, era) = (self.rule, self.era);
+        let errand = |(key, draft)| Errand { whose: Whose::Nobody, key, draft, rule, era };
+        self.owed.tell(now).map(errand).collect()
     }
 
     fn sign_of_life(&mut self, now: Instant) -> Option<Errand> {
@@ -197,14 +211,17 @@ impl State {
             };
             Some(Errand { whose, key: slot.key, draft, rule, era })
         };
-        self.accounts.iter_mut().filter_map(back).collect()
+        let mut errands: Vec<_> = self.accounts.iter_mut().filter_map(back).collect();
+        errands.append(&mut self.tell_debts(now));
+        errands
     }
 
     fn holds_nothing(&self, now: Instant) -> bool {
-        self.accounts.iter().all(|slot| {
-            let aside = slot.aside.as_ref().map_or(0, |aside| aside.units(now));
-            slot.account.in_hand(now) == 0 && slot.account.debt() == 0 && aside == 0
-        })
+        self.owed.units() == 0
+            && self.accounts.iter().all(|slot| {
+                let aside = slot.aside.as_ref().map_or(0, |aside| aside.units(now));
+                slot.account.in_hand(now) == 0 && slot.account.debt() == 0 && aside == 0
+            })
     }
 
     fn close(&mut self) -> Vec<(crate::throttle::Key, Vec<Delivery>)> {

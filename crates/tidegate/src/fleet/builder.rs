@@ -17,13 +17,13 @@ use super::{
     FleetThrottle,
     any::AnyLedger,
     ask::Store,
+    away::{self, Away},
     background,
     ledger::Ledger,
     shard::Shard,
     shared::{OnStoreFailure, Shared},
 };
 use crate::{
-    Breaker, breaker,
     sync::{AtomicU32, AtomicU64},
     throttle::Mode,
 };
@@ -115,7 +115,9 @@ impl FleetBuilder {
         self
     }
 
-    /// Sets how long an answer of the ledger may take, and so the longest that a call waits for it. Default: 50 ms.
+    /// Sets how long an answer of the ledger may take, and so the longest that a call waits for it. After two in a row that
+    /// were missed the store is known to be away: no call waits for it, until a question asked in the background is
+    /// answered. Default: 50 ms.
     pub const fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -154,7 +156,7 @@ impl FleetBuilder {
             on_failure: Mutex::new(self.on_failure),
             places: Arc::new(Semaphore::new(self.max_asks.get() as usize)),
             most_asks: self.max_asks.get(),
-            breaker: Breaker::new(REST).expect("periods in range"),
+            away: Away::new(),
             store: Store::new(),
             losses: AtomicU32::new(0),
             loss_noticed: Notify::new(),
@@ -164,19 +166,12 @@ impl FleetBuilder {
         let weak = Arc::downgrade(&shared);
         *shared.tasks.lock() = vec![
             handle.spawn(background::follow(weak.clone(), hints)).abort_handle(),
-            handle.spawn(background::tend(weak)).abort_handle(),
+            handle.spawn(background::tend(weak.clone())).abort_handle(),
+            handle.spawn(away::probe(weak)).abort_handle(),
         ];
         Ok(FleetThrottle { shared })
     }
 }
-
-/// When a store that does not answer is given a rest: so that calls need not wait for it one by one.
-const REST: breaker::Settings = breaker::Settings {
-    failures: NonZeroU32::new(3).expect("3 is not 0"),
-    within: Duration::from_secs(1),
-    open_for: Duration::from_millis(100),
-    probes: NonZeroU32::MIN,
-};
 
 impl fmt::Debug for FleetBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -184,6 +184,8 @@ impl Ledger for LocalLedger {
         if reply.granted < ask.least.max(ask.need) && reply.nodes > 1 {
             let retry_in = std::time::Duration::from_micros(reply.retry_in);
             self.tell(&limit, subject.key, Tidings::Exhausted(retry_in));
+        } else if ask.back > 0 && reply.remaining > 0 && reply.nodes > 1 {
+            self.tell(&limit, subject.key, Tidings::Relieved);
         }
         Ok(reply)
     }

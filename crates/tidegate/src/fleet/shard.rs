@@ -5,13 +5,15 @@ use std::time::Duration;
 use tidegate_core::{
     Instant,
     credit::{Draft, Spend, Terms},
+    lease::Node,
     ledger::{Ask, Reply, Rule},
 };
 use tokio::sync::oneshot;
 
 use super::{
     accounts::{Accounts, Room},
-    slot::{Answer, Receipt, Slot, Waiter},
+    owed::Owed,
+    slot::{Answer, Receipt, Slot, Told, Waiter},
     stats::{Counts, tell},
     step::{Caller, Delivery, Errand, Errands, Landed, Local, Patience, Whose},
 };
@@ -22,6 +24,9 @@ use crate::{
 
 /// Calls that wait for one key's answer.
 pub(super) const MOST_IN_LINE: usize = 10_000;
+/// How long the trace of a call that went on waits to be counted: a limit whose credit is over on arrival is not asked for
+/// ever.
+const TRACED_FOR: Duration = Duration::from_secs(1);
 
 /// A shard on cache lines of its own.
 #[repr(align(128))]
@@ -38,6 +43,8 @@ pub(super) struct State {
     /// The latest instant any call has brought: calls are locked out of the order of their clock readings.
     latest: Instant,
     pub(super) accounts: Accounts,
+    /// What accounts owed that were forgotten.
+    pub(super) owed: Owed,
     pub(super) counts: Counts,
 }
 
@@ -51,6 +58,7 @@ impl Shard {
             is_closed: false,
             latest: Instant::EPOCH,
             accounts: Accounts::new(most),
+            owed: Owed::default(),
             counts: Counts::default(),
         }))
     }
@@ -72,12 +80,17 @@ impl State {
                 self.counts.local += 1;
                 (Ruling::Admits, Local::Granted(receipt))
             }
-            (Local::Unknown, Mode::Shadow) => (Ruling::Admits, Local::Granted(Receipt::default())),
+            (Local::Unknown, Mode::Shadow) if caller.patience == Patience::Away => {
+                (Ruling::Admits, Local::Granted(Receipt::UNCHARGED))
+            }
+            (Local::Unknown, Mode::Shadow) => {
+                (Ruling::Admits, Local::Granted(Receipt::beside(caller.cost.max(1))))
+            }
             (local @ (Local::Waiting(_) | Local::Unknown), _) => (Ruling::Admits, local),
             (Local::Closed, _) => (Ruling::Refuses, Local::Closed),
             (_, Mode::Shadow) => {
                 self.counts.shadow_refused += 1;
-                (Ruling::WouldRefuse, Local::Granted(Receipt::default()))
+                (Ruling::WouldRefuse, Local::Granted(Receipt::UNCHARGED))
             }
             (local, Mode::Enforce) => {
                 self.counts.refused += 1;
@@ -97,7 +110,11 @@ impl State {
             return (Local::Closed, None);
         }
         let at = match self.accounts.find(key) {
+            Some(at) if caller.patience == Patience::Away => {
+                return (self.spend_in_hand(at, caller), Some(at));
+            }
             Some(at) => at,
+            None if caller.patience == Patience::Away => return (Local::Unknown, None),
             None => match self.admit(key, caller.told, errands) {
                 Some(at) => at,
                 None => return (Local::Full, None),
@@ -114,14 +131,14 @@ impl State {
         if slot.line.is_some() {
             // Nobody overtakes those in line.
             let possible = units <= self.terms.largest();
-            return (if possible { wait(slot, units, patience) } else { Local::Impossible }, Some(at));
+            return (if possible { wait(slot, units, patience, now) } else { Local::Impossible }, Some(at));
         }
         let source = slot.account.source(units, now);
         let local = match slot.account.spend(units, &self.terms, now) {
             Spend::Wait(draft) => {
                 errands[0] =
                     draft.map(|draft| Errand { whose: Whose::Account, key, draft, rule: self.rule, era });
-                wait(slot, units, patience)
+                wait(slot, units, patience, now)
             }
             Spend::Deny { retry_at } => Local::Denied(retry_at),
             Spend::Impossible => Local::Impossible,
@@ -132,22 +149,64 @@ impl State {
                 if cost == 0 {
                     slot.account.refund(units, source.window, now);
                 }
-                Local::Granted(Receipt { cost, era, source })
+                Local::Granted(Receipt { cost, beside: 0, era, source })
             }
         };
         (local, Some(at))
     }
 
+    /// Decides a call by what is in hand and known, while nothing can be asked.
+    fn spend_in_hand(&mut self, at: usize, caller: Caller) -> Local {
+        let (era, now, units) = (self.era, self.latest, caller.cost.max(1));
+        let slot = self.accounts.slot(at);
+        slot.used = true;
+        if slot.line.is_some() {
+            return Local::Unknown;
+        }
+        // What it would ask is not asked, and it goes on as if nothing had been.
+        let mut account = slot.account;
+        let source = account.source(units, now);
+        match account.spend(units, &self.terms, now) {
+            Spend::Wait(_) => Local::Unknown,
+            Spend::Deny { retry_at } => Local::Denied(retry_at),
+            Spend::Impossible => Local::Impossible,
+            admits @ (Spend::Allow | Spend::AllowAndAsk(_)) => {
+                if let Spend::AllowAndAsk(draft) = admits {
+                    account.failed(&draft.send(Node(0), 0));
+                }
+                if caller.cost == 0 {
+                    account.refund(units, source.window, now);
+                }
+                slot.account = account;
+                Local::Granted(Receipt { cost: caller.cost, beside: 0, era, source })
+            }
+        }
+    }
+
     #[cold]
     fn admit(&mut self, key: Key, told: u32, errands: &mut Errands) -> Option<usize> {
-        match self.accounts.insert(Slot::new(key, told), self.latest) {
+        let mut slot = Slot::new(key, told);
+        let owed = self.owed.take(key);
+        slot.account.settle(0, owed, 0, self.latest);
+        match self.accounts.insert(slot, self.latest) {
             Room::Free(at) => Some(at),
             Room::Taken(at, gone) => {
                 self.counts.evicted += 1;
                 errands[1] = self.farewell(*gone);
                 Some(at)
             }
-            Room::None => None,
+            Room::None => {
+                self.owe(key, owed);
+                None
+            }
+        }
+    }
+
+    /// Remembers what a key owes, with its account or without.
+    pub(super) fn owe(&mut self, key: Key, units: u32) {
+        match self.accounts.find(key) {
+            Some(at) => self.accounts.slot(at).account.settle(0, units, 0, self.latest),
+            None => self.counts.forgiven += u64::from(self.owed.add(key, units)),
         }
     }
 
@@ -202,7 +261,7 @@ impl State {
         let mut line = slot.line.take()?;
         let mut next = None;
         while let Some(waiter) = line.0.pop_front() {
-            if waiter.is_gone() {
+            if waiter.is_gone(now) {
                 continue;
             }
             if !is_answered {
@@ -227,7 +286,7 @@ impl State {
                     continue;
                 }
             }
-            self.counts.grant(waiter, Receipt { cost: waiter_cost, era, source }, deliveries);
+            self.counts.grant(waiter, Receipt { cost: waiter_cost, beside: 0, era, source }, deliveries);
         }
         if !line.0.is_empty() {
             slot.line = Some(line);
@@ -265,19 +324,23 @@ impl State {
     ) {
         self.latest = self.latest.max(now);
         let now = self.latest;
+        let reserved = receipt.cost.max(receipt.beside);
+        if actual <= reserved && receipt.cost == 0 {
+            return;
+        }
         let at = match self.accounts.find(key) {
             Some(at) => at,
             // Forgotten meanwhile: what it cost beyond its reserve is owed by a new account.
-            None if actual > receipt.cost => match self.admit(key, told, errands) {
+            None if actual > reserved => match self.admit(key, told, errands) {
                 Some(at) => at,
-                None => return,
+                None => return self.owe(key, actual - reserved),
             },
             None => return,
         };
         let slot = self.accounts.slot(at);
         // What was reserved under another way of counting cannot go back there.
         let window = if receipt.era == self.era { receipt.source.window } else { u64::MAX };
-        slot.account.settle(receipt.cost, actual, window, now);
+        slot.account.settle(reserved, actual, window, now);
     }
 
     /// Takes a call from what is held aside for an outage.
@@ -341,18 +404,18 @@ impl State {
 }
 
 /// Puts a call in line.
-fn wait(slot: &mut Slot, cost: u32, patience: Patience) -> Local {
+fn wait(slot: &mut Slot, cost: u32, patience: Patience, now: Instant) -> Local {
     if slot.line.as_ref().is_some_and(|line| line.0.len() >= MOST_IN_LINE) {
         return Local::Crowded;
     }
-    let (tell, local) = match patience {
-        Patience::None => return Local::Unknown,
-        Patience::Ghost => (None, Local::Unknown),
+    let (told, local) = match patience {
+        Patience::None | Patience::Away => return Local::Unknown,
+        Patience::Ghost => (Told::Nobody(now + TRACED_FOR), Local::Unknown),
         Patience::Waits => {
             let (tell, told) = oneshot::channel();
-            (Some(tell), Local::Waiting(told))
+            (Told::Caller(tell), Local::Waiting(told))
         }
     };
-    slot.line.get_or_insert_default().0.push_back(Waiter { cost, tell });
+    slot.line.get_or_insert_default().0.push_back(Waiter { cost, told });
     local
 }

@@ -13,13 +13,13 @@ use tokio::{
 use super::{
     any::AnyLedger,
     ask::Store,
+    away::{Away, PROBES_APART},
     parcel::{Home, Parcel},
     shard::Shard,
     slot::{Answer, Receipt},
     step::{Caller, Delivery, Errands, Local, Patience},
 };
 use crate::{
-    Breaker,
     sync::{AtomicU32, AtomicU64, Ordering},
     throttle::{Key, Standing},
 };
@@ -55,8 +55,7 @@ pub(super) struct Shared {
     /// Places for questions under way.
     pub(super) places: Arc<Semaphore>,
     pub(super) most_asks: u32,
-    /// Rests the store when it does not answer.
-    pub(super) breaker: Breaker,
+    pub(super) away: Away,
     pub(super) store: Store,
     /// Losses of the ledger noticed so far.
     pub(super) losses: AtomicU32,
@@ -103,6 +102,10 @@ impl Shared {
         standing: Option<&mut Standing>,
     ) -> Local {
         let mut errands: Errands = [None, None];
+        // Credit must not outlive its deadline in a machine that slept.
+        let now = crate::clock::awake(now);
+        // Nobody waits for a store that is known not to answer.
+        let patience = if self.away.is_known() { Patience::Away } else { patience };
         let caller = Caller { key, cost, now, patience, told: self.losses.load(Ordering::Relaxed) };
         let local = self.shard(key).0.lock().enter(caller, &mut errands, standing);
         if errands[0].is_some() || errands[1].is_some() {
@@ -148,12 +151,13 @@ impl Shared {
 
     /// Decides a call that needs the ledger while it does not answer.
     pub(super) fn without_ledger(&self, key: Key, cost: u32, now: Instant) -> Result<Receipt, Refused> {
+        self.away.is_wanted();
         let policy = *self.on_failure.lock();
         let mut state = self.shard(key).0.lock();
         match policy {
             OnStoreFailure::Share { .. } if state.spend_aside(key, cost.max(1), now) => {
                 state.counts.from_aside += 1;
-                Ok(Receipt::default())
+                Ok(Receipt::beside(cost.max(1)))
             }
             OnStoreFailure::Open => {
                 state.counts.open += 1;
@@ -161,8 +165,7 @@ impl Shared {
             }
             OnStoreFailure::Deny | OnStoreFailure::Share { .. } => {
                 state.counts.unanswered += 1;
-                drop(state);
-                Err(Refused::after(By::Store, self.breaker.retry_in(now).max(self.patience)))
+                Err(Refused::after(By::Store, PROBES_APART.max(self.patience)))
             }
         }
     }

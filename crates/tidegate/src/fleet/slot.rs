@@ -38,14 +38,24 @@ pub(super) struct Line(pub(super) VecDeque<Waiter>);
 /// A caller that waits, or what is left of one.
 pub(super) struct Waiter {
     pub(super) cost: u32,
-    /// `None` for a call that went on: its limit is a shadow and only counts.
-    pub(super) tell: Option<oneshot::Sender<Answer>>,
+    pub(super) told: Told,
+}
+
+/// Who is told what becomes of a waiter.
+pub(super) enum Told {
+    /// The caller.
+    Caller(oneshot::Sender<Answer>),
+    /// Nobody: the call went on, as its limit is a shadow, and is only counted, by then.
+    Nobody(Instant),
 }
 
 impl Waiter {
     /// Whether nobody wants to know any more.
-    pub(super) fn is_gone(&self) -> bool {
-        self.tell.as_ref().is_some_and(oneshot::Sender::is_closed)
+    pub(super) fn is_gone(&self, now: Instant) -> bool {
+        match &self.told {
+            Told::Caller(tell) => tell.is_closed(),
+            Told::Nobody(until) => *until <= now,
+        }
     }
 }
 
@@ -70,12 +80,23 @@ pub(super) enum Answer {
 pub(super) struct Receipt {
     /// Units; 0 when nothing was taken that could go back.
     pub(super) cost: u32,
+    /// Units that are charged elsewhere and do not go back: what the call costs in the end is charged beyond them.
+    pub(super) beside: u32,
     /// How often the limit changed the way it counts, before.
     pub(super) era: u32,
     pub(super) source: Source,
 }
 
 impl Receipt {
+    /// Of a call that a shadow would have refused: it is not charged, whatever it costs in the end.
+    pub(super) const UNCHARGED: Self = Self::beside(u32::MAX);
+
+    /// Of a call that is charged `units` elsewhere: what was held aside, or the trace it leaves in a shadow's line.
+    pub(super) const fn beside(units: u32) -> Self {
+        let source = Source { window: 0, until: Instant::EPOCH };
+        Self { cost: 0, beside: units, era: 0, source }
+    }
+
     /// Whether the credit is over that was taken: a call that has not gone by then may not.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.cost > 0 && self.source.until <= now

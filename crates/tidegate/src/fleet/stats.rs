@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     error::LedgerErrorKind,
-    slot::{Answer, Receipt, Waiter},
+    slot::{Answer, Receipt, Told, Waiter},
     step::Delivery,
 };
 
@@ -24,6 +24,8 @@ pub struct FleetStats {
     pub stranded: u64,
     /// What was spent beyond what was reserved and is not told to the ledger yet, in units.
     pub debt: u64,
+    /// What was owed and is not any more, in units: there was no room to remember it until the ledger could be told.
+    pub forgiven: u64,
     /// Calls admitted at once, from credit in hand.
     pub local: u64,
     /// Calls admitted after they waited for the ledger.
@@ -45,6 +47,8 @@ pub struct FleetStats {
     pub refunded: u64,
     /// Accounts forgotten to make room for others.
     pub evicted: u64,
+    /// Whether the store is known to be away: no call waits for it, until it answers a question in the background.
+    pub is_away: bool,
     /// Questions under way.
     pub asking: usize,
     /// Operations of the store: questions sent.
@@ -78,25 +82,26 @@ pub(super) struct Counts {
     pub(super) undone: u64,
     pub(super) refunded: u64,
     pub(super) evicted: u64,
+    pub(super) forgiven: u64,
 }
 
 impl Counts {
     /// Lets a waiter go.
     pub(super) fn grant(&mut self, waiter: Waiter, receipt: Receipt, deliveries: &mut Vec<Delivery>) {
         self.waited += 1;
-        if let Some(tell) = waiter.tell {
+        if let Told::Caller(tell) = waiter.told {
             deliveries.push(Delivery::Receipt(tell, receipt));
         }
     }
 
     /// Refuses a waiter because of the limit.
     pub(super) fn deny(&mut self, waiter: Waiter, answer: Answer, deliveries: &mut Vec<Delivery>) {
-        match waiter.tell {
-            Some(tell) => {
+        match waiter.told {
+            Told::Caller(tell) => {
                 self.refused += 1;
                 deliveries.push(Delivery::Plain(tell, answer));
             }
-            None => self.shadow_refused += 1,
+            Told::Nobody(_) => self.shadow_refused += 1,
         }
     }
 
@@ -111,12 +116,13 @@ impl Counts {
         sum.undone += self.undone;
         sum.refunded += self.refunded;
         sum.evicted += self.evicted;
+        sum.forgiven += self.forgiven;
     }
 }
 
 /// Tells a waiter what is not the limit's doing.
 pub(super) fn tell(waiter: Waiter, answer: Answer, deliveries: &mut Vec<Delivery>) {
-    if let Some(tell) = waiter.tell {
+    if let Told::Caller(tell) = waiter.told {
         deliveries.push(Delivery::Plain(tell, answer));
     }
 }

@@ -17,6 +17,8 @@ pub(super) enum Patience {
     None,
     /// It waits in line.
     Waits,
+    /// It takes what is in hand or leaves, and nothing is asked: the store is away.
+    Away,
     /// It goes on, and only its trace waits in line, to be counted.
     Ghost,
 }
@@ -26,7 +28,7 @@ pub(super) enum Local {
     Granted(Receipt),
     /// It waits for this.
     Waiting(oneshot::Receiver<Answer>),
-    /// An answer is needed, and the call does not wait for it.
+    /// An answer is needed, and the call does not wait for it; or there is none to be had.
     Unknown,
     Denied(Instant),
     Impossible,

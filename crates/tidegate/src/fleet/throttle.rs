@@ -122,7 +122,7 @@ impl FleetThrottle {
     /// length) begins with an empty account.
     pub fn update(&self, rule: Rule) {
         let (now, before) = (clock::now(), self.rule());
-        if rule.limit() < before.limit() {
+        if admits_less(&rule, &before) {
             let until = now + Duration::from_micros(before.life());
             self.shared.lowered_until.store(until.as_nanos(), Ordering::Relaxed);
         }
@@ -177,9 +177,11 @@ impl FleetThrottle {
                 stats.debt += u64::from(slot.account.debt());
                 stats.aside += slot.aside.as_ref().map_or(0, |aside| u64::from(aside.units(now)));
             }
+            stats.debt += state.owed.units();
             state.counts.add(&mut stats);
         }
         let store = &shared.store;
+        stats.is_away = shared.away.is_known();
         stats.asking = shared.most_asks as usize - shared.places.available_permits();
         stats.asked = store.asked.load(Ordering::Relaxed);
         stats.withheld = store.withheld.load(Ordering::Relaxed);
@@ -213,7 +215,7 @@ impl FleetThrottle {
     fn take_now(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
         match self.shared.enter(*key, call.cost, call.now, Patience::None, None) {
             Local::Granted(receipt) => Ok(receipt),
-            Local::Unknown if !self.shared.breaker.would_admit(call.now) => {
+            Local::Unknown if self.shared.away.is_known() => {
                 self.shared.without_ledger(*key, call.cost, call.now)
             }
             Local::Unknown => Err(Refused::after(By::WaitTooLong, self.shared.trip())),
@@ -226,6 +228,7 @@ impl FleetThrottle {
         match self.shared.enter(*key, call.cost, call.now, Patience::Waits, None) {
             Local::Granted(receipt) => Ok(receipt),
             Local::Waiting(told) => self.take_later(call, key, told).await,
+            Local::Unknown => self.shared.without_ledger(*key, call.cost, call.now),
             other => Err(refused(other, call.now)),
         }
     }
@@ -248,6 +251,7 @@ impl FleetThrottle {
             match self.shared.enter(*key, call.cost, now, Patience::Waits, None) {
                 Local::Granted(receipt) => return Ok(receipt),
                 Local::Waiting(next) => told = next,
+                Local::Unknown => return self.shared.without_ledger(*key, call.cost, now),
                 other => return Err(refused(other, now)),
             }
         }
@@ -274,6 +278,18 @@ impl FleetThrottle {
     pub(super) fn glance(&self, key: Key, ruling: Ruling) -> Standing {
         self.shared.shard(key).0.lock().glance(key, ruling)
     }
+}
+
+/// Whether credit granted under the rule before may be more than the new one admits.
+fn admits_less(rule: &Rule, before: &Rule) -> bool {
+    let slower = match (rule.law(), before.law()) {
+        (
+            Law::Bucket { count, period, .. },
+            Law::Bucket { count: count_before, period: period_before, .. },
+        ) => u128::from(count) * u128::from(period_before) < u128::from(count_before) * u128::from(period),
+        _ => false,
+    };
+    slower || rule.limit() < before.limit()
 }
 
 /// Times that a call is decided: anew when its credit was over before it was polled.

@@ -17,9 +17,11 @@ pub struct Settings {
     pub nothing: Duration,
     /// The longest a fetch may take, 1 ms to 1 h. Default: 5 s.
     pub timeout: Duration,
-    /// The pause after a failure of a key, and between probes of a source that is down, from the end of the attempt.
-    /// Default: 200 ms, doubling to 60 s.
+    /// The pause after a failure of a key, from the end of the attempt. Default: 200 ms, doubling to 60 s.
     pub backoff: Backoff,
+    /// The pause between probes of a source that is down. Each probe is on behalf of a key whose own pause is over, so
+    /// that few keys probe less often than many. Default: 200 ms, doubling to 10 s.
+    pub probes: Backoff,
     /// Fetches that may begin, over all keys. Default: 50 within 10 s.
     pub attempts: attempts::Settings,
     /// How long the keys that failed while a source was down take to try again after it came back. Default: 5 s.
@@ -39,6 +41,7 @@ impl Default for Settings {
             nothing: Duration::from_secs(5),
             timeout: Duration::from_secs(5),
             backoff: Backoff::default(),
+            probes: Backoff { cap: Duration::from_secs(10), ..Backoff::default() },
             attempts: attempts::Settings::default(),
             recovery: Duration::from_secs(5),
             keys: 10_000,
@@ -55,6 +58,7 @@ impl Settings {
     /// [`InvalidSettings`] with the first setting that is out of range.
     pub fn check(&self) -> Result<(), InvalidSettings> {
         self.backoff.check()?;
+        self.probes.check()?;
         self.attempts.check()?;
         if self.timeout < Duration::from_millis(1) || self.timeout > Duration::from_secs(3600) {
             return Err(InvalidSettings::Timeout(self.timeout));
@@ -78,7 +82,7 @@ pub enum InvalidSettings {
     Keys(usize),
     /// `waiters` is 0.
     Waiters,
-    /// `backoff` is invalid.
+    /// `backoff` or `probes` is invalid.
     Backoff(InvalidBackoff),
     /// `attempts` is invalid.
     Attempts(attempts::InvalidSettings),

@@ -13,7 +13,7 @@ use crate::sync::Mutex;
 
 pub(super) struct SourceState<E> {
     inner: Mutex<Inner<E>>,
-    backoff: Backoff,
+    probes: Backoff,
 }
 
 struct Inner<E> {
@@ -35,19 +35,19 @@ impl<E: Clone> SourceState<E> {
     pub(super) fn new(settings: &Settings) -> Result<Self, InvalidSettings> {
         let attempts = Attempts::new(settings.attempts)?;
         let inner = Inner { attempts, recovery: Recovery::default(), last: None };
-        Ok(Self { inner: Mutex::new(inner), backoff: settings.backoff })
+        Ok(Self { inner: Mutex::new(inner), probes: settings.probes })
     }
 
     pub(super) fn begin(&self, now: Instant) -> Result<Leave, Barred<E>> {
         let inner = &mut *self.inner.lock();
         let leave = inner.recovery.admit(now).map_err(|until| {
             // While a probe is out nobody knows; the shortest pause is as good a guess as any.
-            let soonest = now + self.backoff.floor.max(self.backoff.base);
+            let soonest = now + self.probes.floor.max(self.probes.base);
             let until = if until > now { until } else { soonest };
             Barred::Unreachable { why: inner.last.clone(), until }
         })?;
         inner.attempts.attempt(now).map_err(|refused| {
-            inner.recovery.settle(leave, Ended::Abandoned, &self.backoff, now, dice());
+            inner.recovery.settle(leave, Ended::Abandoned, &self.probes, now, dice());
             Barred::Throttled { retry_after: refused.retry_after.unwrap_or_default() }
         })?;
         Ok(leave)
@@ -71,11 +71,11 @@ impl<E: Clone> SourceState<E> {
     ) {
         let inner = &mut *self.inner.lock();
         inner.last = Some(why);
-        inner.recovery.settle(leave, Ended::Unreachable { key, retry_after }, &self.backoff, now, dice());
+        inner.recovery.settle(leave, Ended::Unreachable { key, retry_after }, &self.probes, now, dice());
     }
 
     fn settle(&self, leave: Leave, ended: Ended, now: Instant) {
-        self.inner.lock().recovery.settle(leave, ended, &self.backoff, now, dice());
+        self.inner.lock().recovery.settle(leave, ended, &self.probes, now, dice());
     }
 
     pub(super) fn recovered_at(&self) -> Option<Instant> {

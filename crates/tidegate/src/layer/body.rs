@@ -1,6 +1,7 @@
 //! The response body that carries a permit to its end.
 
 use std::{
+    mem::ManuallyDrop,
     num::NonZeroU64,
     pin::Pin,
     task::{Context, Poll},
@@ -166,16 +167,19 @@ impl<B: Body, P: Permit, C: Classify> Body for GuardedBody<B, P, C> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
-        let Some(mut body) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        // Looked at where it lies: a frame is large to move.
-        let polled = body.as_mut().poll_frame(cx);
-        match &polled {
+        // With one way out, and nothing to drop on the way if settling panics (the frame would only be leaked), a frame is
+        // not moved from place to place before it reaches the caller.
+        let polled = ManuallyDrop::new(match this.inner.as_mut().as_pin_mut() {
+            Some(body) => body.poll_frame(cx),
+            None => Poll::Ready(None),
+        });
+        match &*polled {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(frame))) => {
                 let trailers = frame.trailers_ref();
-                if (trailers.is_some() || body.is_end_stream())
-                    && let Some(held) = this.held.take()
-                {
+                let is_over = trailers.is_some()
+                    || this.inner.as_ref().as_pin_ref().is_none_or(|body| body.is_end_stream());
+                if is_over && let Some(held) = this.held.take() {
                     held.settle(|classify| classify.end(trailers));
                 }
             }
@@ -191,7 +195,7 @@ impl<B: Body, P: Permit, C: Classify> Body for GuardedBody<B, P, C> {
                 }
             }
         }
-        polled
+        ManuallyDrop::into_inner(polled)
     }
 
     fn is_end_stream(&self) -> bool {

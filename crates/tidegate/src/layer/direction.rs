@@ -68,10 +68,16 @@ impl<P: Permit> RequestHalf<P> {
 /// The response's half of a permit.
 pub struct ResponseHalf<P: Permit>(Half<P>);
 
+impl<P: Permit> ResponseHalf<P> {
+    /// Looks at the permit.
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&P) -> T) -> Option<T> {
+        self.0.0.as_ref()?.lock().permit.as_ref().map(at)
+    }
+}
+
 impl<P: Permit> Permit for ResponseHalf<P> {
     fn learns(&self) -> bool {
-        let shared = self.0.0.as_ref();
-        shared.is_some_and(|shared| shared.lock().permit.as_ref().is_some_and(Permit::learns))
+        self.look(P::learns).unwrap_or(false)
     }
 
     fn settle(mut self, outcome: Outcome, now: Instant) {

@@ -126,12 +126,19 @@ impl Settings {
         Backoff { floor: self.minimum_retry_interval, base, cap: cap.max(base) }
     }
 
+    /// The pause between probes of a source that is down: one to three times the least interval.
+    fn probes(&self) -> Backoff {
+        let Backoff { floor, base, cap } = self.backoff();
+        Backoff { floor, base, cap: cap.min(self.minimum_retry_interval.saturating_mul(2)).max(base) }
+    }
+
     pub(super) fn keeper(&self) -> keeper::Settings {
         keeper::Settings {
             lifetime: self.lifetime(),
             nothing: self.minimum_retry_interval,
             timeout: self.timeout,
             backoff: self.backoff(),
+            probes: self.probes(),
             attempts: self.attempts,
             recovery: self.minimum_retry_interval,
             keys: self.services,

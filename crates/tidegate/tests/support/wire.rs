@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -25,6 +25,16 @@ struct Inner {
     cut: AtomicBool,
     loses_replies: AtomicBool,
     asks: AtomicU32,
+    under_way: AtomicUsize,
+}
+
+/// A question under way, until it is answered or given up.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Wire {
@@ -35,12 +45,18 @@ impl Wire {
             cut: AtomicBool::new(false),
             loses_replies: AtomicBool::new(false),
             asks: AtomicU32::new(0),
+            under_way: AtomicUsize::new(0),
         }))
     }
 
     /// Nothing arrives any more, or everything again.
     pub(crate) fn cut(&self, is_cut: bool) {
         self.0.cut.store(is_cut, Ordering::SeqCst);
+    }
+
+    /// Answers take so long, there and back.
+    pub(crate) fn slow(&self, millis: u64) {
+        self.0.trip.store(millis, Ordering::SeqCst);
     }
 
     /// Questions are booked, answers lost; or no longer.
@@ -51,6 +67,11 @@ impl Wire {
     /// Questions that were sent.
     pub(crate) fn asks(&self) -> u32 {
         self.0.asks.load(Ordering::SeqCst)
+    }
+
+    /// Questions that are under way now.
+    pub(crate) fn under_way(&self) -> usize {
+        self.0.under_way.load(Ordering::SeqCst)
     }
 
     async fn trip(&self) {
@@ -64,6 +85,8 @@ impl Wire {
 impl Ledger for Wire {
     async fn ask(&self, subject: Subject<'_>, rule: &Rule, ask: &Ask) -> Result<Reply, LedgerError> {
         self.0.asks.fetch_add(1, Ordering::SeqCst);
+        self.0.under_way.fetch_add(1, Ordering::SeqCst);
+        let _under_way = UnderWay(&self.0.under_way);
         self.trip().await;
         let reply = self.0.ledger.ask(subject, rule, ask).await;
         if self.0.loses_replies.load(Ordering::SeqCst) {

@@ -21,9 +21,10 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     if let Some(tls) = root.get("store").and_then(|store| store.get("tls")) {
         certificates(tls, "roots", base, "store.tls", problems);
     }
-    for upstream in entries(root, "upstreams") {
-        let Some(tls) = upstream.value.get("tls") else { continue };
-        let setting = format!("upstreams.{}.tls", upstream.key.escape_debug());
+    let of = |section: &'static str| entries(root, section).iter().map(move |entry| (section, entry));
+    for (section, entry) in of("upstreams").chain(of("tokens")) {
+        let Some(tls) = entry.value.get("tls") else { continue };
+        let setting = format!("{section}.{}.tls", entry.key.escape_debug());
         for (given, missing) in [("cert", "key"), ("key", "cert")] {
             if let Some(entry) = tls.entry(given).filter(|entry| !entry.value.is_null())
                 && tls.get(missing).is_none_or(Node::is_null)

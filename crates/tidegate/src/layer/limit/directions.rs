@@ -30,6 +30,10 @@ pub trait Directions<B>: sealed::Sealed {
     #[doc(hidden)]
     fn hold(&self, permit: Permit) -> (Self::Held, Self::Half);
 
+    /// What tells the limiter of a call from others, as long as its response has not ended.
+    #[doc(hidden)]
+    fn limiter(held: &Self::Held) -> usize;
+
     /// Calls `service`. The request is moved as little as can be: it is large, and this is every call's path.
     #[doc(hidden)]
     fn call<S: Service<Request<Self::Body>>>(
@@ -62,6 +66,11 @@ impl<B> Directions<B> for ResponseOnly {
     }
 
     #[inline(always)]
+    fn limiter(held: &Permit) -> usize {
+        held.limiter()
+    }
+
+    #[inline(always)]
     fn call<S: Service<Request<B>>>(
         &self,
         service: &mut S,
@@ -87,6 +96,10 @@ impl<B: Body, B2, F: Fn(RequestBody<B, Permit>) -> B2> Directions<B> for BothDir
     fn hold(&self, permit: Permit) -> (ResponseHalf<Permit>, RequestHalf<Permit>) {
         let (half, response) = halves(permit);
         (response, half)
+    }
+
+    fn limiter(held: &ResponseHalf<Permit>) -> usize {
+        held.look(Permit::limiter).unwrap_or(0)
     }
 
     fn call<S: Service<Request<B2>>>(

@@ -8,7 +8,7 @@ use crate::Refused;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Error<E> {
     /// The limiter refused; the call was not sent.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// The service failed.
     Inner(E),
 }
@@ -17,7 +17,7 @@ impl<E> Error<E> {
     /// The refusal, if it is one.
     pub const fn refused(&self) -> Option<Refused> {
         match self {
-            Self::Refused(refused) => Some(*refused),
+            Self::Refused(refused) => Some(**refused),
             Self::Inner(_) => None,
         }
     }
@@ -35,7 +35,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
 impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Refused(refused) => Some(refused),
+            Self::Refused(refused) => Some(&**refused),
             Self::Inner(error) => Some(error),
         }
     }

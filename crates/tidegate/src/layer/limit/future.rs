@@ -8,7 +8,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -55,7 +55,8 @@ pin_project! {
     {
         // Admitted at once. What most calls never see is apart, so that they do not carry it about.
         Calling { #[pin] calling: Calling<F, HeadOf<B, C, D, I>> },
-        Apart { apart: Box<Apart<S, B, C, D, I, F>> },
+        // Gone when it has ended.
+        Apart { apart: Option<Box<Apart<S, B, C, D, I, F>>> },
     }
 }
 
@@ -87,7 +88,6 @@ where
 
 pub(super) struct OnHead<P, C, W> {
     permit: P,
-    limiter: usize,
     hold: Hold,
     watch: W,
     classify: C,
@@ -118,7 +118,7 @@ where
 
     #[inline(always)]
     pub(super) const fn apart(apart: Box<Apart<S, B, C, D, I, S::Future>>) -> Self {
-        Self { state: State::Apart { apart } }
+        Self { state: State::Apart { apart: Some(apart) } }
     }
 }
 
@@ -159,16 +159,17 @@ where
     let hold = request.extensions().get::<Hold>().copied().unwrap_or(settings.hold);
     let watch = settings.silence.watch();
     let watching = I::watching(&watch);
-    let limiter = permit.limiter();
     let (permit, half) = settings.directions.hold(permit);
-    (OnHead { permit, limiter, hold, watch, classify: settings.classify.clone() }, half, watching)
+    (OnHead { permit, hold, watch, classify: settings.classify.clone() }, half, watching)
 }
 
 impl<F, P: crate::Permit + 'static, C: Classify, W> Calling<F, OnHead<P, C, W>> {
+    /// `limiter` tells a permit's limiter from others.
     #[inline(always)]
     fn poll<I, R, E>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
+        limiter: impl FnOnce(&P) -> usize,
     ) -> Poll<Result<Guarded<I, R, P, C>, Error<E>>>
     where
         F: Future<Output = Result<Response<R>, E>>,
@@ -176,14 +177,20 @@ impl<F, P: crate::Permit + 'static, C: Classify, W> Calling<F, OnHead<P, C, W>> 
         R: Body + Send + 'static,
     {
         let this = self.project();
-        let inside = Inside::of(this.on_head.as_ref().map_or(0, |on_head| on_head.limiter));
-        let result = ready!(this.future.poll(cx));
+        let inside = Inside::of(this.on_head.as_ref().map_or(0, |on_head| limiter(&on_head.permit)));
+        let polled = this.future.poll(cx);
         drop(inside);
-        let OnHead { permit, hold, watch, classify, .. } =
-            this.on_head.take().expect("a future is not polled after its end");
-        match result {
-            Ok(response) => Poll::Ready(Ok(I::guard(watch, response, permit, classify, hold))),
-            Err(error) => {
+        // Taken apart where it lies: a response is large to move.
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(response)) => {
+                let OnHead { permit, hold, watch, classify, .. } =
+                    this.on_head.take().expect("a future is not polled after its end");
+                Poll::Ready(Ok(I::guard(watch, response, permit, classify, hold)))
+            }
+            Poll::Ready(Err(error)) => {
+                let OnHead { permit, classify, .. } =
+                    this.on_head.take().expect("a future is not polled after its end");
                 permit.settle_now(classify.failed());
                 Poll::Ready(Err(Error::Inner(error)))
             }
@@ -204,8 +211,16 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            Projection::Calling { calling } => calling.poll::<I, R, S::Error>(cx),
-            Projection::Apart { apart } => apart.poll(cx).map(|result| *result),
+            Projection::Calling { calling } => calling.poll::<I, R, S::Error>(cx, D::limiter),
+            Projection::Apart { apart } => {
+                match apart.take().expect("a future is not polled after its end").poll(cx) {
+                    Ok(result) => Poll::Ready(*result),
+                    Err(still) => {
+                        *apart = Some(still);
+                        Poll::Pending
+                    }
+                }
+            }
         }
     }
 }
@@ -218,12 +233,17 @@ where
     C: Classify + Clone,
     I: Silence,
 {
+    /// How it ends; or itself, if it goes on. By value: so the compiler sees on the others' path that nothing is left.
     #[cold]
     #[inline(never)]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered<I, R, D::Held, C, S::Error>> {
-        if let Self::Waiting { admission, .. } = self {
-            let admitted = ready!(admission.as_mut().poll(cx));
-            let Self::Waiting { mut ready, settings, request, .. } = std::mem::replace(self, Self::Over)
+    fn poll(
+        mut self: Box<Self>,
+        cx: &mut Context<'_>,
+    ) -> Result<Answered<I, R, D::Held, C, S::Error>, Box<Self>> {
+        if let Self::Waiting { admission, .. } = &mut *self {
+            let Poll::Ready(admitted) = admission.as_mut().poll(cx) else { return Err(self) };
+            let Self::Waiting { mut ready, settings, request, .. } =
+                std::mem::replace(&mut *self, Self::Over)
             else {
                 unreachable!("it waited a moment ago")
             };
@@ -239,14 +259,17 @@ where
                 }
             };
         }
-        if let Self::Calling(calling) = self {
-            return calling.as_mut().poll::<I, R, S::Error>(cx).map(Box::new);
+        if let Self::Calling(calling) = &mut *self {
+            return match calling.as_mut().poll::<I, R, S::Error>(cx, D::limiter) {
+                Poll::Ready(result) => Ok(Box::new(result)),
+                Poll::Pending => Err(self),
+            };
         }
-        let Self::Refused { refused, refusals, is_grpc } = std::mem::replace(self, Self::Over) else {
+        let Self::Refused { refused, refusals, is_grpc } = std::mem::replace(&mut *self, Self::Over) else {
             unreachable!("a future is not polled after its end")
         };
-        Poll::Ready(Box::new(match refusals {
-            Refusals::Error => Err(Error::Refused(refused)),
+        Ok(Box::new(match refusals {
+            Refusals::Error => Err(Error::Refused(Box::new(refused))),
             Refusals::Answer => Ok(answer(&refused, is_grpc).map(|()| GuardedBody::empty())),
         }))
     }

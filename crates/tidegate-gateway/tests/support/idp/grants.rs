@@ -1,0 +1,263 @@
+//! What the provider grants, and what it remembers of that.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderMap, Method, StatusCode, header};
+use serde_json::{Value as Json, json};
+use tidegate_gateway::oidc::{
+    date::wall,
+    jose::{KeySet, Parts, base64url},
+};
+use url::form_urlencoded;
+
+use super::{Asked, CLIENT, Does, SECRET, Shared, State};
+
+/// What the provider remembers.
+#[derive(Default)]
+pub struct Books {
+    /// Everything that must not be seen.
+    pub secrets: Vec<String>,
+    /// Access tokens that are good.
+    pub access: BTreeSet<String>,
+    refresh: HashMap<String, Refresh>,
+    dead_families: HashSet<u64>,
+    codes: HashMap<String, Code>,
+    families: u64,
+}
+
+#[derive(Clone)]
+struct Refresh {
+    family: u64,
+    user: String,
+    used: bool,
+}
+
+/// A user who logged in, until the code is redeemed.
+pub struct Code {
+    pub redirect: String,
+    pub nonce: Option<String>,
+    pub challenge: Option<String>,
+    pub user: String,
+}
+
+impl Books {
+    fn secret(&mut self, kind: &str) -> String {
+        let secret = format!("{kind}-{:032x}", fastrand::u128(..));
+        self.secrets.push(secret.clone());
+        secret
+    }
+
+    /// A refresh token of a family that begins.
+    pub fn new_family(&mut self, user: &str) -> String {
+        self.families += 1;
+        let (family, user) = (self.families, user.to_owned());
+        let token = self.secret("rt");
+        self.refresh.insert(token.clone(), Refresh { family, user, used: false });
+        token
+    }
+
+    /// A code for a user who logged in.
+    pub fn code(&mut self, code: Code) -> String {
+        let secret = self.secret("code");
+        self.codes.insert(secret.clone(), code);
+        secret
+    }
+}
+
+/// What the token endpoint answers: a status, fields and JSON.
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Json,
+}
+
+impl Reply {
+    fn error(status: u16, code: &str) -> Self {
+        let body = json!({ "error": code, "error_description": "as the test said" });
+        Self { status: status.try_into().unwrap(), headers: HeaderMap::new(), body }
+    }
+}
+
+/// Acts on a question at the token endpoint, and tells what to do with the answer.
+pub fn token(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> (Does, Reply) {
+    let mut state = shared.state.lock().unwrap();
+    let state = &mut *state;
+    state.counts.asked += 1;
+    let mut form: BTreeMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
+    let auth = client(state, &shared.issuer, headers, &mut form);
+    let dpop = proof(state, &shared.issuer, headers);
+    for name in ["refresh_token", "client_assertion", "code_verifier", "subject_token"] {
+        state.books.secrets.extend(form.get(name).cloned());
+    }
+    let grant = form.remove("grant_type").unwrap_or_default();
+    state.asked.push(Asked {
+        grant: grant.clone(),
+        auth: auth.unwrap_or("wrong"),
+        form: form.clone(),
+        dpop: dpop == Ok(true),
+    });
+    let does = state.next.pop_front().unwrap_or_else(|| state.always.clone());
+    match does {
+        Does::Fails(status, after) => {
+            let mut reply = Reply::error(status, "server_error");
+            if let Some(after) = after {
+                reply.headers.insert(header::RETRY_AFTER, after.into());
+            }
+            return (does, reply);
+        }
+        Does::Refuses(code) => {
+            let status = if code == "invalid_client" { 401 } else { 400 };
+            return (does, Reply::error(status, code));
+        }
+        Does::Redirects => {
+            let mut reply = Reply::error(302, "moved");
+            reply.headers.insert(header::LOCATION, "/elsewhere".parse().unwrap());
+            return (does, reply);
+        }
+        Does::Grants | Does::GrantsLate | Does::LosesTheAnswer | Does::Hangs | Does::Says(_) => {}
+    }
+    if auth.is_none() {
+        return (does, Reply::error(401, "invalid_client"));
+    }
+    if let Err(nonce) = dpop {
+        let mut reply = Reply::error(400, "use_dpop_nonce");
+        reply.headers.insert("dpop-nonce", nonce.parse().unwrap());
+        return (does, reply);
+    }
+    let granted = match grant.as_str() {
+        "client_credentials" => Ok((None, None, None)),
+        "urn:ietf:params:oauth:grant-type:token-exchange" => match form.get("subject_token") {
+            Some(subject) if subject.starts_with("good") => Ok((None, None, None)),
+            _ => Err("invalid_request"),
+        },
+        "refresh_token" => refresh(state, &form),
+        "authorization_code" => code(state, &form),
+        _ => Err("unsupported_grant_type"),
+    };
+    let (refresh, user, nonce) = match granted {
+        Ok(granted) => granted,
+        Err(code) => return (does, Reply::error(400, code)),
+    };
+    state.counts.granted += 1;
+    let access = state.books.secret("at");
+    state.books.access.insert(access.clone());
+    let bound = dpop == Ok(true);
+    let kind = if bound { "DPoP" } else { "Bearer" };
+    let mut body = json!({ "access_token": access, "token_type": kind, "expires_in": state.life });
+    if let Some(refresh) = refresh {
+        body["refresh_token"] = refresh.into();
+    }
+    if let Some(user) = user {
+        body["id_token"] = id_token(state, &shared.issuer, &user, nonce).into();
+    }
+    if let Does::Says(text) = &does {
+        body = serde_json::from_str(text).unwrap_or_else(|_| Json::from(*text));
+    }
+    (does, Reply { status: StatusCode::OK, headers: HeaderMap::new(), body })
+}
+
+type Granted = (Option<String>, Option<String>, Option<String>);
+
+/// Rotates. A token that comes again is a thief's or ours: the family is dead.
+fn refresh(state: &mut State, form: &BTreeMap<String, String>) -> Result<Granted, &'static str> {
+    let books = &mut state.books;
+    let presented = form.get("refresh_token").ok_or("invalid_request")?;
+    let known = books.refresh.get_mut(presented).ok_or("invalid_grant")?;
+    if known.used {
+        state.counts.reused += 1;
+        books.dead_families.insert(known.family);
+        return Err("invalid_grant");
+    }
+    if books.dead_families.contains(&known.family) {
+        return Err("invalid_grant");
+    }
+    known.used = true;
+    let known = known.clone();
+    let user = known.user.clone();
+    let next = books.secret("rt");
+    books.refresh.insert(next.clone(), Refresh { used: false, ..known });
+    Ok((Some(next), Some(user), None))
+}
+
+fn code(state: &mut State, form: &BTreeMap<String, String>) -> Result<Granted, &'static str> {
+    let code = form.get("code").and_then(|code| state.books.codes.remove(code)).ok_or("invalid_grant")?;
+    if form.get("redirect_uri") != Some(&code.redirect) {
+        return Err("invalid_grant");
+    }
+    if let Some(challenge) = code.challenge {
+        let verifier = form.get("code_verifier").map(String::as_bytes).unwrap_or_default();
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier);
+        if base64url(hash) != challenge {
+            return Err("invalid_grant");
+        }
+    }
+    let refresh = state.books.new_family(&code.user);
+    Ok((Some(refresh), Some(code.user), code.nonce))
+}
+
+fn id_token(state: &mut State, issuer: &str, user: &str, nonce: Option<String>) -> String {
+    let now = wall().as_secs() as i64 + state.clock_ahead;
+    let mut claims = json!({
+        "iss": issuer, "sub": user, "aud": CLIENT, "iat": now, "exp": now + 300, "email": format!("{user}@example.com"),
+    });
+    if let Some(nonce) = nonce {
+        claims["nonce"] = nonce.into();
+    }
+    let (name, key) = &state.key;
+    let token = key.sign("JWT", &[("kid", name.as_str().into())], &claims);
+    state.books.secrets.push(token.clone());
+    token
+}
+
+/// How the client proved who it is; none when it did not.
+fn client(
+    state: &mut State,
+    issuer: &str,
+    headers: &HeaderMap,
+    form: &mut BTreeMap<String, String>,
+) -> Option<&'static str> {
+    let basic = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap());
+    let given = (basic, form.remove("client_secret"), form.get("client_assertion"));
+    match given {
+        (Some(basic), None, None) => {
+            let joined = STANDARD.decode(basic.strip_prefix("Basic ")?).ok()?;
+            let joined = String::from_utf8(joined).ok()?;
+            let (id, secret) = joined.split_once(':')?;
+            let decoded = |text: &str| {
+                form_urlencoded::parse(format!("x={text}").as_bytes())
+                    .next()
+                    .map(|(_, text)| text.into_owned())
+            };
+            (decoded(id)? == CLIENT && decoded(secret)? == SECRET).then_some("basic")
+        }
+        (None, Some(secret), None) => {
+            (form.get("client_id").is_some_and(|id| id == CLIENT) && secret == SECRET).then_some("post")
+        }
+        (None, None, Some(assertion)) => {
+            let parts = Parts::of(assertion).ok()?;
+            KeySet::read(&state.client_keys).ok()?.verify(&parts).ok()?;
+            let claims: Json = parts.claims().ok()?;
+            let now = wall().as_secs() as i64 + state.clock_ahead;
+            let timely = (claims["iat"].as_i64()? - now).abs() < 30 && claims["exp"].as_i64()? > now;
+            (claims["iss"] == CLIENT && claims["sub"] == CLIENT && claims["aud"] == issuer && timely)
+                .then_some("key")
+        }
+        (None, None, None) => form.get("client_id").is_some_and(|id| id == CLIENT).then_some("none"),
+        // More than one way at once is an error (RFC 6749 §2.3).
+        _ => None,
+    }
+}
+
+/// Whether possession was proved; the nonce that is wanted where the proof lacks it.
+fn proof(state: &State, issuer: &str, headers: &HeaderMap) -> Result<bool, String> {
+    let Some(proof) = headers.get("dpop") else { return Ok(false) };
+    let parts = Parts::of(proof.to_str().unwrap()).unwrap();
+    let claims: Json = parts.claims().unwrap();
+    assert_eq!(claims["htm"], Method::POST.as_str());
+    assert_eq!(claims["htu"], format!("{issuer}/token"));
+    match &state.dpop_nonce {
+        Some(nonce) if claims["nonce"] != nonce.as_str() => Err(nonce.clone()),
+        _ => Ok(true),
+    }
+}

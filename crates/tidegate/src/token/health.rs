@@ -1,0 +1,101 @@
+//! Whether a token endpoint may be asked: after three grants in a row that it did not answer well it is left alone, and
+//! one probe finds out when it is back. Each grant counts once, however many wait for it.
+
+use std::time::Duration;
+
+use tidegate_core::{
+    Backoff, Instant,
+    recovery::{Ended, Leave, Reach, Recovery},
+};
+
+use crate::sync::{Mutex, now};
+
+/// The longest pause that an endpoint is given because it asked for it.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+pub(super) struct Health {
+    inner: Mutex<Inner>,
+    backoff: Backoff,
+}
+
+#[derive(Default)]
+struct Inner {
+    recovery: Recovery,
+    /// Until when it asked to be left alone.
+    paused_until: Instant,
+    /// When it last answered anybody.
+    answered_at: Option<Instant>,
+    grants: u64,
+}
+
+impl Health {
+    pub(super) fn new(open_for: Duration) -> Self {
+        // A tenth on top, so that processes do not probe together.
+        let base = (open_for / 10).max(Duration::from_millis(1));
+        Self { inner: Mutex::default(), backoff: Backoff { floor: open_for, base, cap: base } }
+    }
+
+    /// Asks for leave to ask the endpoint.
+    pub(super) fn admit(&self, now: Instant) -> Result<Asking<'_>, Instant> {
+        let inner = &mut *self.inner.lock();
+        if now < inner.paused_until {
+            return Err(inner.paused_until);
+        }
+        let leave = inner.recovery.admit(now)?;
+        inner.grants += 1;
+        Ok(Asking { health: self, leave: Some(leave), number: inner.grants })
+    }
+
+    /// It wants to be left alone.
+    pub(super) fn pause(&self, pause: Duration, now: Instant) {
+        let inner = &mut *self.inner.lock();
+        inner.paused_until = inner.paused_until.max(now + pause.min(LONGEST_PAUSE));
+    }
+
+    pub(super) fn answered_at(&self) -> Option<Instant> {
+        self.inner.lock().answered_at
+    }
+
+    pub(super) fn reach(&self) -> Reach {
+        self.inner.lock().recovery.reach()
+    }
+
+    pub(super) fn paused_until(&self) -> Instant {
+        self.inner.lock().paused_until
+    }
+}
+
+/// A grant that is asked for. Dropped, nothing is known.
+pub(super) struct Asking<'a> {
+    health: &'a Health,
+    leave: Option<Leave>,
+    number: u64,
+}
+
+impl Asking<'_> {
+    /// It answered, whatever it said.
+    pub(super) fn answered(mut self) {
+        let now = now();
+        self.health.inner.lock().answered_at = Some(now);
+        self.settle(Ended::Answered);
+    }
+
+    /// It could not be reached, or says that it cannot serve.
+    pub(super) fn failed(mut self) {
+        let key = self.number; // Every failed grant counts, also of one session.
+        self.settle(Ended::Unreachable { key, retry_after: None });
+    }
+
+    fn settle(&mut self, ended: Ended) {
+        if let Some(leave) = self.leave.take() {
+            let dice = tidegate_core::Dice(fastrand::u32(..));
+            self.health.inner.lock().recovery.settle(leave, ended, &self.health.backoff, now(), dice);
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.settle(Ended::Abandoned);
+    }
+}

@@ -1,0 +1,397 @@
+//! A session whose lease this process holds: ask, store what was granted before anything else can go wrong, verify,
+//! give the lease back.
+
+use std::{sync::Arc, time::Duration};
+
+use tidegate_core::{
+    Instant,
+    token::{Blame, Over},
+};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+
+use super::{
+    GrantError, SessionId, SessionStore, TokenEndpoint, Tokens, VerifyError,
+    answer::{Origin, Trouble},
+    ask::Asked,
+    record::{Record, Verify},
+    refresher::{Assessed, Refresher},
+    run::{Early, End},
+    stats::{GrantOutcome, count},
+    store::{Fence, Phase, Stored, Under, Write, Written},
+    tenure::Tenure,
+};
+use crate::{flight::caught, sync::now};
+
+/// The pauses between attempts to store what is known.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after an answer that was lost, where the same grant may be asked for again.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+pub(super) struct Hold<'a, E: TokenEndpoint, S: SessionStore> {
+    pub(super) of: &'a Arc<Refresher<E, S>>,
+    pub(super) id: &'a SessionId,
+    pub(super) fence: Fence,
+    record: Record,
+    /// The version the record was made from.
+    version: u64,
+    /// The generation that stood there when the lease was taken.
+    base: u64,
+    /// Whether the record says more than the store does.
+    noted: bool,
+}
+
+/// What became of storing a record.
+enum Kept {
+    /// It stands.
+    Stored,
+    /// Somebody else's stands, which is later.
+    Theirs,
+    /// The session was logged out.
+    Gone,
+}
+
+impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
+    pub(super) fn new(
+        of: &'a Arc<Refresher<E, S>>,
+        id: &'a SessionId,
+        fence: Fence,
+        stored: &Stored,
+        orphan: Option<Duration>,
+        asked_at: Instant,
+    ) -> Result<Self, Trouble> {
+        let mut record = of.record(id, stored, asked_at)?;
+        if let Some(ago) = orphan {
+            // Whoever held the lease before sent a grant and died: nobody knows what became of it.
+            count(&of.counters.orphans);
+            record.unknown_since.get_or_insert(asked_at - ago);
+        }
+        let mut noted = orphan.is_some();
+        if let Some(known) = of.known(id).filter(|known| known.generation > record.generation) {
+            // The store forgot: a server was replaced by one that had not heard of it. What it has is used up.
+            count(&of.counters.forgotten);
+            (record, noted) = ((*known).clone(), true);
+        }
+        let base = record.generation;
+        Ok(Self { of, id, fence, record, version: stored.version, base, noted })
+    }
+
+    fn assess(&self, origin: Origin) -> Assessed {
+        self.of.assess(self.id, &self.record, self.version, origin, now())
+    }
+
+    /// What is told of the record as it is now.
+    fn told(&self, origin: Origin) -> End {
+        match self.assess(origin) {
+            Assessed::Tell(found) | Assessed::Refresh(Some(found)) | Assessed::Verify(Some(found)) => {
+                End::Found(found)
+            }
+            Assessed::Barred(trouble) => {
+                let after = trouble.retry_after(now());
+                End::Failed(trouble, after)
+            }
+            Assessed::Refresh(None) | Assessed::Verify(None) => {
+                End::Failed(Trouble::Grant("the access token was over when it came".into()), None)
+            }
+        }
+    }
+
+    /// Refreshes the session, if that is still due. `None`: it is to be tried anew, because the lease was lost before
+    /// anything was sent, or the answer was lost.
+    pub(super) async fn refresh(mut self, slot: OwnedSemaphorePermit, early: &mut Early) -> Option<End> {
+        match self.assess(Origin::Shared) {
+            Assessed::Tell(found) => {
+                self.give_back().await;
+                count(&self.of.counters.shared);
+                return Some(End::Found(found));
+            }
+            Assessed::Barred(trouble) => {
+                self.give_back().await;
+                let after = trouble.retry_after(now());
+                return Some(End::Failed(trouble, after));
+            }
+            Assessed::Verify(_) => {
+                drop(slot);
+                let _tenure = Tenure::begin(self.of, self.id, self.fence);
+                return self.verify(early).await;
+            }
+            Assessed::Refresh(_) => {}
+        }
+        let Some(refresh) = self.record.refresh.clone() else {
+            self.give_back().await;
+            return Some(self.told(Origin::Shared));
+        };
+        let asking = match self.of.health.admit(now()) {
+            Ok(asking) => asking,
+            Err(until) => {
+                self.give_back().await;
+                count(&self.of.counters.held_back);
+                return Some(End::Failed(Trouble::Resting { until }, Some(until.since(now()))));
+            }
+        };
+        let life = self.of.settings.lease;
+        match self.of.counters.store(self.of.store.renew(self.id, self.fence, life, Phase::Sent).await) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => {
+                drop((asking, slot));
+                // The store may have noted that a grant was sent, and none was: that must not stay.
+                early.land(End::Failed(Trouble::Store(error.clone()), None));
+                self.give_back_surely().await;
+                return Some(End::Failed(Trouble::Store(error), None));
+            }
+        }
+        let tenure = Tenure::begin(self.of, self.id, self.fence);
+        let asked = self.of.ask(refresh, asking, early).await;
+        drop(slot);
+        let end = self.settle(asked, early).await;
+        drop(tenure);
+        if let End::Failed(..) = end
+            && self.record.unknown_since.is_some()
+            && let Assessed::Refresh(_) = self.assess(Origin::Shared)
+        {
+            // The endpoint takes the same refresh token again, but not for long: nobody needs to ask for that.
+            early.land(end);
+            tokio::time::sleep(ASKED_AGAIN_AFTER).await;
+            return None;
+        }
+        Some(end)
+    }
+
+    async fn settle(&mut self, asked: Asked, early: &mut Early) -> End {
+        let Asked { sent_at, result } = asked;
+        let error = match result {
+            Ok(tokens) => return self.granted(tokens, sent_at, early).await,
+            Err(error) => error,
+        };
+        let said = End::Failed(Trouble::Grant(error.to_string().into()), None);
+        let (limits, now) = (self.of.settings.tries, now());
+        let failed = |record: &mut Record, blame| record.tries = record.tries.failed(blame, &limits, now);
+        match error {
+            GrantError::Terminal { .. } => return self.refused(early).await,
+            GrantError::NotSent { .. } => {
+                early.land(said.clone());
+                self.give_back_surely().await;
+                return said;
+            }
+            GrantError::Scope | GrantError::Misconfigured { .. } => failed(&mut self.record, Blame::Session),
+            GrantError::Transient { .. } => failed(&mut self.record, Blame::Endpoint),
+            GrantError::Unknown { .. } => {
+                failed(&mut self.record, Blame::Endpoint);
+                self.record.unknown_since.get_or_insert(sent_at);
+            }
+            GrantError::Protocol { refresh, .. } => {
+                failed(&mut self.record, Blame::Session);
+                match refresh {
+                    // Granted, and the rest of the answer is lost: the next grant takes the new refresh token.
+                    Some(refresh) => {
+                        self.record.refresh = Some(refresh);
+                        self.record.refresh_until = Instant::NEVER;
+                        self.record.unknown_since = None;
+                        self.record.generation += 1;
+                    }
+                    None => {
+                        self.record.unknown_since.get_or_insert(sent_at);
+                    }
+                }
+            }
+        }
+        match self.keep(Under::AnybodyReleasing, &said, early).await {
+            Kept::Stored if self.record.unknown_since.is_some() => match self.assess(Origin::Shared) {
+                Assessed::Tell(found) => End::Found(found),
+                Assessed::Refresh(_) | Assessed::Verify(_) | Assessed::Barred(_) => said,
+            },
+            Kept::Stored => said,
+            Kept::Theirs => self.told(Origin::Shared),
+            Kept::Gone => self.gone(),
+        }
+    }
+
+    /// New tokens: stored first, verified after.
+    async fn granted(&mut self, tokens: Tokens, sent_at: Instant, early: &mut Early) -> End {
+        let verifies = self.of.endpoint.verifies();
+        let verify = if verifies { Verify::Later } else { Verify::No };
+        self.record.take(&tokens, sent_at, verify);
+        let (under, meanwhile) = if verifies {
+            let why = VerifyError::Unavailable { why: "the store of sessions does not answer".into() };
+            (Under::Anybody, End::Failed(Trouble::Unverified(why), None))
+        } else {
+            (Under::AnybodyReleasing, self.told(Origin::Unstored))
+        };
+        match self.keep(under, &meanwhile, early).await {
+            Kept::Stored if verifies => match self.verify(early).await {
+                Some(end) => end,
+                None => self.told(Origin::Granted),
+            },
+            Kept::Stored => self.told(Origin::Granted),
+            Kept::Theirs => {
+                self.give_back().await;
+                self.told(Origin::Shared)
+            }
+            Kept::Gone => {
+                // Logged out meanwhile: what was got is given up, so that nobody can use it.
+                self.revoke(tokens, self.gone(), early).await
+            }
+        }
+    }
+
+    /// Verifies what was granted. `None`: it is over by now, and its successor is to be asked for.
+    async fn verify(&mut self, early: &mut Early) -> Option<End> {
+        let Some(pending) = self.record.pending.clone() else { return Some(self.told(Origin::Shared)) };
+        let tokens = Tokens {
+            access: pending.token.clone(),
+            kind: pending.kind.clone(),
+            expires_in: pending.life,
+            refresh: self.record.refresh.clone(),
+            refresh_expires_in: None,
+            id: pending.id.clone(),
+            scope: pending.scope.clone(),
+        };
+        let limit = self.of.settings.limit;
+        let verifying = self.of.endpoint.verify(&tokens, self.record.identity.as_ref());
+        let verified = match timeout(limit, caught(verifying)).await {
+            Ok(Ok(verified)) => verified,
+            Ok(Err(panic)) => Err(VerifyError::Unavailable { why: panic }),
+            Err(_) => Err(VerifyError::Unavailable { why: format!("it took longer than {limit:?}").into() }),
+        };
+        let error = match verified {
+            Ok(identity) => {
+                self.record.identity = identity.or(self.record.identity.take());
+                self.record.accept(pending);
+                let meanwhile = self.told(Origin::Unstored);
+                return match self.keep(Under::AnybodyReleasing, &meanwhile, early).await {
+                    Kept::Stored if matches!(self.assess(Origin::Granted), Assessed::Refresh(None)) => None,
+                    Kept::Stored => Some(self.told(Origin::Granted)),
+                    Kept::Theirs => Some(self.told(Origin::Shared)),
+                    Kept::Gone => Some(self.revoke(tokens, self.gone(), early).await),
+                };
+            }
+            Err(error) => error,
+        };
+        let failed = End::Failed(Trouble::Unverified(error.clone()), None);
+        match error {
+            VerifyError::Unavailable { .. } => {
+                self.give_back().await;
+                return Some(failed);
+            }
+            VerifyError::Invalid { .. } => {
+                self.of.counters.granted(GrantOutcome::Protocol);
+                self.record.pending = None;
+                self.record.tries = self.record.tries.failed(Blame::Session, &self.of.settings.tries, now());
+            }
+            VerifyError::Mismatch { .. } => {
+                count(&self.of.counters.mismatches);
+                (self.record.pending, self.record.refresh) = (None, None);
+                self.record.over = Some(Over::Mismatch);
+            }
+        }
+        let mismatch = self.record.over.is_some();
+        Some(match self.keep(Under::AnybodyReleasing, &failed, early).await {
+            Kept::Stored if mismatch => self.revoke(tokens, self.told(Origin::Granted), early).await,
+            Kept::Stored => failed,
+            Kept::Theirs => self.told(Origin::Shared),
+            Kept::Gone => self.gone(),
+        })
+    }
+
+    /// The endpoint takes the refresh token for worth nothing: so it is, unless the session has another one by now.
+    async fn refused(&mut self, early: &mut Early) -> End {
+        self.record.over = Some(Over::Refused);
+        let meanwhile = self.told(Origin::Shared);
+        match self.keep(Under::AnybodyReleasing, &meanwhile, early).await {
+            Kept::Stored => {
+                count(&self.of.counters.over);
+                self.told(Origin::Shared)
+            }
+            Kept::Theirs => self.told(Origin::Shared),
+            Kept::Gone => self.gone(),
+        }
+    }
+
+    fn gone(&self) -> End {
+        End::Found(self.of.gone())
+    }
+
+    /// Gives up tokens that must not be used. Nobody waits for that.
+    async fn revoke(&self, tokens: Tokens, end: End, early: &mut Early) -> End {
+        early.land(end.clone());
+        count(&self.of.counters.revoked);
+        let _ = timeout(self.of.settings.limit, caught(self.of.endpoint.revoke(tokens))).await;
+        end
+    }
+
+    /// Stores the record, however long that takes; those who wait are told `meanwhile` once it takes long.
+    async fn keep(&mut self, under: Under, meanwhile: &End, early: &mut Early) -> Kept {
+        let (began, mut pause) = (now(), FIRST_PAUSE);
+        loop {
+            match self.write(under).await {
+                Ok(Some(kept)) => return kept,
+                Ok(None) => continue,
+                Err(_) => early.land(meanwhile.clone()),
+            }
+            if now().since(began) >= self.of.settings.idle {
+                return Kept::Gone;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Writes once. `None`: it was brought up to what stands there, and is to be written again.
+    async fn write(&mut self, under: Under) -> Result<Option<Kept>, Trouble> {
+        let of = self.of;
+        let now = now();
+        let record = self.record.write(self.id, self.version + 1, of.settings.seal.as_deref(), now);
+        let keep = of.settings.idle.min(self.record.ends_at.since(now)).max(Duration::from_millis(1));
+        let write = Write { record, over: self.version, keep, fence: self.fence, under };
+        match of.counters.store(of.store.write(self.id, write).await).map_err(Trouble::Store)? {
+            Written::Done(version) => {
+                (self.version, self.noted) = (version, false);
+                return Ok(Some(Kept::Stored));
+            }
+            Written::Gone => return Ok(Some(Kept::Gone)),
+            Written::Conflict | Written::Fenced => {}
+        }
+        count(&of.counters.conflicts);
+        let asked_at = crate::sync::now();
+        let stored = of.counters.store(of.store.read(self.id, None).await).map_err(Trouble::Store)?;
+        let Some(stored) = stored else { return Ok(Some(Kept::Gone)) };
+        let theirs = of.record(self.id, &stored, asked_at)?;
+        self.version = stored.version;
+        // Whose tokens follow those that were asked with?
+        let moved = theirs.generation > self.base;
+        let ours = theirs.generation == self.record.generation && theirs.refresh == self.record.refresh;
+        if moved && !ours {
+            (self.record, self.noted) = (theirs, false);
+            return Ok(Some(Kept::Theirs));
+        }
+        self.record.attributes = theirs.attributes;
+        Ok(None)
+    }
+
+    /// Gives the lease back, with what it told; if the store does not answer, it runs out.
+    async fn give_back(&mut self) {
+        if self.noted {
+            let _ = self.write(Under::HolderReleasing).await;
+        } else {
+            let _ = self.of.counters.store(self.of.store.release(self.id, self.fence).await);
+        }
+    }
+
+    /// Gives the lease back, however long that takes.
+    async fn give_back_surely(&mut self) {
+        let (began, mut pause) = (now(), FIRST_PAUSE);
+        while now().since(began) < self.of.settings.idle {
+            let given = if self.noted {
+                matches!(self.write(Under::HolderReleasing).await, Ok(Some(_)))
+            } else {
+                self.of.counters.store(self.of.store.release(self.id, self.fence).await).is_ok()
+            };
+            if given {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
