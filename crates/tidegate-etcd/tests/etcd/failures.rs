@@ -7,7 +7,7 @@ use tidegate_etcd::EtcdRegistry;
 
 use crate::{
     server::{Etcd, Version, on_both, settings, until},
-    support::{Root, TTL, addresses, get, instance, pass, registered, registry, soon},
+    support::{Root, TTL, addresses, get, instance, lasting, pass, registered, registry, soon},
 };
 
 /// Defect E12: an answer that did not come is no empty answer.
@@ -89,7 +89,7 @@ async fn of_several_hosts_in_a_url_one_that_works_is_found(version: Version) {
 
 async fn a_member_lost_of_three_costs_no_registration_and_no_event(version: Version) {
     let mut members = Etcd::start_cluster(version).await;
-    let registry = registry(settings(members.iter().map(Etcd::server)));
+    let registry = lasting(settings(members.iter().map(Etcd::server)));
     let owner = registered(&registry, instance("orders", "1")).await;
     let mut watch = registry.watch(&"orders".parse().unwrap()).await.unwrap();
     assert!(matches!(soon("all", watch.next()).await, Ok(Update::All(_))));

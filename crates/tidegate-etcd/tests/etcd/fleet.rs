@@ -22,12 +22,12 @@ fn number(name: &str, default: u64) -> u64 {
 async fn four_thousand_registrations_cost_no_login_and_survive_a_restart(version: Version) {
     let clients = number("ETCD_SOAK_CLIENTS", 8);
     let registrations = number("ETCD_SOAK_REGISTRATIONS", 4000);
-    let steady = Duration::from_secs(number("ETCD_SOAK_SECONDS", 4));
+    let steady = Duration::from_secs(number("ETCD_SOAK_SECONDS", 8));
     let mut etcd = Etcd::start_with_users(version, &[]).await;
     // Logins of all clients together: at most twenty a second.
     let budget = LoginBudget::new(Duration::from_millis(50), 1);
     // A large fleet needs leases that outlive its logins: the default sees to that.
-    let short = LeaseSettings::default().ttl(Duration::from_secs(6));
+    let short = LeaseSettings::default().ttl(Duration::from_secs(20));
     let lease = if clients > 100 { LeaseSettings::default() } else { short };
     let fleet: Vec<_> = (0..clients)
         .map(|_| {

@@ -10,7 +10,9 @@ use tidegate_etcd::{EtcdRegistry, Layout, LeaseSettings};
 
 use crate::{
     server::{Etcd, Version, on_both, until},
-    support::{Root, TTL, addresses, get, instance, pass, registered, registry, soon, url, with_layout},
+    support::{
+        Root, TTL, addresses, get, instance, lasting, pass, registered, registry, soon, url, with_layout,
+    },
 };
 
 /// Defect E1: a new lease whose keep-alive was that of the old one.
@@ -198,7 +200,7 @@ async fn a_key_deleted_or_overwritten_by_hand_is_written_again(version: Version)
 /// One instance that etcd does not take must not hold up the others.
 async fn an_instance_that_is_too_large_is_told_and_the_others_are_registered(version: Version) {
     let etcd = Etcd::start(version).await;
-    let registry = registry(etcd.settings());
+    let registry = lasting(etcd.settings());
     for size in [1_600_000, 4_000_000] {
         let (mut large, registrant) = registration(instance("orders", "0").with("large", "x".repeat(size)));
         registry.register(registrant).unwrap();
