@@ -85,7 +85,7 @@ async fn closing_tries_again_while_etcd_is_slow(version: Version) {
     let registry = registry(etcd.settings());
     let _owner = registered(&registry, instance("orders", "1")).await;
     let calls = registry.stats().calls;
-    etcd.signal("-STOP");
+    etcd.stop().await;
     let closing = tokio::spawn({
         let registry = registry.clone();
         async move { registry.close().await }
