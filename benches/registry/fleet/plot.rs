@@ -85,19 +85,20 @@ fn panel(svg: &mut String, top: f64, pair: &Pair, limits: [(&str, f64); 2]) {
         }
         line(svg, class, &path);
     }
-    text(svg, right + 16.0, top + 16.0, "", "lookups in vain");
+    text(svg, right + 16.0, top + 16.0, "", "answered at once");
     for (at, (name, record)) in [("tidegate", &pair.ours), ("fixed", &pair.fixed)].into_iter().enumerate() {
-        let fact = format!("{name}: {:.2} %", 100.0 * in_vain(record));
+        let fact = format!("{name}: {:.2} %", 100.0 * answered(record));
         text(svg, right + 16.0, top + 36.0 + 20.0 * at as f64, "", &fact);
     }
 }
 
-/// The share of all lookups that got no endpoints.
-fn in_vain(record: &Record) -> f64 {
-    let (vain, all) = record.seconds.iter().fold((0, 0), |(vain, all), second| {
-        (vain + second.in_vain(), all + second.answered() + second.waited + second.in_vain())
+/// The share of all lookups that got endpoints without waiting, but for the start of the clients.
+fn answered(record: &Record) -> f64 {
+    let start = record.phases.iter().find(|(name, _)| *name == "start").map_or(0, |(_, range)| range.end);
+    let (answered, all) = record.seconds[start..].iter().fold((0, 0), |(answered, all), second| {
+        (answered + second.answered(), all + second.answered() + second.waited + second.in_vain())
     });
-    vain as f64 / all.max(1) as f64
+    answered as f64 / all.max(1) as f64
 }
 
 fn text(svg: &mut String, x: f64, y: f64, class: &str, text: &str) {

@@ -42,6 +42,7 @@ mod answer;
 mod asking;
 mod drive;
 mod fetch;
+mod places;
 mod settings;
 mod slot;
 mod source;
@@ -56,7 +57,8 @@ pub use settings::{InvalidSettings, Settings};
 pub use stats::Stats;
 
 use drive::Looked;
-use slot::{Item, Slot};
+use places::Item;
+use slot::Slot;
 use source::SourceState;
 use stats::Counters;
 use table::Table;
@@ -125,27 +127,38 @@ impl<F: Fetch> Keeper<F> {
     /// # Cancel safety
     /// Dropping the future changes nothing: the fetch goes on.
     pub async fn get(&self, call: &Call, key: &F::Key) -> Answer<F::Value, F::Error> {
-        match self.look(call, key) {
+        let hash = self.hash(key);
+        if let Some(value) = self.fresh(hash, key, call.now) {
+            return Answer::Fresh(value);
+        }
+        match self.look_closer(call, hash, key) {
             Looked::Answer(answer) => answer,
             Looked::Wait(flight) => self.wait(call, flight).await,
         }
     }
 
     /// Answers from what is known, and begins the fetch that is wanted; `None` when only waiting would tell.
+    #[inline]
     pub fn try_get(&self, call: &Call, key: &F::Key) -> Option<Answer<F::Value, F::Error>> {
-        match self.look(call, key) {
+        let hash = self.hash(key);
+        if let Some(value) = self.fresh(hash, key, call.now) {
+            return Some(Answer::Fresh(value));
+        }
+        match self.look_closer(call, hash, key) {
             Looked::Answer(answer) => Some(answer),
             Looked::Wait(_) => None,
         }
     }
 
+    /// The value, if it is fresh: the quick path of every lookup.
     #[inline]
-    fn look(&self, call: &Call, key: &F::Key) -> Looked<F> {
-        let hash = self.hash(key);
-        if let Some(answer) = self.0.table.with(hash, key, |slot| slot.fresh(call.now)).flatten() {
-            return Looked::Answer(answer);
+    fn fresh(&self, hash: u64, key: &F::Key, now: Instant) -> Option<Kept<F::Value>> {
+        let shown = self.0.table.shown(hash, key)?;
+        if now >= shown.term.due_at {
+            return None;
         }
-        self.look_closer(call, hash, key)
+        shown.name::<F>()?.touch(now);
+        Kept::new(shown)
     }
 
     #[inline]
@@ -159,13 +172,13 @@ impl<F: Fetch> Keeper<F> {
         let now = crate::sync::now();
         let hash = self.hash(key);
         let Some(slot) = self.slot(hash, key, now) else { return Landed::Unwanted };
-        let item = self.item(fetched, now);
+        let item = self.item(&slot, fetched, now);
         let landed = slot.change(|state| state.put(held(item)));
         self.0.counters.put(landed);
         landed
     }
 
-    fn item(&self, fetched: Fetched<F::Value>, from: Instant) -> Arc<Item<F::Value>> {
+    fn item(&self, slot: &Slot<F>, fetched: Fetched<F::Value>, from: Instant) -> Arc<Item<F::Value>> {
         let settings = &self.0.settings;
         let usual = if fetched.value.is_some() {
             settings.lifetime
@@ -173,17 +186,23 @@ impl<F: Fetch> Keeper<F> {
             Lifetime::of(settings.nothing, Duration::ZERO)
         };
         let term = fetched.lifetime.unwrap_or(usual).from(from, dice());
-        Arc::new(Item { value: fetched.value, term, version: fetched.version })
+        Arc::new(Item::new(&slot.name, fetched.value, term, fetched.version))
     }
 
     /// Forgets a key, and what a fetch of it that is under way will bring.
     pub fn clear(&self, key: &F::Key) {
-        self.0.table.with(self.hash(key), key, |slot| slot.clear());
+        if let Some(slot) = self.0.table.find(self.hash(key), key) {
+            slot.clear();
+        }
     }
 
     /// What is known of a key, however old; it is not a use of the key, and begins nothing.
     pub fn peek(&self, key: &F::Key) -> Option<Kept<F::Value>> {
-        self.0.table.with(self.hash(key), key, |slot| slot.shown())?
+        let hash = self.hash(key);
+        match self.0.table.shown(hash, key) {
+            Some(shown) => Kept::new(shown),
+            None => Kept::of(self.0.table.find(hash, key)?.held()?),
+        }
     }
 
     /// Fetches a key that is known, fresh or not, unless that must wait: for its backoff, the budget or the source.
@@ -201,7 +220,7 @@ impl<F: Fetch> Keeper<F> {
 
     fn evicted(&self, slots: Vec<Arc<Slot<F>>>) {
         self.0.counters.evicted(slots.len());
-        slots.iter().for_each(|slot| self.0.fetch.evicted(&slot.key));
+        slots.iter().for_each(|slot| self.0.fetch.evicted(&slot.name.key));
     }
 
     /// Counts since the beginning.

@@ -47,6 +47,8 @@ mod service;
 mod settings;
 mod snapshot;
 mod source;
+#[cfg(feature = "srv")]
+mod srv;
 mod status;
 pub mod testing;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -65,4 +67,6 @@ pub use service::Preservation;
 pub use settings::{InvalidSettings, Settings};
 pub use snapshot::{Endpoint, Endpoints, LookupError, Provenance, Snapshot};
 pub use source::{Change, Listing, Revision, Source, SourceError, SourceErrorKind, Update, Watch};
+#[cfg(feature = "srv")]
+pub use srv::SrvSource;
 pub use status::{ServiceStatus, Stats};

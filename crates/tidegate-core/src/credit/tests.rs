@@ -397,6 +397,24 @@ fn credit_held_aside_is_there_when_the_store_is_not() {
 }
 
 #[test]
+fn credit_held_aside_is_kept_where_the_limit_is_used_up() {
+    let mut node = Node1::new(fixed("1000/d"));
+    let mut aside = Aside::default();
+    let ask = aside.ask(50, &node.terms, at(0)).unwrap();
+    let (_, reply) = node.ask(ask, 0);
+    aside.replied(&reply, &node.terms, at(0));
+    let others = Draft { least: 1, need: 950, want: 950, back: 0, of: 0, debt: 0, seen: Seen::default() };
+    assert_eq!(node.ask(others, 1).1.granted, 950);
+    let half_a_life = node.terms.life() / 2_000;
+    for turn in 1..5 {
+        let ask = aside.ask(50, &node.terms, at(turn * half_a_life)).unwrap();
+        let (_, reply) = node.ask(ask, turn * half_a_life);
+        aside.replied(&reply, &node.terms, at(turn * half_a_life));
+        assert_eq!((aside.units(at(turn * half_a_life)), reply.remaining), (50, 0));
+    }
+}
+
+#[test]
 fn credit_held_aside_goes_back_when_the_node_shuts_down() {
     let mut node = Node1::new(fixed("1000/d"));
     let mut aside = Aside::default();

@@ -20,7 +20,7 @@ async fn who_cannot_ask_gets_an_error_and_never_an_empty_list(version: Version) 
     // A busy machine may take longer than a hurried client.
     until("it reads", async || registry.get(&orders).await.is_ok_and(|found| found.instances.is_empty()))
         .await;
-    etcd.signal("-STOP");
+    etcd.stop().await;
     for error in [
         registry.get(&orders).await.map(drop).unwrap_err(),
         registry.list().await.map(drop).unwrap_err(),
@@ -63,7 +63,7 @@ async fn an_etcd_that_hangs_for_longer_than_the_lease_loses_no_registration(vers
     registry.register(registrant).unwrap();
     soon("it is registered", owner.registered()).await.unwrap();
     owner.changed().await.unwrap();
-    etcd.signal("-STOP");
+    etcd.stop().await;
     let told = soon("the doubt is told", owner.changed()).await.unwrap();
     assert!(matches!(told, Standing::Lost { .. }), "{told:?}");
     etcd.signal("-CONT");

@@ -10,7 +10,7 @@ use tidegate::registry::{Source as _, Standing, registration};
 use tidegate_etcd::{EtcdRegistry, Layout, LeaseSettings, LoginBudget};
 
 use crate::{
-    server::{Etcd, Version, on_both, until_within},
+    server::{Etcd, PATIENCE, Version, on_both, until_within},
     support::{Root, instance, pass, soon, url},
 };
 
@@ -60,22 +60,27 @@ async fn four_thousand_registrations_cost_no_login_and_survive_a_restart(version
     root.change_password("gate", "hunter2").await;
     // Spread over the time that the rate allows, and no login at all where etcd demands none.
     let long = steady.max(Duration::from_secs(3 * clients / 20));
-    let (mut again, mut beyond) = (0, 0.0_f64);
+    let (mut again, mut beyond, mut most) = (0, 0.0_f64, 0);
     while start.elapsed() < long && again < clients {
         pass(Duration::from_millis(500)).await;
+        let before = again;
         again = etcd.logins() - first;
+        most = most.max(again - before);
         let allowed = 20.0 * start.elapsed().as_secs_f64() + 1.0;
         #[expect(clippy::cast_precision_loss, reason = "a count of logins")]
         let sent = again as f64;
         beyond = beyond.max(sent - allowed);
     }
     let streams: u64 = fleet.iter().map(|one| one.stats().keep_alive_streams).sum();
-    println!("{version:?}: after the restart {again} logins in {:?}, {streams} streams", start.elapsed());
+    println!(
+        "{version:?}: after the restart {again} logins in {:?}, at most {most} in half a second; {streams} streams",
+        start.elapsed()
+    );
     assert!(beyond <= 1.0, "{beyond} more logins than twenty a second");
     // A login that meets the change of the password is one more.
     assert!(again <= 2 * clients, "{again}");
     // Nothing was lost: no lease, no key.
-    until_within(long * 2 + Duration::from_secs(30), "all is found", async || {
+    until_within(long * 2 + PATIENCE, "all is found", async || {
         let mut found = 0;
         for service in 0..20 {
             let service = format!("service-{service}").parse().unwrap();
@@ -84,6 +89,7 @@ async fn four_thousand_registrations_cost_no_login_and_survive_a_restart(version
         found as u64 == registrations
     })
     .await;
+    println!("{version:?}: all registrations are found {:?} after the restart", start.elapsed());
     assert!(owners.iter().all(|owner| matches!(owner.standing(), Standing::Registered { .. })));
     let stats: Vec<_> = fleet.iter().map(EtcdRegistry::stats).collect();
     assert_eq!(stats.iter().map(|one| one.leases_granted).sum::<u64>(), clients);

@@ -124,6 +124,7 @@ impl FleetReceipts {
 
     /// Whether credit of one of them is over by `now`: a call that has not been sent by then has to be decided anew.
     pub fn are_over(&self, now: Instant) -> bool {
+        let now = crate::clock::awake(now);
         self.0.iter().any(|receipt| receipt.is_over(now))
     }
 

@@ -190,7 +190,7 @@ impl Shared {
         // Credit lives from before the question leaves.
         let sent_at = clock::now();
         let answer = tokio::time::timeout(self.patience, self.ledger.ask(subject, rule, ask)).await;
-        let now = clock::now();
+        let now = clock::awake(clock::now());
         let late = || LedgerError::new(LedgerErrorKind::Late, "no answer in time");
         match answer.unwrap_or_else(|_| Err(late())) {
             Ok(reply) => {

@@ -102,6 +102,8 @@ impl Shared {
         standing: Option<&mut Standing>,
     ) -> Local {
         let mut errands: Errands = [None, None];
+        // Credit must not outlive its deadline in a machine that slept.
+        let now = crate::clock::awake(now);
         // Nobody waits for a store that is known not to answer.
         let patience = if self.away.is_known() { Patience::Away } else { patience };
         let caller = Caller { key, cost, now, patience, told: self.losses.load(Ordering::Relaxed) };

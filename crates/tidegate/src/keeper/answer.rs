@@ -4,34 +4,30 @@ use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use arc_swap::Guard;
 
-use super::slot::Item;
+use super::places::Item;
 
 /// A value, shared with the keeper. Cheap to hold for a while; values that are held stay as they were.
-pub struct Kept<V>(Guard<Option<Arc<Item<V>>>>);
+pub struct Kept<V>(Guard<Arc<Item<V>>>);
 
 impl<V> Kept<V> {
     #[inline]
-    pub(super) fn new(item: Guard<Option<Arc<Item<V>>>>) -> Option<Self> {
-        item.as_ref()?.value.as_ref()?;
+    pub(super) fn new(item: Guard<Arc<Item<V>>>) -> Option<Self> {
+        item.value.as_ref()?;
         Some(Self(item))
     }
 
     pub(super) fn of(item: Arc<Item<V>>) -> Option<Self> {
-        Self::new(Guard::from_inner(Some(item)))
-    }
-
-    fn item(&self) -> &Item<V> {
-        self.0.as_ref().expect("only what is there is made a Kept")
+        Self::new(Guard::from_inner(item))
     }
 
     /// The version it was brought with.
     pub fn version(&self) -> u64 {
-        self.item().version
+        self.0.version
     }
 
     /// How old it is.
     pub fn age(&self, now: tidegate_core::Instant) -> Duration {
-        self.item().term.age(now)
+        self.0.term.age(now)
     }
 }
 
@@ -40,7 +36,7 @@ impl<V> Deref for Kept<V> {
 
     #[inline]
     fn deref(&self) -> &V {
-        self.item().value.as_ref().expect("only a value is made a Kept")
+        self.0.value.as_ref().expect("only a value is made a Kept")
     }
 }
 

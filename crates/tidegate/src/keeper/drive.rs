@@ -14,7 +14,8 @@ use tokio::time::{timeout, timeout_at};
 
 use super::{
     Answer, Failed, Fault, Fetch, Fetched, Keeper, Kept, Refresh, Refusal, Why, dice, held,
-    slot::{self, End, Item, Slot},
+    places::Item,
+    slot::{self, End, Slot},
     source::Barred,
     table::Added,
 };
@@ -79,11 +80,18 @@ impl<F: Fetch> Keeper<F> {
     #[cold]
     #[inline(never)]
     pub(super) fn look_closer(&self, call: &Call, hash: u64, key: &F::Key) -> Looked<F> {
+        if let Some(nothing) = self.0.table.shown(hash, key).filter(|shown| call.now < shown.term.due_at) {
+            // That there is nothing is as quick to tell as a value: unknown names may be many.
+            if let Some(name) = nothing.name::<F>() {
+                name.touch(call.now);
+            }
+            return Looked::Answer(good(Arc::clone(&nothing), call.now));
+        }
         loop {
             let Some(slot) = self.slot(hash, key, call.now) else {
                 return Looked::Answer(Answer::Refused(Refusal::Full));
             };
-            slot.touch(call.now);
+            slot.name.touch(call.now);
             let Seen { look, item, why, start } = self.see(&slot, call.now);
             let start = match start {
                 Start::Evicted => continue,
@@ -150,7 +158,7 @@ impl<F: Fetch> Keeper<F> {
             && let Some(recovered_at) = self.0.source.recovered_at()
             && *failed_at < recovered_at
         {
-            let own = Dice((slot.hash >> 32) as u32).part_of(self.0.settings.recovery);
+            let own = Dice((slot.name.hash >> 32) as u32).part_of(self.0.settings.recovery);
             state.keep.pace(recovered_at + own);
         }
     }
@@ -206,7 +214,7 @@ impl<F: Fetch> Keeper<F> {
         tokio::spawn(async move {
             let from = now();
             let longest = out.keeper.0.settings.timeout;
-            let fetch = caught(out.keeper.0.fetch.fetch(&out.slot.key));
+            let fetch = caught(out.keeper.0.fetch.fetch(&out.slot.name.key));
             let landing = match timeout(longest, fetch).await {
                 Ok(Ok(Ok(fetched))) => Ok(fetched),
                 Ok(Ok(Err(Failed { error, fault, retry_after }))) => {
@@ -295,12 +303,18 @@ impl<F: Fetch> Out<F> {
             Ok(fetched) => {
                 shared.source.answered(self.leave, now);
                 shared.counters.fetched();
-                self.fetched(self.keeper.item(fetched, from))
+                self.fetched(self.keeper.item(&self.slot, fetched, from))
             }
             Err((why, fault, retry_after)) => {
                 match fault {
                     Some(Fault::Source) => {
-                        shared.source.unreachable(self.leave, self.slot.hash, retry_after, why.clone(), now);
+                        shared.source.unreachable(
+                            self.leave,
+                            self.slot.name.hash,
+                            retry_after,
+                            why.clone(),
+                            now,
+                        );
                     }
                     Some(Fault::Key) => shared.source.answered(self.leave, now),
                     None => shared.source.abandoned(self.leave, now),

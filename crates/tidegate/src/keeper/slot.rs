@@ -1,22 +1,14 @@
-//! The slot of one key: what readers see without a lock, and the decision behind one.
+//! The slot of one key: the decision, behind a lock, and what is shown of it to readers without one.
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwapOption, Guard};
-use tidegate_core::{Instant, Term, keep};
+use tidegate_core::{Instant, keep};
 
-use super::{Answer, Fault, Fetch, Kept, Why};
-use crate::{
-    flight::Flight,
-    sync::{AtomicU32, Mutex, Ordering::Relaxed},
+use super::{
+    Fault, Fetch, Why,
+    places::{Item, Name, Place, Places},
 };
-
-/// A value as it is shown to readers; `None`: there is nothing.
-pub(super) struct Item<V> {
-    pub(super) value: Option<V>,
-    pub(super) term: Term,
-    pub(super) version: u64,
-}
+use crate::{flight::Flight, sync::Mutex};
 
 /// How a fetch ended, for all who waited.
 pub(super) enum End<F: Fetch> {
@@ -40,12 +32,10 @@ pub(super) type Blame<E> = (Why<E>, Fault);
 pub(super) type KeepSlot<F> = keep::Slot<Arc<Item<<F as Fetch>::Value>>, Blame<<F as Fetch>::Error>>;
 
 pub(super) struct Slot<F: Fetch> {
-    pub(super) hash: u64,
-    pub(super) key: F::Key,
-    /// What is held, for readers without the lock.
-    shown: ArcSwapOption<Item<F::Value>>,
-    /// When it was last asked for, in seconds, roughly.
-    used: AtomicU32,
+    pub(super) name: Arc<Name<F>>,
+    /// Where it is shown; nowhere when all its places were taken.
+    pub(super) place: Option<Place>,
+    places: Arc<Places<F::Value>>,
     state: Mutex<State<F>>,
 }
 
@@ -54,53 +44,38 @@ pub(super) struct State<F: Fetch> {
     pub(super) flight: Option<Flight<End<F>>>,
     /// It is no longer in the table; whoever still has it looks again.
     pub(super) evicted: bool,
-}
-
-/// 2³⁰ ns, about a second: what the use of a key is noted in.
-fn seconds(now: Instant) -> u32 {
-    (now.as_nanos() >> 30) as u32
+    /// What readers see.
+    shown: Option<Arc<Item<F::Value>>>,
 }
 
 impl<F: Fetch> Slot<F> {
-    pub(super) fn new(hash: u64, key: F::Key, now: Instant) -> Self {
-        Self {
-            hash,
-            key,
-            shown: ArcSwapOption::empty(),
-            used: AtomicU32::new(seconds(now)),
-            state: Mutex::new(State { keep: KeepSlot::<F>::default(), flight: None, evicted: false }),
+    /// A slot of which nothing is known, at its place.
+    pub(super) fn new(places: &Arc<Places<F::Value>>, hash: u64, key: F::Key, now: Instant) -> Arc<Self> {
+        let place = places.free_for(hash);
+        let slot = Arc::new_cyclic(|slot| Self {
+            name: Arc::new(Name::new(hash, key, now, slot.clone())),
+            place,
+            places: Arc::clone(places),
+            state: Mutex::new(State {
+                keep: KeepSlot::<F>::default(),
+                flight: None,
+                evicted: false,
+                shown: None,
+            }),
+        });
+        if let Some(place) = place {
+            places.take(place, &slot.name);
         }
+        slot
     }
 
-    /// The answer, if what is shown is fresh.
-    #[inline]
-    pub(super) fn fresh(&self, now: Instant) -> Option<Answer<F::Value, F::Error>> {
-        let shown = self.shown.load();
-        let item = shown.as_ref()?;
-        if now >= item.term.due_at {
-            return None;
-        }
-        self.touch(now);
-        let age = item.term.age(now);
-        Some(Kept::new(shown).map_or(Answer::Nothing { age }, Answer::Fresh))
+    /// Whether a value is held.
+    pub(super) fn is_known(&self) -> bool {
+        self.held().is_some_and(|item| item.value.is_some())
     }
 
-    /// Notes that it was asked for. Written once a second at most, so that readers share the line.
-    #[inline]
-    pub(super) fn touch(&self, now: Instant) {
-        let now = seconds(now);
-        if self.used.load(Relaxed) != now {
-            self.used.store(now, Relaxed);
-        }
-    }
-
-    /// Seconds since it was asked for, roughly.
-    pub(super) fn unused_for(&self, now: Instant) -> u32 {
-        seconds(now).saturating_sub(self.used.load(Relaxed))
-    }
-
-    pub(super) fn shown(&self) -> Option<Kept<F::Value>> {
-        Kept::new(self.shown.load())
+    pub(super) fn held(&self) -> Option<Arc<Item<F::Value>>> {
+        self.state.lock().keep.held().map(|held| Arc::clone(&held.value))
     }
 
     /// Decides under the lock, and shows what is held afterwards.
@@ -112,14 +87,17 @@ impl<F: Fetch> Slot<F> {
         let mut state = self.state.lock();
         let decided = decide(&mut state);
         let held = state.keep.held().map(|held| &held.value);
-        let shown: Guard<_> = self.shown.load();
-        let same = match (held, shown.as_ref()) {
+        let same = match (held, &state.shown) {
             (Some(held), Some(shown)) => Arc::ptr_eq(held, shown),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
         if !same {
-            self.shown.store(held.cloned());
+            // Of an evicted slot the place is another's by now.
+            if let Some(place) = self.place.filter(|_| !state.evicted) {
+                self.places.show(place, &self.name, held);
+            }
+            state.shown = held.cloned();
         }
         decided
     }

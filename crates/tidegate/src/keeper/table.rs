@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwapOption;
 use tidegate_core::Instant;
 
-use super::{Fetch, slot::Slot};
-use crate::sync::Mutex;
-
-/// Keys in a bucket, on average, when the table is full.
-const LOAD: usize = 2;
+use super::{
+    Fetch,
+    places::{Places, Shown},
+    slot::Slot,
+};
+use crate::sync::{
+    AtomicU32, Mutex,
+    Ordering::{Acquire, Release},
+};
 
 /// Keys with a value of which the one not used for longest makes room.
 const SAMPLE: usize = 16;
@@ -17,18 +20,19 @@ const SAMPLE: usize = 16;
 /// The most keys that are looked at to find one to go.
 const LOOKED_AT: usize = 256;
 
-/// The few slots whose hashes end alike. Never changed, only replaced.
-type Bucket<F> = Vec<(u64, Arc<Slot<F>>)>;
-
 pub(super) struct Table<F: Fetch> {
-    buckets: Box<[ArcSwapOption<Bucket<F>>]>,
+    places: Arc<Places<F::Value>>,
     /// All slots, for whoever adds or removes one.
     ring: Mutex<Ring<F>>,
+    /// How many have no place.
+    homeless: AtomicU32,
     most: usize,
 }
 
 struct Ring<F: Fetch> {
     slots: Vec<Arc<Slot<F>>>,
+    /// Those without a place: nearly always none.
+    homeless: Vec<Arc<Slot<F>>>,
     /// Where the next one to go is looked for among those that have a value.
     hand: usize,
     /// Where the last one was put: likely near others that nobody knows.
@@ -43,59 +47,69 @@ pub(super) enum Added<F: Fetch> {
     Full,
 }
 
+impl<F: Fetch> Ring<F> {
+    fn homeless(&self, hash: u64, key: &F::Key) -> Option<&Arc<Slot<F>>> {
+        self.homeless.iter().find(|slot| slot.name.hash == hash && slot.name.key == *key)
+    }
+}
+
 impl<F: Fetch> Table<F> {
     pub(super) fn new(most: usize) -> Self {
-        let buckets = most.div_ceil(LOAD).next_power_of_two();
         Self {
-            buckets: (0..buckets).map(|_| ArcSwapOption::empty()).collect(),
-            ring: Mutex::new(Ring { slots: Vec::new(), hand: 0, newest: 0 }),
+            places: Arc::new(Places::new(most)),
+            ring: Mutex::new(Ring { slots: Vec::new(), homeless: Vec::new(), hand: 0, newest: 0 }),
+            homeless: AtomicU32::new(0),
             most,
         }
     }
 
+    /// What is shown for a key, without a lock.
     #[inline]
-    fn bucket(&self, hash: u64) -> &ArcSwapOption<Bucket<F>> {
-        // Their number is a power of two.
-        &self.buckets[hash as usize & (self.buckets.len() - 1)]
-    }
-
-    /// Looks at the slot of a key, without counting a reference to it.
-    #[inline]
-    pub(super) fn with<R>(
-        &self,
-        hash: u64,
-        key: &F::Key,
-        look: impl FnOnce(&Arc<Slot<F>>) -> R,
-    ) -> Option<R> {
-        let bucket = self.bucket(hash).load();
-        let same = |(other, slot): &&(u64, Arc<Slot<F>>)| *other == hash && slot.key == *key;
-        bucket.as_ref()?.iter().find(same).map(|(_, slot)| look(slot))
+    pub(super) fn shown(&self, hash: u64, key: &F::Key) -> Option<Shown<F::Value>> {
+        self.places.find::<F>(hash, key)
     }
 
     pub(super) fn find(&self, hash: u64, key: &F::Key) -> Option<Arc<Slot<F>>> {
-        self.with(hash, key, Arc::clone)
+        let shown = self.shown(hash, key);
+        if let Some(name) = shown.as_ref().and_then(|item| item.name::<F>()) {
+            return name.slot.upgrade();
+        }
+        if self.homeless.load(Acquire) == 0 {
+            return None;
+        }
+        self.ring.lock().homeless(hash, key).cloned()
     }
 
     /// Makes a slot for a key that has none. When the table is full, a key that is missed least makes room.
     pub(super) fn add(&self, hash: u64, key: &F::Key, now: Instant) -> Added<F> {
         let mut ring = self.ring.lock();
-        if let Some(slot) = self.find(hash, key) {
+        if let Some(name) = self.shown(hash, key).as_ref().and_then(|item| item.name::<F>())
+            && let Some(slot) = name.slot.upgrade()
+        {
             return Added::Slot(slot, None);
         }
-        let slot = Arc::new(Slot::new(hash, key.clone(), now));
-        let mut evicted = None;
-        if ring.slots.len() < self.most {
-            ring.newest = ring.slots.len();
-            ring.slots.push(Arc::clone(&slot));
-        } else {
-            let Some(at) = least_missed(&mut ring, now) else { return Added::Full };
-            // In its place, so that a flood of unknown keys drives out itself.
-            let old = std::mem::replace(&mut ring.slots[at], Arc::clone(&slot));
-            ring.newest = at;
-            self.change(old.hash, |bucket| bucket.retain(|(_, other)| !Arc::ptr_eq(other, &old)));
-            evicted = Some(old);
+        if let Some(slot) = ring.homeless(hash, key) {
+            return Added::Slot(Arc::clone(slot), None);
         }
-        self.change(hash, |bucket| bucket.push((hash, Arc::clone(&slot))));
+        let mut evicted = None;
+        let mut at = ring.slots.len();
+        if at == self.most {
+            let Some(least_missed) = least_missed(&mut ring, now) else { return Added::Full };
+            let old = Arc::clone(&ring.slots[least_missed]);
+            self.leave(&mut ring, &old);
+            (at, evicted) = (least_missed, Some(old));
+        }
+        let slot = Slot::new(&self.places, hash, key.clone(), now);
+        if slot.place.is_none() {
+            ring.homeless.push(Arc::clone(&slot));
+            self.homeless.store(ring.homeless.len() as u32, Release);
+        }
+        // In the place of the one that went, so that a flood of unknown keys drives out itself.
+        match ring.slots.get_mut(at) {
+            Some(old) => *old = Arc::clone(&slot),
+            None => ring.slots.push(Arc::clone(&slot)),
+        }
+        ring.newest = at;
         Added::Slot(slot, evicted)
     }
 
@@ -105,16 +119,19 @@ impl<F: Fetch> Table<F> {
             return None;
         }
         let slot = ring.slots.swap_remove(at);
-        self.change(slot.hash, |bucket| bucket.retain(|(_, other)| !Arc::ptr_eq(other, &slot)));
+        self.leave(ring, &slot);
         Some(slot)
     }
 
-    /// Replaces a bucket. Only under the ring's lock.
-    fn change(&self, hash: u64, change: impl FnOnce(&mut Bucket<F>)) {
-        let bucket = self.bucket(hash);
-        let mut slots = bucket.load().as_deref().cloned().unwrap_or_default();
-        change(&mut slots);
-        bucket.store((!slots.is_empty()).then(|| Arc::new(slots)));
+    /// Gives the place of a slot back that was evicted.
+    fn leave(&self, ring: &mut Ring<F>, slot: &Arc<Slot<F>>) {
+        match slot.place {
+            Some(place) => self.places.give_back(place),
+            None => {
+                ring.homeless.retain(|other| !Arc::ptr_eq(other, slot));
+                self.homeless.store(ring.homeless.len() as u32, Release);
+            }
+        }
     }
 
     /// Takes out all that were not used for `idle`.
@@ -122,7 +139,7 @@ impl<F: Fetch> Table<F> {
         let mut ring = self.ring.lock();
         let mut evicted = Vec::new();
         for at in (0..ring.slots.len()).rev() {
-            if u64::from(ring.slots[at].unused_for(now)) > idle.as_secs() {
+            if u64::from(ring.slots[at].name.unused_for(now)) > idle.as_secs() {
                 evicted.extend(self.take(&mut ring, at));
             }
         }
@@ -140,11 +157,11 @@ fn least_missed<F: Fetch>(ring: &mut Ring<F>, now: Instant) -> Option<usize> {
     let count = ring.slots.len();
     let longest_unused = |places: &mut dyn Iterator<Item = usize>| {
         let free = places.filter(|at| !ring.slots[*at].is_fetching());
-        free.max_by_key(|at| ring.slots[*at].unused_for(now))
+        free.max_by_key(|at| ring.slots[*at].name.unused_for(now))
     };
     let newest = ring.newest;
     let mut near = (0..LOOKED_AT.min(count)).map(|step| (newest + count - step) % count);
-    let unknown = longest_unused(&mut near.by_ref().filter(|at| ring.slots[*at].shown().is_none()));
+    let unknown = longest_unused(&mut near.by_ref().filter(|at| !ring.slots[*at].is_known()));
     let hand = ring.hand;
     let known =
         || longest_unused(&mut (0..LOOKED_AT.min(count)).map(|step| (hand + step) % count).take(SAMPLE));
@@ -154,4 +171,49 @@ fn least_missed<F: Fetch>(ring: &mut Ring<F>, now: Instant) -> Option<usize> {
         ring.hand = (ring.hand + SAMPLE) % count;
     }
     found
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::keeper::{Failed, Fetched};
+
+    struct Nothing;
+
+    impl Fetch for Nothing {
+        type Key = u64;
+        type Value = u64;
+        type Error = Infallible;
+
+        async fn fetch(&self, _key: &u64) -> Result<Fetched<u64>, Failed<Infallible>> {
+            Ok(Fetched::nothing())
+        }
+    }
+
+    #[test]
+    fn keys_that_find_no_place_are_kept_and_go_like_all_others() {
+        const HASH: u64 = 7;
+        let table = Table::<Nothing>::new(20);
+        for key in 0..20 {
+            assert!(matches!(table.add(HASH, &key, Instant::EPOCH), Added::Slot(_, None)));
+        }
+        assert!(table.homeless.load(Acquire) >= 12, "two lines have eight places");
+        for key in 0..20 {
+            let slot = table.find(HASH, &key).unwrap();
+            assert_eq!(slot.name.key, key);
+            let Added::Slot(again, None) = table.add(HASH, &key, Instant::EPOCH) else {
+                panic!("it is there")
+            };
+            assert!(Arc::ptr_eq(&slot, &again));
+        }
+        let Added::Slot(_, Some(gone)) = table.add(HASH, &20, Instant::EPOCH) else {
+            panic!("one makes room")
+        };
+        assert!(table.find(HASH, &gone.name.key).is_none());
+        let later = Instant::EPOCH + Duration::from_secs(60);
+        assert_eq!(table.evict_idle(later, Duration::from_secs(1)).len(), 20);
+        assert_eq!((table.len(), table.homeless.load(Acquire)), (0, 0));
+    }
 }

@@ -10,10 +10,10 @@ use super::{
 };
 
 /// The longest a resolution may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What stands for the service in a name.
-const PLACEHOLDER: &str = "{service}";
+pub(super) const PLACEHOLDER: &str = "{service}";
 
 /// The A and AAAA records of a name, as the system resolves them. `{service}` in the name stands for the service that is
 /// looked up; without it every service has the same instances.

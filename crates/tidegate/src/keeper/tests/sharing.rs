@@ -105,3 +105,27 @@ fn a_fetch_that_ends_with_its_runtime_leaves_the_key_for_the_next_caller() {
     assert_eq!(runtime().block_on(async { fresh(keeper.get(&call(), &1).await) }), 2);
     assert_eq!(keeper.stats().lost, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_who_wait_for_one_fetch_are_polled_twice_each() {
+    const CALLERS: usize = 10_000;
+    let (keeper, fake) = keeper(Does::AnswersAfter(seconds(1)));
+    let polls = Arc::new(AtomicUsize::new(0));
+    let callers = (0..CALLERS).map(|_| {
+        let (keeper, polls) = (keeper.clone(), Arc::clone(&polls));
+        tokio::spawn(async move {
+            let call = call();
+            let mut answer = std::pin::pin!(keeper.get(&call, &1));
+            let answer = std::future::poll_fn(|context| {
+                polls.fetch_add(1, SeqCst);
+                answer.as_mut().poll(context)
+            });
+            fresh(answer.await)
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), 1);
+    }
+    assert_eq!((fake.calls(), polls.load(SeqCst)), (1, 2 * CALLERS));
+}
