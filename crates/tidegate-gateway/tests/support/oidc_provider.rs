@@ -16,13 +16,17 @@ impl OidcProvider {
     /// Starts one with these clients, times to live and features, as its own configuration writes them.
     pub async fn start(settings: Json) -> Self {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oidc-provider");
-        assert!(directory.join("node_modules").is_dir(), "there is no oidc-provider; `make test` installs it");
+        assert!(
+            directory.join("node_modules").is_dir(),
+            "there is no oidc-provider; `make test` installs it"
+        );
         let mut command = Command::new("node");
         command.arg("provider.mjs").arg(settings.to_string()).current_dir(directory);
         let process = Process::start("node", &mut command);
         process.printed("listening on ").await;
         let output = process.output();
-        let issuer = output.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+        let issuer =
+            output.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
         Self { process, issuer }
     }
 
