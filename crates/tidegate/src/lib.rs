@@ -10,6 +10,7 @@
 //! | [`Throttle`] | calls per time and key: token bucket, fixed or sliding window | |
 //! | [`FleetThrottle`](fleet::FleetThrottle) | the same over a fleet, exactly, on credit from a shared ledger | |
 //! | [`Breaker`] | calls to a dependency that keeps failing | [`layer::breaker`] |
+//! | [`Pressure`] | sheddable calls, while memory is short | |
 //! | [`RetryBudget`] | retries, as a share of all calls | |
 //!
 //! Each of them is a [`Gate`], so that code can be written for any guard; [`Unsent`](Outcome::Unsent) calls give back
@@ -79,6 +80,12 @@
 //! [`Registry`] answers from what it knows of a registry of services while that is slow, wrong or gone, and asks it no
 //! more than agreed; [`registry`] shows it. It is a [`Keeper`]: values by key, fetched once for all who ask, refreshed
 //! before they end, served with their age while the source fails. These two work in tasks of their own.
+//!
+//! # Whose token
+//!
+//! [`TokenCoordinator`] keeps the access tokens of sessions good: one grant an expiry over all processes that share a
+//! [`SessionStore`](token::SessionStore), and nobody logged out by it; [`ServiceTokens`](token::ServiceTokens) those of
+//! the client itself. [`token`] shows both.
 //!
 //! # Layers
 //!

@@ -160,7 +160,7 @@ impl Accounts {
     #[inline]
     fn home(&self, key: Key) -> usize {
         // As many parts of all the numbers as there are places.
-        ((key.bits() >> 64) * self.tags.len() as u128 >> 64) as usize
+        (((key.bits() >> 64) * self.tags.len() as u128) >> 64) as usize
     }
 
     /// The next place.
