@@ -20,8 +20,9 @@ test: test-tools ## Install what the tests need, then run every test and every e
 		set -x; $(CARGO) test --workspace --all-targets && $(CARGO) test --workspace --doc; \
 	fi
 
-test-tools: ## Install the servers and load tools that the tests start (Debian packages)
+test-tools: ## Install the servers and load tools that the tests start (Debian packages, one from npm)
 	@scripts/install-test-tools
+	@scripts/install-test-provider
 
 lint: ## Check the format and every lint, warnings as errors
 	$(CARGO) fmt --all --check

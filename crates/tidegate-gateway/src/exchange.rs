@@ -252,6 +252,35 @@ impl Exchange {
         response
     }
 
+    /// Keeps the query out of logs and traces: it holds what a login is made of.
+    pub(crate) fn hide_query(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            let path = kept.uri.path().parse();
+            kept.uri = path.unwrap_or_else(|_| Uri::from_static("/"));
+        }
+    }
+
+    /// Answers with a page of the gateway's own, and closes the books.
+    pub(crate) fn show(
+        mut self,
+        mut response: Response<ResponseBody>,
+        reason: &'static str,
+    ) -> Response<ResponseBody> {
+        response.headers_mut().insert(trace::X_REQUEST_ID, self.request_id.clone());
+        let grpc_status =
+            self.is_grpc().then(|| if response.status() == StatusCode::FORBIDDEN { 7 } else { 16 });
+        self.close(Close {
+            outcome: Outcome::Unsent,
+            status: response.status().as_u16(),
+            grpc_status,
+            bytes: response.body().size_hint().lower(),
+            now: clock::now(),
+            reason: Some(reason),
+            limit: None,
+        });
+        response
+    }
+
     fn close(&mut self, close: Close<'_>) {
         if !std::mem::take(&mut self.open) {
             return;

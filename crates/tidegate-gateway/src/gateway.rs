@@ -240,6 +240,16 @@ impl Gateway {
         }
     }
 
+    /// Ends the refreshes of sessions well: what was granted is stored, at most for `within`.
+    pub(crate) async fn end_refreshes(&self, within: Duration) {
+        let table = self.stack.table.load_full();
+        let all = table.sessions.values().map(|session| session.shutdown(within));
+        let left: usize = futures_util::future::join_all(all).await.into_iter().sum();
+        if left > 0 {
+            tracing::warn!(left, "refreshes were still under way: their sessions may have to log in again");
+        }
+    }
+
     /// Notes that a reload was refused, and why.
     pub fn reload_refused(&self, why: String) {
         let mut running = self.running.lock();
@@ -302,6 +312,8 @@ impl AdminSource for Gateway {
         services.sort_by(|a, b| a.name.cmp(&b.name));
         let mut tokens: Vec<_> = table.tokens.values().collect();
         tokens.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut sessions: Vec<_> = table.sessions.values().collect();
+        sessions.sort_by(|a, b| a.name().cmp(b.name()));
         let mut state = State {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
@@ -312,6 +324,7 @@ impl AdminSource for Gateway {
             limits: self.limits(),
             upstreams: services.into_iter().map(|service| service_state(service)).collect(),
             tokens: tokens.into_iter().map(|token| token.state()).collect(),
+            sessions: sessions.into_iter().map(|session| session.state()).collect(),
             ..State::default()
         };
         state.telemetry.access_log_lines = self.stack.scribe.log.lines();

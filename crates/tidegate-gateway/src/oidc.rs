@@ -11,3 +11,4 @@ pub mod jose;
 pub mod keys;
 pub mod provider;
 pub mod service;
+pub mod session;

@@ -134,6 +134,7 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     };
     workers.stop(LAST_WORDS).await;
     let _ = tokio::time::timeout(LAST_WORDS, gateway.leave_fleets()).await;
+    gateway.end_refreshes(LAST_WORDS).await;
     gateway.hand_back(LAST_WORDS).await;
     pages_end.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, pages).await;

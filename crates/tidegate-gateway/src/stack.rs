@@ -23,7 +23,10 @@ use crate::{
     in_flight::{Kind, Lane},
     key::Facts,
     listener::{Handler, Peer},
-    oidc::service::{self, Carried, ServiceToken},
+    oidc::{
+        service::{self, Carried, ServiceToken},
+        session::{Denied, Session, Visit},
+    },
     proxy::{
         forwarded::{self, Trust},
         hop, target, upgrade,
@@ -59,11 +62,13 @@ struct Stop<'t> {
     charge: Option<Charge<'t>>,
     /// The limit that refused.
     limit: Option<&'t Arc<str>>,
+    /// What the client is shown in place of the cause.
+    page: Option<Box<Response<ResponseBody>>>,
 }
 
 impl From<Cause> for Stop<'_> {
     fn from(cause: Cause) -> Self {
-        Self { cause, charge: None, limit: None }
+        Self { cause, charge: None, limit: None, page: None }
     }
 }
 
@@ -73,7 +78,8 @@ impl Handler for Stack {
         let mut exchange = self.open(&table, &mut request, peer);
         match pass(&table, request, peer, &mut exchange).await {
             Ok(passed) => self.deliver(passed, exchange),
-            Err(Stop { cause, charge, limit }) => {
+            Err(Stop { page: Some(page), .. }) => exchange.show(*page, "session"),
+            Err(Stop { cause, charge, limit, page: None }) => {
                 let policies = charge.as_ref().and_then(Charge::policies);
                 exchange.answer(&cause, limit, policies, charge.iter().flat_map(Charge::told))
             }
@@ -89,7 +95,23 @@ async fn pass<'t>(
     peer: &Peer,
     exchange: &mut Exchange,
 ) -> Result<Passed<'t>, Stop<'t>> {
+    if !table.sessions.is_empty()
+        && let Some((session, page)) = table.page_at(request.uri().path())
+    {
+        exchange.hide_query();
+        let host = target::host(&request)?;
+        let page = Box::pin(session.answer(page, &visit(&request, &host))).await;
+        return Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() });
+    }
     let Entered { mut request, route, mut charge, upgrade, lane } = enter(table, request, peer, exchange)?;
+    table.sessions.values().for_each(|session| session.untell(request.headers_mut()));
+    if let Some(session) = &route.session {
+        let admitted = Box::pin(admit_user(session, &mut request, &mut exchange.call)).await;
+        if let Err(stop) = admitted {
+            return Err(Stop { charge: Some(charge), ..stop });
+        }
+    }
+    table.sessions.values().for_each(|session| session.hide(request.headers_mut()));
     let (call, carried) = match carry(route.token.as_deref(), &mut request, exchange.call).await {
         Ok(carried) => carried,
         Err(cause) => return Err(Stop { charge: Some(charge), ..cause.into() }),
@@ -121,6 +143,45 @@ async fn pass<'t>(
     match sent {
         Ok(response) => Ok(Passed { response, route, charge, upgrade, carried }),
         Err(cause) => Err(Stop { charge: Some(charge), ..cause.into() }),
+    }
+}
+
+/// Lets a call through that has a session, with what is known of its user.
+async fn admit_user<'t>(
+    session: &Session,
+    request: &mut Request<RequestBody>,
+    call: &mut Call,
+) -> Result<(), Stop<'t>> {
+    let method = request.method().clone();
+    let admitted = match session.try_admit(call, request.headers_mut(), &method) {
+        Some(admitted) => admitted,
+        None => {
+            let admitted = session.admit(call, request.headers_mut(), &method).await;
+            *call = Call { now: clock::now(), ..*call };
+            admitted
+        }
+    };
+    let page = match admitted {
+        Ok(()) => return Ok(()),
+        Err(Denied::Refused(refused)) => return Err(Cause::NoToken(refused).into()),
+        Err(Denied::Login) => {
+            let host = request.headers().get(header::HOST).cloned();
+            let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
+            session.login(&visit(request, &host)).await
+        }
+        Err(Denied::Unauthorized) => session.unauthorized(),
+        Err(Denied::Forbidden) => session.forbidden(),
+    };
+    Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() })
+}
+
+/// What sessions look at.
+fn visit<'r, B>(request: &'r Request<B>, host: &'r HeaderValue) -> Visit<'r> {
+    Visit {
+        method: request.method(),
+        target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
+        host: host.to_str().unwrap_or_default(),
+        headers: request.headers(),
     }
 }
 

@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod example;
 mod readings;
+mod session;
 mod store;
 mod token;
 
@@ -15,6 +16,7 @@ use serde::Serialize;
 #[cfg(test)]
 pub(crate) use self::example::example;
 pub use self::{
+    session::SessionsState,
     store::{CreditState, StorePhase, StoreServerState, StoreState},
     token::{TokenPhase, TokenState},
 };
@@ -42,6 +44,8 @@ pub struct State {
     pub upstreams: Vec<UpstreamState>,
     /// The tokens that their calls carry.
     pub tokens: Vec<TokenState>,
+    /// Browser sessions.
+    pub sessions: Vec<SessionsState>,
     /// The last refusals, newest first; sampled at one a millisecond under a flood.
     pub refusals: Vec<RefusalState>,
     /// What telemetry itself did and could not do.

@@ -1,21 +1,23 @@
 //! Where counters live: this process, or a store that a fleet shares, connected and watched.
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::OnceLock, time::Duration};
 
 use tidegate::{
     Credentials, Secret,
     fleet::{FleetBuilder, FleetThrottle, LocalLedger, Rule},
     redacted_url,
     throttle::{KeyHasher, Seed},
+    token::MemorySessions,
 };
 use tidegate_redis::{
-    Client, Health, InvalidNamespace, InvalidSettings, InvalidStoreUrl, Namespace, RedisLedger, Settings,
-    StoreError, StoreUrl,
+    Client, Health, InvalidNamespace, InvalidSettings, InvalidStoreUrl, Namespace, RedisLedger,
+    RedisSessions, Settings, StoreError, StoreUrl,
 };
 
 use crate::{
     config::{self, NoSecret},
     in_flight::FleetPermits,
+    oidc::session::Kept,
     state::{StorePhase, StoreServerState, StoreState},
 };
 
@@ -30,6 +32,8 @@ pub struct Store {
     namespace: String,
     /// The password as it was read: a rotated one is another store.
     password: Option<Secret>,
+    /// Browser sessions in it, once they are asked for.
+    sessions: OnceLock<Kept>,
 }
 
 enum Kind {
@@ -81,7 +85,13 @@ impl Store {
             let password = read_password(config)?;
             (redis(config, namespace, password.clone()).await?, password)
         };
-        Ok(Self { kind, config: config.clone(), namespace: namespace.to_owned(), password })
+        Ok(Self {
+            kind,
+            config: config.clone(),
+            namespace: namespace.to_owned(),
+            password,
+            sessions: OnceLock::new(),
+        })
     }
 
     /// Whether a configuration means this very store.
@@ -118,6 +128,20 @@ impl Store {
             Kind::Memory(_) => FleetPermits::local(limit),
             Kind::Redis { ledger, .. } => FleetPermits::shared(ledger, upstream, limit),
         }
+    }
+
+    /// The browser sessions that are kept here.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn sessions(&self) -> Kept {
+        let sessions = self.sessions.get_or_init(|| match &self.kind {
+            Kind::Memory(_) => Kept::Memory(MemorySessions::default()),
+            Kind::Redis { ledger, .. } => {
+                Kept::Redis(RedisSessions::new(ledger.client().clone(), ledger.namespace().clone()))
+            }
+        });
+        sessions.clone()
     }
 
     /// What it is doing now.

@@ -17,7 +17,10 @@ use crate::{
     in_flight::{BuildPoolsError, Kind, route_limiter},
     key::Extractor,
     limit::Limit,
-    oidc::service::{NoToken, ServiceToken},
+    oidc::{
+        service::{NoToken, ServiceToken},
+        session::{NoSession, Page, Session},
+    },
     refusal,
     route::{Matcher, Routes},
     store::Store,
@@ -35,6 +38,7 @@ pub(crate) struct Table {
     pub(crate) limits: HashMap<String, Arc<Limit>>,
     pub(crate) services: HashMap<String, Arc<Service>>,
     pub(crate) tokens: HashMap<String, Arc<ServiceToken>>,
+    pub(crate) sessions: HashMap<String, Arc<Session>>,
     pub(crate) trusted: Vec<Cidr>,
     pub(crate) unrouted: Arc<RouteMetrics>,
 }
@@ -51,6 +55,8 @@ pub(crate) struct Route {
     /// What clients are told of the limits that may refuse.
     pub(crate) policies: Option<HeaderValue>,
     pub(crate) service: Arc<Service>,
+    /// The session that its calls need.
+    pub(crate) session: Option<Arc<Session>>,
     /// The token that its calls carry.
     pub(crate) token: Option<Arc<ServiceToken>>,
     /// Calls in flight on this route alone.
@@ -92,6 +98,9 @@ pub enum BuildError {
     /// A token for upstreams.
     #[error(transparent)]
     Token(#[from] NoToken),
+    /// Browser sessions.
+    #[error(transparent)]
+    Session(#[from] Box<NoSession>),
     /// A value that the check should have refused.
     #[error("{place}: {why}")]
     Value {
@@ -144,6 +153,11 @@ impl Table {
             let old = running.and_then(|table| table.tokens.get(name));
             tokens.insert(name.clone(), ServiceToken::build(name, token, old)?);
         }
+        let mut sessions = HashMap::new();
+        for (name, session) in &config.sessions {
+            let old = running.and_then(|table| table.sessions.get(name));
+            sessions.insert(name.clone(), Session::build(name, session, old, store).map_err(Box::new)?);
+        }
         // Routes of one name are told apart by their order.
         let mut old_routes: HashMap<(String, String), VecDeque<&Route>> = HashMap::new();
         for route in running.iter().flat_map(|table| &table.all) {
@@ -158,6 +172,13 @@ impl Table {
             let service = services
                 .get(&route.upstream)
                 .ok_or_else(|| BuildError::value(format!("{place}.upstream"), "no such upstream"))?;
+            let session = match &route.session {
+                None => None,
+                Some(name) => {
+                    let none = || BuildError::value(format!("{place}.session"), "no such session");
+                    Some(Arc::clone(sessions.get(name).ok_or_else(none)?))
+                }
+            };
             let token = match &service.config.token {
                 None => None,
                 Some(name) => {
@@ -200,6 +221,7 @@ impl Table {
                 name,
                 limits,
                 service: Arc::clone(service),
+                session,
                 token,
                 limiter,
                 hold: route.hold.unwrap_or(hold),
@@ -233,10 +255,18 @@ impl Table {
             limits,
             services,
             tokens,
+            sessions,
             trusted,
             unrouted: telemetry.route(NO_ROUTE, NO_ROUTE),
         };
         Ok(Built { table, changes })
+    }
+}
+
+impl Table {
+    /// The page of a session that stands at a path.
+    pub(crate) fn page_at(&self, path: &str) -> Option<(&Arc<Session>, Page)> {
+        self.sessions.values().find_map(|session| Some((session, session.page_at(path)?)))
     }
 }
 

@@ -12,6 +12,7 @@ mod in_flight;
 mod process;
 mod refusals;
 mod route;
+mod sessions;
 mod shard;
 mod text;
 mod tokens;

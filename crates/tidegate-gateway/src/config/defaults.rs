@@ -121,6 +121,35 @@ pub(super) const fn default_keys() -> NonZeroU32 {
     count(1_000_000)
 }
 
+pub(super) fn default_scopes() -> Vec<String> {
+    ["openid", "profile", "offline_access"].map(str::to_owned).to_vec()
+}
+
+pub(super) fn default_callback() -> String {
+    "/oauth2/callback".to_owned()
+}
+
+pub(super) fn default_logout() -> String {
+    "/oauth2/logout".to_owned()
+}
+
+pub(super) const fn default_session_idle() -> HumanDuration {
+    secs(8 * 60 * 60)
+}
+
+pub(super) const fn default_session_absolute() -> HumanDuration {
+    secs(24 * 60 * 60)
+}
+
+pub(super) const fn default_reuse_window() -> HumanDuration {
+    secs(30)
+}
+
+/// What providers sign by; no more than one is wanted where it is known which.
+pub(super) fn default_algorithms() -> Vec<String> {
+    ["RS256", "PS256", "ES256", "EdDSA"].map(str::to_owned).to_vec()
+}
+
 pub(super) const fn default_refresh_before() -> Percent {
     Percent(20)
 }
@@ -151,6 +180,7 @@ impl Config {
             upstreams,
             limits: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             routes,
             bounds: Bounds::default(),
             trusted_proxies: Vec::new(),

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::*;
 
 fn directory() -> PathBuf {
@@ -45,11 +47,14 @@ fn the_example_is_valid_with_every_setting_switched_on() {
     for name in ["tls.key", "client.key"] {
         fs::write(home.path().join(name), pair.signing_key.serialize_pem()).unwrap();
     }
+    let key: Vec<u8> = (0..32).collect();
+    fs::write(home.path().join("session.key"), STANDARD.encode(key)).unwrap();
+    fs::write(home.path().join("secret"), "hunter2").unwrap();
     let file = home.path().join("tidegate.yaml");
     fs::write(&file, switched_on()).unwrap();
     let loaded = load(&Source::File(file.clone())).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.listen.tls.unwrap().cert, home.path().join("tls.crt"));
-    assert_eq!(loaded.files.len(), 11);
+    assert_eq!(loaded.files.len(), 17);
 
     // The key of another certificate is refused.
     let other = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();

@@ -121,6 +121,10 @@ formats! {
     IssuerText "tidegate-issuer" "https://idp.example" => |text| issuer(text).map(drop);
     /// `20%`.
     PercentText "tidegate-percent" "20%" => parses::<Percent>;
+    /// `__Host-tidegate`.
+    CookieText "tidegate-cookie" "__Host-tidegate" => cookie;
+    /// `/oauth2/callback`.
+    PageText "tidegate-page" "/oauth2/callback" => page;
     /// `ES256`.
     AlgorithmText "tidegate-algorithm" "ES256" => algorithm;
     /// `orders`.
@@ -263,6 +267,36 @@ fn server_name(text: &str) -> Result<(), Wrong> {
             "write a name or an address without port, like orders.internal",
         )),
     }
+}
+
+fn cookie(text: &str) -> Result<(), Wrong> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if !text.is_empty() && text.len() <= 64 && text.bytes().all(fits) {
+        return Ok(());
+    }
+    let remedy = "write 1 to 64 letters, digits, or - _ ., like __Host-tidegate";
+    Err(Wrong::new(format!("{} is not the name of a cookie", quoted(text)), remedy))
+}
+
+/// A header field that may be made up for an upstream.
+pub(super) fn claim_field(text: &str) -> Result<(), Wrong> {
+    let hop =
+        ["connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade", "cookie"];
+    let name = http::HeaderName::try_from(text);
+    if name.is_ok_and(|name| !hop.contains(&name.as_str())) && text.len() <= 64 {
+        return Ok(());
+    }
+    let remedy = "write the name of a header field that says who the user is, like x-user";
+    Err(Wrong::new(format!("{} is not a header field for a claim", quoted(text)), remedy))
+}
+
+fn page(text: &str) -> Result<(), Wrong> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_./~".contains(&b);
+    if text.starts_with('/') && text.len() > 1 && !text.contains("//") && text.bytes().all(fits) {
+        return Ok(());
+    }
+    let remedy = "write a path of letters, digits and - _ . ~ /, like /oauth2/callback";
+    Err(Wrong::new(format!("{} is not the path of a page", quoted(text)), remedy))
 }
 
 fn algorithm(text: &str) -> Result<(), Wrong> {

@@ -194,5 +194,14 @@ fn paths(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
         let tls = token.tls.iter_mut();
         secrets.chain(tls.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten()))
     });
-    listener.chain(upstreams).chain(roots).chain(password).chain(tokens)
+    let sessions = config.sessions.values_mut().flat_map(|session| {
+        let secrets = [&mut session.client_secret, &mut session.key].into_iter().flatten();
+        let secrets = secrets.chain(&mut session.keys).filter_map(|secret| match secret {
+            SecretSetting::File(path) => Some(path),
+            SecretSetting::Env(_) => None,
+        });
+        let tls = session.tls.iter_mut();
+        secrets.chain(tls.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten()))
+    });
+    listener.chain(upstreams).chain(roots).chain(password).chain(tokens).chain(sessions)
 }

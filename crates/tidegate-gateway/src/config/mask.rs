@@ -57,7 +57,11 @@ fn secret_value(line: &str, colon: usize) -> Option<Range<usize>> {
     let rest = &line[colon + 1..];
     let value = rest.trim_start();
     let follows = rest.starts_with([' ', '"', '\'']);
-    if !follows || !holds_secret(&key[key_start..]) || value.is_empty() || value.starts_with(['{', '#']) {
+    let key = &key[key_start..];
+    // Sessions have a list of secrets; a secret by its place is none to see.
+    let secret = holds_secret(key) || key == "keys";
+    let place = value.starts_with(['{', '#']) || value.starts_with("[{");
+    if !follows || !secret || value.is_empty() || place {
         return None;
     }
     Some(line.len() - value.len()..line.trim_end().len())
@@ -77,6 +81,9 @@ mod tests {
             ("  \"password\": \"hunter2\", x: 1", "  \"password\": ***************"),
             ("{ client-secret: hunter2 }", "{ client-secret: *********"),
             ("client_secret: { env: NAME }", "client_secret: { env: NAME }"),
+            ("keys: [hunter2]", "keys: *********"),
+            ("keys: [{ file: x }]", "keys: [{ file: x }]"),
+            ("max_keys: 5", "max_keys: 5"),
             ("client_secret:\n  file: x", "client_secret:\n  file: x"),
             ("endpoints: [http://127.0.0.1:9001]", "endpoints: [http://127.0.0.1:9001]"),
             ("password: pässwört", "password: **********"),

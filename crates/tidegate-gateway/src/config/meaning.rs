@@ -6,6 +6,7 @@ mod files;
 mod in_flight;
 mod limits;
 mod routes;
+mod sessions;
 mod store;
 mod tokens;
 
@@ -24,7 +25,7 @@ use super::{
 /// Finds what is wrong with the meaning of a configuration; relative paths begin at `base`.
 pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     listen(root, problems);
-    for section in ["upstreams", "limits", "tokens"] {
+    for section in ["upstreams", "limits", "tokens", "sessions"] {
         names(root, section, problems);
     }
     for entry in entries(root, "upstreams") {
@@ -33,6 +34,7 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     limits::check(root, problems);
     store::check(root, problems);
     tokens::check(root, base, problems);
+    sessions::check(root, base, problems);
     bounds(root, problems);
     trusted(root, problems);
     routes::check(root, problems);

@@ -20,6 +20,7 @@ use super::{
     defaults::*,
     formats::*,
     limit::Limit,
+    session::Session,
     store::{Store, StoreForm},
     token::Token,
     units::{ByteSize, HumanDuration},
@@ -48,6 +49,9 @@ pub struct Config {
     /// Access tokens for the calls of upstreams, by name. Default: none.
     #[serde(default)]
     pub tokens: BTreeMap<String, Token>,
+    /// Browser sessions by login at an identity provider, by name. Default: none.
+    #[serde(default)]
+    pub sessions: BTreeMap<String, Session>,
     /// Which calls go where; the most specific match wins.
     pub routes: Vec<Route>,
     /// Bounds on what clients may send. Every one has a default.
@@ -284,6 +288,9 @@ pub struct Route {
     pub limits: Vec<String>,
     /// The name of the upstream.
     pub upstream: String,
+    /// The name of the session that its calls need. Default: none, everybody may come in.
+    #[serde(default)]
+    pub session: Option<String>,
     /// What the calls of this route are. Default: `auto`.
     #[serde(default)]
     pub kind: RouteKind,

@@ -26,11 +26,9 @@ const fn pending(
     Pending { section, key, lacks, remedy }
 }
 
-const PENDING: [Pending; 5] = [
+const PENDING: [Pending; 3] = [
     pending("", "registry", "a service registry", "list the endpoints under upstreams.NAME.endpoints"),
-    pending("", "sessions", "browser sessions", "remove it"),
     pending("Upstream", "service", "a service registry", "list its endpoints: [http://host:port]"),
-    pending("Route", "session", "browser sessions", "remove it"),
     pending("Route", "token", "access tokens of routes", "name it at the upstream: token: NAME"),
 ];
 

@@ -87,6 +87,7 @@ fn guarding(name: &str, endpoint: &EndpointArg, in_flight: Option<NonZeroU32>) -
         matches: super::Match::default(),
         limits: Vec::new(),
         upstream: name.to_owned(),
+        session: None,
         kind: RouteKind::default(),
         in_flight: None,
         hold: None,

@@ -90,6 +90,10 @@ pub fn summary(config: &Config) -> String {
         let (grant, issuer) = (token.grant.as_str(), &token.issuer);
         let _ = writeln!(text, "  token {name}: {grant} of {} at {issuer}{scope}", token.client_id);
     }
+    for (name, session) in &config.sessions {
+        let (client, issuer) = (&session.client_id, &session.issuer);
+        let _ = writeln!(text, "  session {name}: users of {client} log in at {issuer}");
+    }
     for route in &config.routes {
         let _ = writeln!(text, "  route {}", route_summary(route));
     }

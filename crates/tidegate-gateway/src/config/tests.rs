@@ -62,7 +62,7 @@ mistakes! {
     routes_that_never_match: format!("{UPSTREAM}routes:\n  - {{ match: {{ path: /a, methods: [GET, POST] }}, upstream: orders }}\n  - {{ match: {{ path: /a/, methods: [GET] }}, upstream: orders }}\n  - {{ match: {{ host: \"*.x.io\" }}, upstream: orders }}\n  - upstream: orders\n    match:\n      host: \"*.X.io\"\n");
     routes_of_one_name: format!("{UPSTREAM}routes:\n  - {{ name: a, upstream: orders }}\n  - {{ name: a, match: {{ path: /a }}, upstream: orders }}\n");
     networks_that_are_none: format!("{UPSTREAM}{ROUTE}trusted_proxies: [10.1.0.0/8, localhost, 10.0.0.0/40]\n");
-    what_is_not_there_yet: "registry: etcd://u:hunter2@127.0.0.1:2379/tidegate/\nsessions: { idp: {} }\nupstreams:\n  orders:\n    service: orders\n    in_flight: { adaptive: gradient, min: 10, max: 500 }\nlimits:\n  a: { rate: 1/s, key: [\"claim:sub\"] }\nroutes:\n  - { upstream: orders, session: idp, limits: [a] }\n";
+    what_is_not_there_yet: "registry: etcd://u:hunter2@127.0.0.1:2379/tidegate/\nupstreams:\n  orders:\n    service: orders\n    in_flight: { adaptive: gradient, min: 10, max: 500 }\nlimits:\n  a: { rate: 1/s, key: [\"claim:sub\"] }\nroutes:\n  - { upstream: orders, limits: [a] }\n";
     nothing_that_limits_calls_in_flight: format!("{UPSTREAM}    in_flight: {{ queue: 5 }}\n{ROUTE}");
     a_cost_beyond_what_a_ledger_grants_at_once: format!("store: redis://h\n{UPSTREAM}limits:\n  a: {{ rate: 10/s, cost: 10 }}\n  b: {{ rate: 10/s, cost: 10, algorithm: fixed-window }}\n{ROUTE}    limits: [a, b]\n");
     a_limit_of_a_fleet_that_nobody_may_wait_for: format!("{UPSTREAM}    in_flight: {{ fleet: 5, queue: 0 }}\n{ROUTE}");

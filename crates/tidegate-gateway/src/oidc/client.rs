@@ -8,9 +8,10 @@ use tidegate::Secret;
 use url::form_urlencoded::byte_serialize;
 
 use super::{
-    jose::{SigningKey, base64url},
+    jose::{InvalidKey, SigningKey, base64url},
     provider::Metadata,
 };
+use crate::config::ClientAuth;
 
 /// How long an assertion is good, in seconds. Default: 60.
 const ASSERTION_SECONDS: i64 = 60;
@@ -40,6 +41,53 @@ pub enum Auth {
     Certificate,
     /// Not at all: a public client.
     Nothing,
+}
+
+/// What a configuration gives to prove a client by.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) auth: Option<ClientAuth>,
+    pub(super) secret: Option<&'a Secret>,
+    pub(super) key: Option<&'a Secret>,
+    pub(super) key_id: Option<&'a str>,
+    pub(super) algorithm: Option<&'a str>,
+    pub(super) has_certificate: bool,
+}
+
+/// Why a client can not prove who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NoProof {
+    /// Its key is none.
+    Key(InvalidKey),
+    /// There is nothing to prove it by.
+    Nothing,
+}
+
+impl Given<'_> {
+    /// How the client proves who it is: as `auth` says, or by what there is.
+    pub(super) fn auth(&self) -> Result<Auth, NoProof> {
+        let secret = || self.secret.cloned().ok_or(NoProof::Nothing);
+        match self.auth {
+            Some(ClientAuth::ClientSecretBasic) => secret().map(Auth::Basic),
+            Some(ClientAuth::ClientSecretPost) => secret().map(Auth::Post),
+            Some(ClientAuth::PrivateKeyJwt) => self.signing(),
+            Some(ClientAuth::TlsClientAuth) if self.has_certificate => Ok(Auth::Certificate),
+            Some(ClientAuth::TlsClientAuth) => Err(NoProof::Nothing),
+            Some(ClientAuth::None) => Ok(Auth::Nothing),
+            None if self.key.is_some() => self.signing(),
+            None if self.secret.is_some() => secret().map(Auth::Secret),
+            None if self.has_certificate => Ok(Auth::Certificate),
+            None => Err(NoProof::Nothing),
+        }
+    }
+
+    fn signing(&self) -> Result<Auth, NoProof> {
+        let pem = self.key.ok_or(NoProof::Nothing)?.expose().as_bytes();
+        // The schema has checked the algorithm's name.
+        let algorithm = self.algorithm.and_then(|text| text.parse().ok());
+        let key = SigningKey::from_pem(pem, algorithm, self.key_id.map(str::to_owned));
+        key.map(|key| Auth::Key(Box::new(key))).map_err(NoProof::Key)
+    }
 }
 
 /// What is added to a question.

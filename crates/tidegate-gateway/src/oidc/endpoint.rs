@@ -49,6 +49,11 @@ impl Endpoint {
         &self.provider
     }
 
+    /// What verifies its ID tokens, if anything does.
+    pub fn ids(&self) -> Option<&Arc<IdTokens>> {
+        self.ids.as_ref()
+    }
+
     /// Who the gateway is to it.
     pub fn client(&self) -> &Client {
         &self.client

@@ -60,6 +60,8 @@ pub struct Refused {
 pub enum Reason {
     /// The provider cannot grant one now.
     Unavailable,
+    /// The user's session can not be kept fresh now: its provider or its store does not answer.
+    Session,
     /// The provider refuses the gateway itself.
     Misconfigured,
     /// None came within `max_wait`, or too many wait.
@@ -78,7 +80,9 @@ impl Refused {
         match self.why {
             Reason::NoSubject | Reason::SubjectRefused => StatusCode::UNAUTHORIZED,
             Reason::Deadline => StatusCode::GATEWAY_TIMEOUT,
-            Reason::Unavailable | Reason::Misconfigured | Reason::Slow => StatusCode::SERVICE_UNAVAILABLE,
+            Reason::Unavailable | Reason::Session | Reason::Misconfigured | Reason::Slow => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -87,7 +91,7 @@ impl Refused {
         match self.why {
             Reason::NoSubject | Reason::SubjectRefused => 16,
             Reason::Deadline => 4,
-            Reason::Unavailable | Reason::Misconfigured | Reason::Slow => 14,
+            Reason::Unavailable | Reason::Session | Reason::Misconfigured | Reason::Slow => 14,
         }
     }
 
@@ -96,6 +100,9 @@ impl Refused {
         match self.why {
             Reason::Unavailable => {
                 "the identity provider grants no token for the upstream now; the call was not sent"
+            }
+            Reason::Session => {
+                "the user's session can not be kept fresh now, and goes on as soon as it can; the call was not sent"
             }
             Reason::Misconfigured => {
                 "the identity provider refuses the gateway itself, which an operator has to mend; the call was not sent"

@@ -153,6 +153,14 @@ pub(crate) fn example() -> State {
             rejected: 1,
             ..TokenState::default()
         }],
+        sessions: vec![SessionsState {
+            name: "idp".into(),
+            issuer: "https://idp.example".into(),
+            sessions: 4,
+            refreshes: [("success", 20)].into(),
+            logins: [("begun", 6), ("success", 5)].into(),
+            ..SessionsState::default()
+        }],
         refusals: Vec::new(),
         telemetry: TelemetryState {
             access_log_lines: 120_000,

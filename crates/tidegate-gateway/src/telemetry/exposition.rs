@@ -12,7 +12,7 @@ use prometheus_client::{
 use super::{
     in_flight, process,
     route::{RouteMetrics, Totals},
-    tokens,
+    sessions, tokens,
 };
 use crate::state::{BreakerPhase, CreditState, Durations, EndpointState, ListenerState, State, StorePhase};
 
@@ -41,6 +41,7 @@ impl Collector for Snapshot {
         self.store(&mut page)?;
         self.upstreams(&mut page)?;
         tokens::encode(&mut page, &self.state.tokens)?;
+        sessions::encode(&mut page, &self.state.sessions)?;
         self.endpoints(&mut page)?;
         process::encode(&mut page)
     }

@@ -18,7 +18,10 @@ use tidegate_gateway::oidc::{
     provider::{Provider, ProviderSettings},
 };
 
-use crate::support::idp::{CLIENT, Does, Idp, SECRET};
+use crate::support::{
+    idp::{CLIENT, Does, Idp, SECRET},
+    oidc_provider::OidcProvider,
+};
 
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -205,4 +208,26 @@ async fn tokens_that_nobody_uses_are_given_back() {
     let tokens = refreshed(&endpoint, &idp.refresh_token("ann")).await.unwrap();
     endpoint.revoke(tokens).await;
     assert_eq!(idp.counts().revoked, 1);
+}
+
+#[tokio::test]
+async fn a_certified_provider_takes_our_proofs_of_possession() {
+    let client = serde_json::json!({
+        "client_id": CLIENT, "client_secret": SECRET, "grant_types": ["client_credentials"],
+        "redirect_uris": [], "response_types": [], "scope": "orders",
+    });
+    let features =
+        serde_json::json!({ "clientCredentials": { "enabled": true }, "dPoP": { "enabled": true } });
+    let provider =
+        OidcProvider::start(serde_json::json!({ "clients": [client], "features": features })).await;
+    let client = Client { id: CLIENT.into(), auth: Auth::Secret(Secret::new(SECRET)) };
+    let endpoint =
+        Endpoint::new(self::provider(provider.issuer()), client, Some(Arc::new(Dpop::new())), None);
+    let grant = Grant::ClientCredentials { scope: Some("orders".into()), audience: None, resource: None };
+    let tokens = endpoint
+        .grant(grant, WITHIN)
+        .await
+        .unwrap_or_else(|error| panic!("{error}\n{}", provider.process().output()));
+    assert_eq!((&*tokens.kind, tokens.scope.as_deref()), ("DPoP", Some("orders")));
+    assert_eq!(provider.count("refused").await, 1, "the first proof lacked the nonce");
 }

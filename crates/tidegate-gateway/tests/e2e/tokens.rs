@@ -16,6 +16,7 @@ use crate::support::{
 mod failures;
 mod grants;
 mod proofs;
+mod provider;
 
 /// An upstream that notes the `Authorization` of every call, and lets in whom the provider knows.
 pub(crate) struct Guarded {

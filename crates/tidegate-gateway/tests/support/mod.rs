@@ -7,6 +7,7 @@ pub mod grpc;
 pub mod idp;
 pub mod load;
 pub mod nginx;
+pub mod oidc_provider;
 pub mod process;
 pub mod raw;
 pub mod scripted;

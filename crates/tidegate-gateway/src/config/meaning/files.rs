@@ -22,7 +22,7 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
         certificates(tls, "roots", base, "store.tls", problems);
     }
     let of = |section: &'static str| entries(root, section).iter().map(move |entry| (section, entry));
-    for (section, entry) in of("upstreams").chain(of("tokens")) {
+    for (section, entry) in of("upstreams").chain(of("tokens")).chain(of("sessions")) {
         let Some(tls) = entry.value.get("tls") else { continue };
         let setting = format!("{section}.{}.tls", entry.key.escape_debug());
         for (given, missing) in [("cert", "key"), ("key", "cert")] {

@@ -8,20 +8,17 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tidegate::{
-    Secret,
-    keeper::{Keeper, Settings},
-};
+use tidegate::keeper::{Keeper, Settings};
 use tidegate_core::{Backoff, attempts};
 use url::Url;
 
 use super::{Grants, ServiceToken};
 use crate::{
-    config::{self, ClientAuth, NoSecret, SecretSetting},
+    config::{self, NoSecret, SecretSetting},
     oidc::{
-        client::{Auth, Client},
+        client::{Client, Given, NoProof},
         endpoint::Endpoint,
-        jose::{InvalidKey, SigningKey},
+        jose::InvalidKey,
         provider::{Provider, ProviderSettings},
     },
     upstream::UpstreamError,
@@ -103,7 +100,19 @@ impl ServiceToken {
         if let Some(old) = running.filter(same) {
             return Ok(Arc::clone(old));
         }
-        let client = Client { id: config.client_id.clone(), auth: auth(name, config, &secrets)? };
+        let given = Given {
+            auth: config.auth,
+            secret: secrets[0].as_ref(),
+            key: secrets[1].as_ref(),
+            key_id: config.key_id.as_deref(),
+            algorithm: config.algorithm.as_deref(),
+            has_certificate: config.tls.as_ref().is_some_and(|tls| tls.cert.is_some()),
+        };
+        let auth = given.auth().map_err(|why| match why {
+            NoProof::Key(why) => NoToken::Key { token: name.to_owned(), why },
+            NoProof::Nothing => NoToken::NoProof { token: name.to_owned() },
+        })?;
+        let client = Client { id: config.client_id.clone(), auth };
         let url = |key: &'static str, text: &str| {
             text.parse::<Url>().map_err(|_| NoToken::Url {
                 token: name.to_owned(),
@@ -144,34 +153,5 @@ impl ServiceToken {
             dropped: AtomicU64::default(),
             refused: AtomicU64::default(),
         }))
-    }
-}
-
-/// How the client proves who it is.
-fn auth(name: &str, config: &config::Token, secrets: &[Option<Secret>; 2]) -> Result<Auth, NoToken> {
-    let none = || NoToken::NoProof { token: name.to_owned() };
-    let [secret, key] = secrets;
-    let signing = || {
-        let key = key.as_ref().ok_or_else(none)?;
-        // The schema has checked the algorithm's name.
-        let algorithm = config.algorithm.as_deref().and_then(|text| text.parse().ok());
-        let key = SigningKey::from_pem(key.expose().as_bytes(), algorithm, config.key_id.clone());
-        let key = key.map_err(|why| NoToken::Key { token: name.to_owned(), why })?;
-        Ok(Auth::Key(Box::new(key)))
-    };
-    let has_certificate = config.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
-    match config.auth {
-        Some(ClientAuth::ClientSecretBasic) => secret.clone().map(Auth::Basic).ok_or_else(none),
-        Some(ClientAuth::ClientSecretPost) => secret.clone().map(Auth::Post).ok_or_else(none),
-        Some(ClientAuth::PrivateKeyJwt) => signing(),
-        Some(ClientAuth::TlsClientAuth) if has_certificate => Ok(Auth::Certificate),
-        Some(ClientAuth::TlsClientAuth) => Err(none()),
-        Some(ClientAuth::None) => Ok(Auth::Nothing),
-        None if key.is_some() => signing(),
-        None => match secret {
-            Some(secret) => Ok(Auth::Secret(secret.clone())),
-            None if has_certificate => Ok(Auth::Certificate),
-            None => Err(none()),
-        },
     }
 }

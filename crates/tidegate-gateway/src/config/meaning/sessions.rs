@@ -1,0 +1,165 @@
+//! Browser sessions: keys, pages, who the client is, and names that refer to nothing.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
+
+use super::{
+    super::{
+        defaults::{default_callback, default_logout},
+        formats,
+        secret::{NoSecret, SecretSetting},
+        suggest,
+        token::{Percent, issuer},
+    },
+    Entry, Node, Problem, entries, not_zero, parsed, quoted,
+};
+use crate::oidc::{provider::is_allowed, session::KeyRing};
+
+/// Finds what is wrong with the sessions, and with what routes say of them.
+pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
+    let mut pages: HashMap<String, &Entry> = HashMap::new();
+    for entry in entries(root, "sessions") {
+        let setting = format!("sessions.{}", entry.key.escape_debug());
+        one(entry, &setting, base, problems);
+        let at =
+            |key: &str, usual: String| entry.value.get(key).and_then(Node::text).map_or(usual, str::to_owned);
+        for page in [at("callback", default_callback()), at("logout", default_logout())] {
+            if let Some(first) = pages.insert(page.clone(), entry) {
+                let problem = Problem::error(
+                    format!("two pages of sessions stand at {}", quoted(&page)),
+                    "give each session a callback and a logout of its own",
+                );
+                problems.push(problem.at(&entry.key_span).of(&setting[..]).see(&first.key_span, "the first"));
+            }
+        }
+    }
+    references(root, problems);
+}
+
+fn one(entry: &Entry, setting: &str, base: &Path, problems: &mut Vec<Problem>) {
+    let node = &entry.value;
+    let given = |key: &str| node.entry(key).filter(|entry| !entry.value.is_null());
+    let allow_http = node.get("allow_http").and_then(Node::text) == Some("true");
+    let mut wrong = |key: &str, message: String, remedy: &str| {
+        let span = node.get(key).map_or(&entry.key_span, |node| &node.span);
+        problems.push(Problem::error(message, remedy).at(span).of(format!("{setting}.{key}")));
+    };
+    if let Some(text) = node.get("issuer").and_then(Node::text)
+        && let Ok(url) = issuer(text)
+        && !is_allowed(&url, allow_http)
+    {
+        let remedy = "write https://, or, on loopback for a test, add allow_http: true";
+        wrong("issuer", format!("{} is plain HTTP, which shows secrets", quoted(text)), remedy);
+    }
+    let has = |key: &str| given(key).is_some();
+    let cert = node.get("tls").and_then(|tls| tls.get("cert")).is_some_and(|cert| !cert.is_null());
+    if !has("auth") && !has("client_secret") && !has("key") && !cert {
+        let remedy = "add client_secret: { env: NAME } or key: { file: PATH }; or auth: none";
+        wrong("client_id", "nothing proves who the client is".into(), remedy);
+    }
+    if node.get("keys").is_some_and(|keys| keys.items().is_empty() && !keys.is_null()) {
+        let remedy = "make one with openssl rand -base64 32 > session.key, and write [{ file: session.key }]";
+        wrong("keys", "there are no keys, and none is made up".into(), remedy);
+    }
+    if let Some(cookie) = node.get("cookie").and_then(Node::text)
+        && allow_http
+        && (cookie.starts_with("__Host-") || cookie.starts_with("__Secure-"))
+    {
+        wrong(
+            "cookie",
+            "browsers take such a cookie over TLS only".into(),
+            "write a plain name, like tidegate",
+        );
+    }
+    let scopes = node.get("scopes").map(|scopes| scopes.items().iter().filter_map(Node::text));
+    if let Some(mut scopes) = scopes
+        && !scopes.any(|scope| scope == "openid")
+    {
+        wrong("scopes", "without `openid` nobody says who the user is".into(), "add openid");
+    }
+    let percent: Option<Percent> = parsed(node, "refresh_before");
+    if let Some(percent) = percent.filter(|percent| !(5..=90).contains(&percent.0)) {
+        let message = format!("{percent} of its life is too much or too little to refresh a token in");
+        wrong("refresh_before", message, "write 5% to 90%; most providers are served well by 20%");
+    }
+    for header in node.get("headers").map_or(&[][..], Node::entries) {
+        if let Err(bad) = formats::claim_field(&header.key) {
+            problems.push(
+                Problem::error(bad.message, bad.remedy).at(&header.key_span).of(format!("{setting}.headers")),
+            );
+        }
+    }
+    for key in ["client_secret", "key"] {
+        if let Some(node) = node.get(key) {
+            secret(node, &format!("{setting}.{key}"), base, problems);
+        }
+    }
+    for key in node.get("keys").map_or(&[][..], Node::items) {
+        let setting = format!("{setting}.keys");
+        if let Some(text) = secret(key, &setting, base, problems)
+            && let Err(bad) = KeyRing::new(&[text])
+        {
+            let said = bad.to_string();
+            let (message, remedy) = said.split_once("; ").unwrap_or((&said, ""));
+            problems.push(Problem::error(message, remedy).at(&key.span).of(setting));
+        }
+    }
+    for key in ["idle", "absolute", "reuse_window", "timeout", "max_wait"] {
+        not_zero(node, key, "write a time that is not zero, like 30s", setting, problems);
+    }
+}
+
+/// Files must be there and be read; a variable may well be set where the gateway runs and not here.
+fn secret(node: &Node, setting: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<tidegate::Secret> {
+    let text = |kind: &str| node.get(kind).and_then(Node::text).map(str::to_owned);
+    let place = match (text("file"), text("env")) {
+        (Some(path), None) => SecretSetting::File(path.into()),
+        (None, Some(name)) => SecretSetting::Env(name),
+        _ => return None,
+    };
+    let wrong = match place.read(base) {
+        Ok(secret) => return Some(secret),
+        Err(wrong) => wrong,
+    };
+    let said = wrong.to_string();
+    let (message, remedy) = said.split_once("; ").unwrap_or((&said, ""));
+    let problem = match wrong {
+        NoSecret::Env(_) => Problem::warning(message, "set it where the gateway runs, or name another one"),
+        NoSecret::File { .. } | NoSecret::Empty(_) => Problem::error(message, remedy),
+    };
+    problems.push(problem.at(&node.span).of(setting));
+    None
+}
+
+/// The sessions that routes name, and those that none names.
+fn references(root: &Node, problems: &mut Vec<Problem>) {
+    let known: BTreeSet<&str> = entries(root, "sessions").iter().map(|entry| entry.key.as_str()).collect();
+    let mut used = BTreeSet::new();
+    let mut doubtful = false;
+    for (n, route) in root.get("routes").map_or(&[][..], Node::items).iter().enumerate() {
+        let Some(node) = route.get("session") else { continue };
+        let Some(name) = node.text() else { continue };
+        used.insert(name);
+        if !known.contains(name) {
+            doubtful = true;
+            let remedy = match known.is_empty() {
+                true => {
+                    format!("add it: sessions: {{ {name}: {{ issuer: https://host, client_id: NAME, … }} }}")
+                }
+                false => suggest::remedy(name, "session", known.iter().copied()),
+            };
+            let problem = Problem::error(format!("there is no session {}", quoted(name)), remedy);
+            problems.push(problem.at(&node.span).of(format!("routes[{n}].session")));
+        }
+    }
+    let unused = |entry: &&Entry| !doubtful && !used.contains(entry.key.as_str());
+    for entry in entries(root, "sessions").iter().filter(unused) {
+        let problem = Problem::warning(
+            format!("no route uses the session {}", quoted(&entry.key)),
+            "name it in a route: session: NAME, or remove it",
+        );
+        problems.push(problem.at(&entry.key_span).of("sessions"));
+    }
+}

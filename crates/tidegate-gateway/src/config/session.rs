@@ -1,0 +1,111 @@
+//! What a configuration says of browser sessions, typed.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    defaults::{
+        default_algorithms, default_callback, default_logout, default_refresh_before, default_reuse_window,
+        default_scopes, default_session_absolute, default_session_idle, default_token_timeout,
+        default_token_wait,
+    },
+    formats::{AlgorithmText, CookieText, IssuerText, PageText, PercentText},
+    model::ClientTls,
+    secret::SecretSetting,
+    token::{ClientAuth, Percent},
+    units::HumanDuration,
+};
+
+/// Sessions of browsers whose users log in at an identity provider.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// The identity provider, by its issuer: its discovery document says the rest.
+    #[schemars(with = "IssuerText")]
+    pub issuer: String,
+    /// Who the gateway is to the provider.
+    pub client_id: String,
+    /// The client's secret, by the place where it is.
+    #[serde(default)]
+    pub client_secret: Option<SecretSetting>,
+    /// How the client proves who it is. Default: by what is given of `client_secret`, `key` and `tls.cert`.
+    #[serde(default)]
+    pub auth: Option<ClientAuth>,
+    /// The client's private key, PEM, by the place where it is.
+    #[serde(default)]
+    pub key: Option<SecretSetting>,
+    /// The name of `key` at the provider. Default: none.
+    #[serde(default)]
+    pub key_id: Option<String>,
+    /// TLS towards the provider. Default: the system's roots, no client certificate.
+    #[serde(default)]
+    pub tls: Option<ClientTls>,
+    /// Whether provider and browsers may be spoken to over plain HTTP; for tests on loopback. Default: false.
+    #[serde(default)]
+    pub allow_http: bool,
+    /// What is asked for. Default: openid, profile and offline_access.
+    #[serde(default = "default_scopes")]
+    pub scopes: Vec<String>,
+    /// Further parameters of the login, like `prompt: consent`. Default: none.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// How ID tokens may be signed. Default: RS256, PS256, ES256 and EdDSA.
+    #[serde(default = "default_algorithms")]
+    #[schemars(with = "Vec<AlgorithmText>")]
+    pub algorithms: Vec<String>,
+    /// The name of the cookie. Default: `__Host-tidegate`, with `allow_http` `tidegate`.
+    #[serde(default)]
+    #[schemars(with = "Option<CookieText>")]
+    pub cookie: Option<String>,
+    /// Keys that seal what browsers and the store keep, each 32 random bytes as base64: the first one seals, all open.
+    pub keys: Vec<SecretSetting>,
+    /// Where the provider sends users back to; no other session may have the same. Default: /oauth2/callback.
+    #[serde(default = "default_callback")]
+    #[schemars(with = "PageText")]
+    pub callback: String,
+    /// Where users log out; no other session may have the same. Default: /oauth2/logout.
+    #[serde(default = "default_logout")]
+    #[schemars(with = "PageText")]
+    pub logout: String,
+    /// How long a session lasts that nobody uses. Default: 8h.
+    #[serde(default = "default_session_idle")]
+    pub idle: HumanDuration,
+    /// How long a session lasts at all, whatever is refreshed. Default: 24h.
+    #[serde(default = "default_session_absolute")]
+    pub absolute: HumanDuration,
+    /// How long it is remembered what became of a session that is over. Default: 30s.
+    #[serde(default = "default_reuse_window")]
+    pub reuse_window: HumanDuration,
+    /// How long the provider takes a refresh token again that was used already, where it has such a grace. Default: none.
+    #[serde(default)]
+    pub reuse_grace: Option<HumanDuration>,
+    /// The part of its life, counted from the end, in which a token is refreshed. Default: 20%.
+    #[serde(default = "default_refresh_before")]
+    #[schemars(with = "PercentText")]
+    pub refresh_before: Percent,
+    /// Header fields that calls get, and the claims in them; what clients send in these fields is taken out. Default: none.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Who may come in: claims and their values, whole or `*` and an end, like `email: ["*@example.com"]`. Default: every user.
+    #[serde(default)]
+    pub allow: BTreeMap<String, Vec<String>>,
+    /// Whether calls carry the user's access token in `Authorization`. Default: false.
+    #[serde(default)]
+    pub pass_token: bool,
+    /// Longest wait for the provider. Default: 10s.
+    #[serde(default = "default_token_timeout")]
+    pub timeout: HumanDuration,
+    /// Longest wait of a call for tokens. Default: 5s.
+    #[serde(default = "default_token_wait")]
+    pub max_wait: HumanDuration,
+}
+
+impl Session {
+    /// The name of its cookie.
+    pub fn cookie_name(&self) -> &str {
+        let usual = if self.allow_http { "tidegate" } else { "__Host-tidegate" };
+        self.cookie.as_deref().unwrap_or(usual)
+    }
+}

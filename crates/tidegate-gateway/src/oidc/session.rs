@@ -1,0 +1,364 @@
+//! Browser sessions: the user logs in at the provider with an authorization code and PKCE, the browser keeps an id that
+//! means nothing by itself, the tokens stay on this side and are kept fresh by the coordinator.
+
+mod build;
+mod cookies;
+mod flow;
+mod kept;
+mod login;
+mod page;
+mod ring;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
+use serde_json::{Map, Value as Json};
+use tidegate::{
+    Secret, clock,
+    token::{AccessToken, SessionId, TokenCoordinator, TokenError, Trouble},
+};
+use tidegate_core::Call;
+
+use self::cookies::Marked;
+pub use self::{build::NoSession, kept::Kept, ring::KeyRing};
+use super::{
+    endpoint::Endpoint,
+    id_token::IdTokens,
+    service::{Reason, Refused},
+};
+use crate::{body::ResponseBody, config, state::SessionsState, store::Store};
+
+/// Sessions of one client of an identity provider.
+pub struct Session {
+    name: Box<str>,
+    config: config::Session,
+    secrets: Vec<Option<Secret>>,
+    cookie: String,
+    flows: String,
+    marked: Marked,
+    ring: Arc<KeyRing>,
+    ids: Arc<IdTokens>,
+    store: Arc<Store>,
+    coordinator: TokenCoordinator<Endpoint, Kept>,
+    /// Fields of calls and the claims that they tell.
+    headers: Vec<(HeaderName, String)>,
+    slots: tokio::sync::Semaphore,
+    counts: login::Counts,
+}
+
+/// A visit of a browser or a program: what of a request sessions look at.
+pub struct Visit<'r> {
+    /// The method.
+    pub method: &'r Method,
+    /// The path and the query.
+    pub target: &'r str,
+    /// The host that was named.
+    pub host: &'r str,
+    /// The fields.
+    pub headers: &'r HeaderMap,
+}
+
+/// Which page of its own a target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// Where the provider sends users back to.
+    Callback,
+    /// Where users log out.
+    Logout,
+}
+
+impl Session {
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which of its own pages stands at a path.
+    pub fn page_at(&self, path: &str) -> Option<Page> {
+        if path == self.config.callback {
+            Some(Page::Callback)
+        } else if path == self.config.logout {
+            Some(Page::Logout)
+        } else {
+            None
+        }
+    }
+
+    /// Answers one of its own pages.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a login under way to its end: the code is used up, and the browser has to begin again.
+    pub async fn answer(self: &Arc<Self>, page: Page, visit: &Visit<'_>) -> Response<ResponseBody> {
+        match page {
+            Page::Callback => self.callback(visit).await,
+            Page::Logout => self.logout(visit).await,
+        }
+    }
+
+    /// Lets a call through with what is known of its user, or says why not. Without waiting, if that can be told.
+    pub fn try_admit(
+        &self,
+        call: &Call,
+        headers: &mut HeaderMap,
+        method: &Method,
+    ) -> Option<Result<(), Denied>> {
+        let Some(id) = self.id(headers) else { return Some(Err(Denied::of(method, headers))) };
+        let told = self.coordinator.try_fresh(&id, call)?;
+        (!is_of_the_store(&told)).then(|| self.put(told, headers, method))
+    }
+
+    /// As [`Self::try_admit`], and waits for tokens: at most for `max_wait`, and to the call's deadline.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing: a refresh under way goes on.
+    pub async fn admit(&self, call: &Call, headers: &mut HeaderMap, method: &Method) -> Result<(), Denied> {
+        let Some(id) = self.id(headers) else { return Err(Denied::of(method, headers)) };
+        let patient = call.within(*self.config.max_wait);
+        loop {
+            let now = clock::now();
+            let told = self.coordinator.fresh(&id, &Call { now, ..patient }).await;
+            // A store that did not answer is asked again for as long as the call may wait; a provider is not.
+            let again = match &told {
+                Err(TokenError::Unavailable { retry_after, .. }) if is_of_the_store(&told) => {
+                    clock::now() + *retry_after
+                }
+                _ => return self.put(told, headers, method),
+            };
+            if patient.deadline.is_none_or(|deadline| deadline <= again) {
+                return self.put(told, headers, method);
+            }
+            tokio::time::sleep_until(clock::timer_at(again)).await;
+        }
+    }
+
+    /// What the session of a call is known by: a hash of what the browser presents.
+    fn id(&self, headers: &HeaderMap) -> Option<SessionId> {
+        let value = cookies::value(headers, &self.cookie)?;
+        // 256 bits as base64url; anything else was never given out, and need not be looked for.
+        let given =
+            value.len() == 43 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        given.then(|| self.id_of(value))
+    }
+
+    /// The name of a session in its store: what a browser presents, and whose session that is, so that the cookie of one
+    /// provider's session opens none of another's.
+    fn id_of(&self, value: &str) -> SessionId {
+        let hash = digest(&SHA256, format!("{}\0{value}", self.name).as_bytes());
+        SessionId::of_hash(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    }
+
+    fn put(
+        &self,
+        told: Result<AccessToken, TokenError>,
+        headers: &mut HeaderMap,
+        method: &Method,
+    ) -> Result<(), Denied> {
+        let token = match told {
+            Ok(token) => token,
+            Err(TokenError::LoginNeeded(_)) => return Err(Denied::of(method, headers)),
+            Err(TokenError::Unavailable { retry_after, .. }) => {
+                return Err(Denied::Refused(Refused {
+                    why: Reason::Session,
+                    retry_after: Some(retry_after.max(Duration::from_millis(1))),
+                }));
+            }
+            Err(_) => return Err(Denied::Refused(Refused { why: Reason::Slow, retry_after: None })),
+        };
+        let claims: Map<String, Json> = serde_json::from_str(token.attributes()).unwrap_or_default();
+        if !self.allows(&claims) {
+            return Err(Denied::Forbidden);
+        }
+        for (name, claim) in &self.headers {
+            if let Some(value) = claims.get(claim).and_then(field) {
+                headers.insert(name.clone(), value);
+            }
+        }
+        if self.config.pass_token {
+            let mut value = HeaderValue::try_from(token.authorization().expose())
+                .expect("an access token that was read is visible ASCII");
+            value.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        Ok(())
+    }
+
+    /// Takes out what only we may say of a user: from every call, whether or not it needs a session, as the upstream behind
+    /// believes these fields.
+    pub fn untell(&self, headers: &mut HeaderMap) {
+        for (name, _) in &self.headers {
+            headers.remove(name);
+        }
+    }
+
+    /// Takes out the cookies of these sessions: no upstream needs to see them.
+    pub fn hide(&self, headers: &mut HeaderMap) {
+        cookies::strip(headers, &self.cookie, &self.flows);
+    }
+
+    /// Whether the claims of a user are on every list.
+    fn allows(&self, claims: &Map<String, Json>) -> bool {
+        self.config.allow.iter().all(|(claim, allowed)| {
+            let of = |text: &str| allowed.iter().any(|pattern| fits(pattern, text));
+            match claims.get(claim) {
+                Some(Json::String(text)) => of(text),
+                Some(Json::Array(several)) => several.iter().filter_map(Json::as_str).any(of),
+                Some(Json::Bool(truth)) => of(if *truth { "true" } else { "false" }),
+                Some(Json::Number(number)) => of(&number.to_string()),
+                Some(Json::Null | Json::Object(_)) | None => false,
+            }
+        })
+    }
+
+    /// What it is doing now. Nothing of a session is in it.
+    pub fn state(&self) -> SessionsState {
+        let stats = self.coordinator.stats();
+        let outcomes = tidegate::token::GrantOutcome::ALL.iter().zip(stats.grants);
+        SessionsState {
+            name: self.name.to_string(),
+            issuer: self.config.issuer.clone(),
+            sessions: stats.keeper.keys as u64,
+            waiting: stats.keeper.waiting as u64,
+            in_flight: stats.in_flight as u64,
+            refreshes: outcomes
+                .filter(|(_, count)| *count > 0)
+                .map(|(how, count)| (how.as_str(), count))
+                .collect(),
+            shared: stats.shared,
+            over: stats.over,
+            store_failures: stats.store_failures,
+            store_failing: stats.store_failing,
+            logins: self.counts.outcomes(),
+        }
+    }
+
+    /// Ends its refreshes well: those under way are stored, at most for `within`.
+    pub async fn shutdown(&self, within: Duration) -> usize {
+        self.coordinator.shutdown(within).await
+    }
+}
+
+/// Why a call does not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// The user has to log in, and it is a page that the user looks at.
+    Login,
+    /// The user has to log in, and a program asks.
+    Unauthorized,
+    /// The user is on no list.
+    Forbidden,
+    /// It can not be told now.
+    Refused(Refused),
+}
+
+impl Denied {
+    /// What a call without a session is told: a browser that goes to a page is sent to log in, programs are not.
+    fn of(method: &Method, headers: &HeaderMap) -> Self {
+        if is_navigation(method, headers) { Self::Login } else { Self::Unauthorized }
+    }
+}
+
+/// Whether somebody goes to a page: what is fetched for a page must not begin a login each.
+fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if *method != Method::GET && *method != Method::HEAD {
+        return false;
+    }
+    if text("x-requested-with").is_some() || headers.contains_key(header::UPGRADE) {
+        return false;
+    }
+    match text("sec-fetch-mode") {
+        Some(mode) => mode == "navigate",
+        None => text("accept").is_some_and(|accept| accept.contains("text/html")),
+    }
+}
+
+/// Whether there is no token because the store did not answer.
+fn is_of_the_store(told: &Result<AccessToken, TokenError>) -> bool {
+    matches!(told, Err(TokenError::Unavailable { why: Trouble::Store(_), .. }))
+}
+
+/// A claim as the value of a field.
+fn field(claim: &Json) -> Option<HeaderValue> {
+    let text = match claim {
+        Json::String(text) => text.clone(),
+        Json::Number(number) => number.to_string(),
+        Json::Bool(truth) => truth.to_string(),
+        Json::Array(several) => several.iter().filter_map(Json::as_str).collect::<Vec<_>>().join(","),
+        Json::Null | Json::Object(_) => return None,
+    };
+    // As UTF-8, without what ends a field.
+    let clean = !text.bytes().any(|b| b.is_ascii_control());
+    clean.then(|| HeaderValue::from_bytes(text.as_bytes()).ok()).flatten()
+}
+
+/// Whether a text is what is allowed: itself, or `*` and its end.
+fn fits(pattern: &str, text: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(end) => text.len() > end.len() && text.ends_with(end),
+        None => pattern == text,
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory(_) => "Memory",
+            Self::Redis(_) => "Redis",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn pages_are_navigations_and_what_they_fetch_is_none() {
+        for (method, fields, is) in [
+            (Method::GET, &[("sec-fetch-mode", "navigate")][..], true),
+            (Method::GET, &[("accept", "text/html,*/*")], true),
+            (Method::GET, &[("accept", "*/*")], false),
+            (Method::GET, &[], false),
+            (Method::GET, &[("sec-fetch-mode", "cors"), ("accept", "text/html")], false),
+            (Method::GET, &[("accept", "text/html"), ("x-requested-with", "XMLHttpRequest")], false),
+            (Method::GET, &[("accept", "text/html"), ("upgrade", "websocket")], false),
+            (Method::GET, &[("accept", "text/event-stream")], false),
+            (Method::POST, &[("sec-fetch-mode", "navigate")], false),
+            (Method::OPTIONS, &[("accept", "text/html")], false),
+        ] {
+            assert_eq!(is_navigation(&method, &headers(fields)), is, "{method} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn claims_become_fields_and_nothing_else() {
+        let value =
+            |claim: Json| field(&claim).map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap());
+        assert_eq!(value("Ann Björk".into()).as_deref(), Some("Ann Björk"));
+        assert_eq!(value(serde_json::json!(["a", "b"])).as_deref(), Some("a,b"));
+        assert_eq!(value(true.into()).as_deref(), Some("true"));
+        assert_eq!(value("a\r\nx-admin: 1".into()), None);
+        assert_eq!(value(serde_json::json!({ "a": 1 })), None);
+    }
+
+    #[test]
+    fn lists_take_whole_values_and_ends() {
+        assert!(fits("ann@example.com", "ann@example.com") && fits("*@example.com", "ann@example.com"));
+        assert!(!fits("*@example.com", "@example.com") && !fits("*@example.com", "ann@example.com.evil"));
+        assert!(!fits("ann", "anna"));
+    }
+}

@@ -1,0 +1,201 @@
+//! Sessions made out of their configuration, or taken over from those that run.
+
+use std::{path::Path, sync::Arc};
+
+use http::HeaderName;
+use tidegate::{
+    Secret,
+    token::{InvalidSettings, Lead, Schedule, Seal, Settings, TokenCoordinator},
+};
+use tokio::sync::Semaphore;
+use url::Url;
+
+use super::{KeyRing, Session, flow::marked, login::Counts, ring::InvalidKey};
+use crate::{
+    config::{self, NoSecret, SecretSetting},
+    oidc::{
+        client::{Client, Given, NoProof},
+        endpoint::Endpoint,
+        id_token::IdTokens,
+        jose,
+        provider::{Provider, ProviderSettings},
+    },
+    store::Store,
+    upstream::UpstreamError,
+};
+
+/// Most codes that are redeemed at once. Default: 10.
+const MOST_LOGINS: usize = 10;
+
+/// Why there are no sessions. No variant prints a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum NoSession {
+    /// Its issuer.
+    #[error("sessions.{session}.issuer: {url:?} is no URL")]
+    Url {
+        /// The session.
+        session: String,
+        /// What was written.
+        url: String,
+    },
+    /// A secret that is not there.
+    #[error("sessions.{session}.{key}: {why}")]
+    Secret {
+        /// The session.
+        session: String,
+        /// Which of them.
+        key: &'static str,
+        /// Why not.
+        why: NoSecret,
+    },
+    /// A key that cannot sign assertions.
+    #[error("sessions.{session}.key: {why}")]
+    Key {
+        /// The session.
+        session: String,
+        /// Why not.
+        why: jose::InvalidKey,
+    },
+    /// A key that cannot seal.
+    #[error("sessions.{session}.keys: {why}")]
+    Ring {
+        /// The session.
+        session: String,
+        /// Why not.
+        why: InvalidKey,
+    },
+    /// There are no keys.
+    #[error(
+        "sessions.{session}.keys: there are none, and none is made up; make one with: openssl rand -base64 32"
+    )]
+    NoKeys {
+        /// The session.
+        session: String,
+    },
+    /// Nothing proves who the client is.
+    #[error("sessions.{session}: nothing proves who the client is; add client_secret or key, or auth: none")]
+    NoProof {
+        /// The session.
+        session: String,
+    },
+    /// TLS towards the provider.
+    #[error(transparent)]
+    Tls(#[from] UpstreamError),
+    /// Times that do not go together.
+    #[error("sessions.{session}: {why}")]
+    Settings {
+        /// The session.
+        session: String,
+        /// Why not.
+        why: InvalidSettings,
+    },
+}
+
+impl Session {
+    /// Makes them, or takes over the running ones when nothing of them has changed. Sessions live on over a change: they are
+    /// in the store.
+    ///
+    /// # Errors
+    /// [`NoSession`]: what an operator has to mend.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn build(
+        name: &str,
+        config: &config::Session,
+        running: Option<&Arc<Self>>,
+        store: &Arc<Store>,
+    ) -> Result<Arc<Self>, NoSession> {
+        let session = || name.to_owned();
+        let read = |key: &'static str, setting: &SecretSetting| {
+            let secret = setting.read(Path::new(""));
+            secret.map_err(|why| NoSession::Secret { session: session(), key, why })
+        };
+        let optional = |key, setting: &Option<SecretSetting>| {
+            setting.as_ref().map(|setting| read(key, setting)).transpose()
+        };
+        let secret = optional("client_secret", &config.client_secret)?;
+        let key = optional("key", &config.key)?;
+        let keys: Vec<Secret> =
+            config.keys.iter().map(|setting| read("keys", setting)).collect::<Result<_, _>>()?;
+        let secrets: Vec<_> =
+            [secret.clone(), key.clone()].into_iter().chain(keys.iter().cloned().map(Some)).collect();
+        // Certificates may have changed under the same names.
+        let same = |old: &&Arc<Self>| {
+            Arc::ptr_eq(&old.store, store)
+                && old.config == *config
+                && old.secrets == secrets
+                && config.tls.is_none()
+        };
+        if let Some(old) = running.filter(same) {
+            return Ok(Arc::clone(old));
+        }
+        if keys.is_empty() {
+            return Err(NoSession::NoKeys { session: session() });
+        }
+        let ring = KeyRing::new(&keys).map_err(|why| NoSession::Ring { session: session(), why })?;
+        let ring = Arc::new(ring);
+        let given = Given {
+            auth: config.auth,
+            secret: secret.as_ref(),
+            key: key.as_ref(),
+            key_id: config.key_id.as_deref(),
+            algorithm: None,
+            has_certificate: config.tls.as_ref().is_some_and(|tls| tls.cert.is_some()),
+        };
+        let auth = given.auth().map_err(|why| match why {
+            NoProof::Key(why) => NoSession::Key { session: session(), why },
+            NoProof::Nothing => NoSession::NoProof { session: session() },
+        })?;
+        let issuer: Url = config
+            .issuer
+            .parse()
+            .map_err(|_| NoSession::Url { session: session(), url: config.issuer.clone() })?;
+        let provider = Arc::new(Provider::new(
+            name,
+            ProviderSettings {
+                issuer,
+                token_endpoint: None,
+                tls: config.tls.clone(),
+                allow_http: config.allow_http,
+            },
+        )?);
+        // The schema has checked the names.
+        let algorithms = config.algorithms.iter().filter_map(|text| text.parse().ok()).collect();
+        let ids = Arc::new(IdTokens::new(Arc::clone(&provider), algorithms));
+        let client = Client { id: config.client_id.clone(), auth };
+        let endpoint = Endpoint::new(provider, client, None, Some(Arc::clone(&ids)));
+        let settings = Settings {
+            endpoint: config.issuer.as_str().into(),
+            schedule: Schedule { lead: Lead::Percent(config.refresh_before.0.into()), ..Schedule::default() },
+            reuse_window: *config.reuse_window,
+            reuse_grace: config.reuse_grace.map(|grace| *grace),
+            limit: *config.timeout,
+            idle: *config.idle,
+            seal: Some(Arc::clone(&ring) as Arc<dyn Seal>),
+            ..Settings::default()
+        };
+        let coordinator = TokenCoordinator::new(endpoint, store.sessions(), settings);
+        let coordinator = coordinator.map_err(|why| NoSession::Settings { session: session(), why })?;
+        let headers = config.headers.iter().filter_map(|(name, claim)| {
+            // The schema has checked the names.
+            Some((HeaderName::from_bytes(name.as_bytes()).ok()?, claim.clone()))
+        });
+        let cookie = config.cookie_name().to_owned();
+        Ok(Arc::new(Self {
+            name: name.into(),
+            flows: format!("{cookie}-login-"),
+            cookie,
+            marked: marked(config.allow_http),
+            ring,
+            ids,
+            store: Arc::clone(store),
+            coordinator,
+            headers: headers.collect(),
+            slots: Semaphore::new(MOST_LOGINS),
+            counts: Counts::default(),
+            secrets,
+            config: config.clone(),
+        }))
+    }
+}

@@ -1,0 +1,357 @@
+//! How a session begins and ends: off to the provider, back with a code, and out again.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use http::{Method, Response, StatusCode, header};
+use parking_lot::Mutex;
+use serde_json::{Map, Value as Json};
+use tidegate::{
+    Secret,
+    token::{Ended, GrantError, Login, TokenEndpoint as _, Tokens, VerifyError},
+};
+use url::form_urlencoded;
+
+use super::{
+    Session, Visit, cookies,
+    cookies::Marked,
+    flow::{self, Flow},
+    page,
+};
+use crate::{
+    body::ResponseBody,
+    oidc::{id_token::Expected, jose::base64url},
+};
+
+/// What became of logins and logouts.
+#[derive(Debug, Default)]
+pub(super) struct Counts(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Counts {
+    fn count(&self, outcome: &'static str) {
+        *self.0.lock().entry(outcome).or_default() += 1;
+    }
+
+    /// How often each was the end.
+    pub(super) fn outcomes(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().clone()
+    }
+}
+
+/// Why a login did not lead to a session.
+struct Failed {
+    status: StatusCode,
+    reason: &'static str,
+    detail: &'static str,
+}
+
+const fn failed(status: StatusCode, reason: &'static str, detail: &'static str) -> Failed {
+    Failed { status, reason, detail }
+}
+
+const AWAY: Failed = failed(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "provider-away",
+    "the identity provider can not be asked now; try again",
+);
+const AGAIN: Failed = failed(
+    StatusCode::BAD_REQUEST,
+    "no-login",
+    "no login of this browser is under way, or it took too long, or it came back twice; begin again",
+);
+const FORBIDDEN: Failed =
+    failed(StatusCode::FORBIDDEN, "not-allowed", "this user may not come in here; log in as another one");
+
+impl Failed {
+    fn page(&self) -> Response<ResponseBody> {
+        page::problem(self.status, self.reason, self.detail)
+    }
+}
+
+impl Session {
+    /// Sends a browser to the provider, to come back where it wanted to go.
+    pub async fn login(&self, visit: &Visit<'_>) -> Response<ResponseBody> {
+        let provider = self.coordinator.endpoint().provider();
+        let metadata = provider.metadata_within(*self.config.max_wait).await;
+        let endpoint = metadata.as_ref().ok().and_then(|metadata| metadata.authorization_endpoint.as_ref());
+        let Some(endpoint) = endpoint else {
+            self.counts.count(AWAY.reason);
+            return AWAY.page();
+        };
+        let flow = Flow::begin(visit.target);
+        let more = self.config.parameters.clone();
+        let client = &self.coordinator.endpoint().client().id;
+        let url = flow.url(endpoint, client, &self.callback_url(visit), &self.config.scopes.join(" "), more);
+        let name = flow.cookie(&self.flows);
+        let kept = cookies::set(&name, &flow.seal(&self.ring, &self.name), flow::SECONDS, self.marked);
+        let mut response = page::with(page::redirect(url.as_str()), kept);
+        let others = cookies::names(visit.headers, &self.flows).filter(|other| *other != name);
+        for forgotten in others.skip(flow::MOST - 1) {
+            response = page::with(response, cookies::set(forgotten, "", 0, self.marked));
+        }
+        self.counts.count("begun");
+        response
+    }
+
+    /// A browser without a session that asks for something else than a page.
+    pub fn unauthorized(&self) -> Response<ResponseBody> {
+        page::problem(
+            StatusCode::UNAUTHORIZED,
+            "login-needed",
+            "log in: load a page of this site in a browser",
+        )
+    }
+
+    /// A user who is on no list.
+    pub fn forbidden(&self) -> Response<ResponseBody> {
+        FORBIDDEN.page()
+    }
+
+    fn origin(&self, visit: &Visit<'_>) -> String {
+        let scheme = if self.marked == Marked::Plain { "http" } else { "https" };
+        format!("{scheme}://{}", visit.host)
+    }
+
+    fn callback_url(&self, visit: &Visit<'_>) -> String {
+        format!("{}{}", self.origin(visit), self.config.callback)
+    }
+
+    /// The provider sends a browser back.
+    pub(super) async fn callback(self: &Arc<Self>, visit: &Visit<'_>) -> Response<ResponseBody> {
+        if *visit.method != Method::GET {
+            return page::problem(StatusCode::METHOD_NOT_ALLOWED, "method", "the callback takes GET only");
+        }
+        let query = visit.target.split_once('?').map_or("", |(_, query)| query);
+        let field = |name: &str| {
+            let mut found = form_urlencoded::parse(query.as_bytes()).filter(|(known, _)| known == name);
+            let value = found.next().map(|(_, value)| value.into_owned());
+            // What is there twice is not believed.
+            value.filter(|_| found.next().is_none())
+        };
+        let Some(state) = field("state") else { return self.turned_away(&AGAIN) };
+        let cookie = flow::cookie_of(&self.flows, &state);
+        let kept = cookies::value(visit.headers, &cookie);
+        let Some(flow) = kept.and_then(|kept| Flow::open(kept, &state, &self.ring, &self.name)) else {
+            return self.turned_away(&AGAIN);
+        };
+        let target = flow.target.clone();
+        let ended = match (field("code"), field("error")) {
+            (Some(code), None) => {
+                let this = Arc::clone(self);
+                let (issuer, redirect) = (field("iss"), self.callback_url(visit));
+                let before = self.id(visit.headers);
+                // In a task of its own: a code is used up by the question, and the browser may not wait for the answer.
+                let redeemed = tokio::spawn(async move {
+                    let redeemed = this.redeem(&code, issuer.as_deref(), &redirect, flow).await;
+                    if let (Ok(_), Some(before)) = (&redeemed, before) {
+                        // Who logs in again has one session, with a name that nobody knew before.
+                        let ended = this.coordinator.end(&before).await;
+                        this.give_back(ended.ok().flatten()).await;
+                    }
+                    redeemed
+                });
+                redeemed.await.unwrap_or(Err(AWAY))
+            }
+            (_, Some(error)) => Err(match error.as_str() {
+                "temporarily_unavailable" | "server_error" => AWAY,
+                _ => failed(
+                    StatusCode::FORBIDDEN,
+                    "login-refused",
+                    "the identity provider did not log the user in; begin again",
+                ),
+            }),
+            (None, None) => Err(AGAIN),
+        };
+        let response = match ended {
+            Ok(value) => {
+                self.counts.count("success");
+                let seconds = self.config.absolute.as_secs();
+                let cookie = cookies::set(&self.cookie, value.expose(), seconds, self.marked);
+                page::with(page::redirect(&target), cookie)
+            }
+            Err(why) => self.turned_away(&why),
+        };
+        // A login leads somewhere once.
+        page::with(response, cookies::set(&cookie, "", 0, self.marked))
+    }
+
+    fn turned_away(&self, why: &Failed) -> Response<ResponseBody> {
+        self.counts.count(why.reason);
+        why.page()
+    }
+
+    /// Turns a code into a session; what the browser is to keep of it.
+    async fn redeem(
+        &self,
+        code: &str,
+        issuer: Option<&str>,
+        redirect: &str,
+        flow: Flow,
+    ) -> Result<Secret, Failed> {
+        const CONFUSED: Failed = failed(
+            StatusCode::BAD_REQUEST,
+            "wrong-issuer",
+            "the answer is of another identity provider than was asked; begin again",
+        );
+        const REFUSED: Failed = failed(
+            StatusCode::BAD_GATEWAY,
+            "id-token",
+            "the identity provider's answer does not say reliably who the user is; an operator has to look",
+        );
+        let within = *self.config.timeout;
+        let endpoint = self.coordinator.endpoint();
+        let metadata = endpoint.provider().metadata_within(within).await.map_err(|_| AWAY)?;
+        let named = metadata.authorization_response_iss_parameter_supported;
+        if issuer.map_or(named, |issuer| issuer.trim_end_matches('/') != endpoint.provider().issuer()) {
+            return Err(CONFUSED);
+        }
+        let _slot = tokio::time::timeout(within, self.slots.acquire()).await.map_err(|_| AWAY)?;
+        let fields = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", redirect),
+            ("code_verifier", flow.verifier.as_str()),
+        ];
+        let tokens = endpoint.exchange(&fields, within).await.map_err(|error| {
+            tracing::warn!(session = %self.name, "a login failed: {error}");
+            match error {
+                GrantError::Terminal { .. } => AGAIN,
+                GrantError::Misconfigured { .. } | GrantError::Scope | GrantError::Protocol { .. } => failed(
+                    StatusCode::BAD_GATEWAY,
+                    "provider-refused",
+                    "the identity provider refuses the gateway itself, which an operator has to mend",
+                ),
+                _ => AWAY,
+            }
+        })?;
+        let expected = Expected {
+            client_id: &endpoint.client().id,
+            nonce: Some(&flow.nonce),
+            access: Some(&tokens.access),
+            pinned: None,
+        };
+        let id = tokens.id.as_ref().ok_or(REFUSED)?;
+        let claims = self.ids.verify(id, &expected).await.map_err(|error| {
+            tracing::warn!(session = %self.name, "a login failed: {error}");
+            if matches!(error, VerifyError::Unavailable { .. }) { AWAY } else { REFUSED }
+        })?;
+        if !self.allows(&claims.all) {
+            self.give_back(Some(Ended {
+                refresh: tokens.refresh,
+                access: tokens.access,
+                id: None,
+                attributes: Box::default(),
+            }))
+            .await;
+            return Err(FORBIDDEN);
+        }
+        let attributes = Json::Object(self.worth_keeping(claims.all)).to_string().into();
+        let value = new_id();
+        let login =
+            Login { tokens, identity: Some(claims.identity), attributes, longest: *self.config.absolute };
+        match self.coordinator.begin(&self.id_of(value.expose()), login).await {
+            Ok(true) => Ok(value),
+            // Another session of the same 256 random bits there is none.
+            Ok(false) => Err(AWAY),
+            Err(error) => {
+                tracing::warn!(session = %self.name, "a login failed: {error}");
+                Err(failed(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "store-away",
+                    "the session can not be stored now; log in again in a moment",
+                ))
+            }
+        }
+    }
+
+    /// The claims that calls and lists need, and who it is.
+    fn worth_keeping(&self, mut all: Map<String, Json>) -> Map<String, Json> {
+        let wanted = |claim: &String| {
+            claim == "sub"
+                || self.headers.iter().any(|(_, wanted)| wanted == claim)
+                || self.config.allow.contains_key(claim)
+        };
+        all.retain(|claim, _| wanted(claim));
+        all
+    }
+
+    /// A user logs out: here, and at the provider.
+    pub(super) async fn logout(self: &Arc<Self>, visit: &Visit<'_>) -> Response<ResponseBody> {
+        if *visit.method != Method::GET && *visit.method != Method::POST {
+            return page::problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method",
+                "the logout takes GET and POST only",
+            );
+        }
+        if !self.is_from_here(visit) {
+            return page::problem(
+                StatusCode::FORBIDDEN,
+                "cross-site",
+                "this logout was asked for by another site; log out from a page of this one",
+            );
+        }
+        let ended = match self.id(visit.headers) {
+            Some(id) => self.coordinator.end(&id).await,
+            None => Ok(None),
+        };
+        let Ok(ended) = ended else {
+            return page::problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store-away",
+                "the session can not be ended everywhere now; log out again in a moment",
+            );
+        };
+        self.counts.count("logout");
+        let back = format!("{}/", self.origin(visit));
+        let provider = self.coordinator.endpoint().provider();
+        let metadata = provider.metadata_within(*self.config.max_wait).await.ok();
+        let client = &self.coordinator.endpoint().client().id;
+        let url = metadata.and_then(|metadata| {
+            let hint = ended.as_ref().and_then(|ended| ended.id.as_ref()).map(Secret::expose);
+            metadata.end_session_endpoint.as_ref().map(|url| page::end_session(url, client, hint, &back))
+        });
+        if ended.is_some() {
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.give_back(ended).await });
+        }
+        let response = page::redirect(url.as_ref().map_or("/", |url| url.as_str()));
+        page::with(response, cookies::set(&self.cookie, "", 0, self.marked))
+    }
+
+    /// Whether a page of ours asks, by the word of the browser. One that says nothing must name us as the origin.
+    fn is_from_here(&self, visit: &Visit<'_>) -> bool {
+        let text = |name| visit.headers.get(name).and_then(|value| value.to_str().ok());
+        let origin = self.origin(visit);
+        match text(header::HeaderName::from_static("sec-fetch-site")) {
+            Some(site) => site == "same-origin" || site == "none",
+            None => match (text(header::ORIGIN), text(header::REFERER)) {
+                (Some(told), _) => told == origin,
+                (None, Some(told)) => told.strip_prefix(&origin).is_some_and(|rest| rest.starts_with('/')),
+                (None, None) => false,
+            },
+        }
+    }
+
+    /// Has the provider take back what a session was granted.
+    async fn give_back(&self, ended: Option<Ended>) {
+        let Some(ended) = ended else { return };
+        let tokens = Tokens {
+            access: ended.access,
+            kind: "Bearer".into(),
+            expires_in: None,
+            refresh: ended.refresh,
+            refresh_expires_in: None,
+            id: None,
+            scope: None,
+        };
+        self.coordinator.endpoint().revoke(tokens).await;
+    }
+}
+
+/// What a browser keeps of a session: 256 random bits.
+fn new_id() -> Secret {
+    let mut bytes = [0; 32];
+    SystemRandom::new().fill(&mut bytes).expect("the system gives randomness");
+    Secret::new(base64url(bytes))
+}

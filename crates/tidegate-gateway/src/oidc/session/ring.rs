@@ -1,0 +1,128 @@
+//! The keys that seal what browsers and stores keep for us: the first seals, all open, so that keys can be replaced.
+
+use std::fmt;
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey},
+    digest::{SHA256, digest},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use tidegate::{Secret, token::Seal};
+use zeroize::Zeroizing;
+
+const FORMAT: u8 = 1;
+const KEY_BYTES: usize = 32;
+const NAME_BYTES: usize = 4;
+const NONCE_BYTES: usize = 12;
+
+/// A ring of keys, AES-256-GCM with random nonces: good for 2^32 sealings a key.
+pub struct KeyRing(Vec<Key>);
+
+struct Key {
+    /// The beginning of its hash: which key sealed a text stands before it.
+    name: [u8; NAME_BYTES],
+    key: RandomizedNonceKey,
+}
+
+/// Why a text is no key. It holds nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not 32 random bytes as base64; make one with: openssl rand -base64 32")]
+pub struct InvalidKey;
+
+impl KeyRing {
+    /// Reads keys; the first one seals.
+    ///
+    /// # Errors
+    /// [`InvalidKey`] for what is not 32 bytes as base64, or has no secret in it: the same byte again and again.
+    pub fn new(keys: &[Secret]) -> Result<Self, InvalidKey> {
+        keys.iter().map(key).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Seals a text as base64url, to be opened with the same `context` only.
+    pub(super) fn seal_text(&self, plain: &[u8], context: &str) -> String {
+        crate::oidc::jose::base64url(self.seal(plain, context.as_bytes()))
+    }
+
+    /// Opens what [`Self::seal_text`] made.
+    pub(super) fn open_text(&self, sealed: &str, context: &str) -> Option<Zeroizing<Vec<u8>>> {
+        self.open(&crate::oidc::jose::from_base64url(sealed)?, context.as_bytes())
+    }
+}
+
+fn key(text: &Secret) -> Result<Key, InvalidKey> {
+    let bytes = Zeroizing::new(STANDARD.decode(text.expose().trim()).map_err(|_| InvalidKey)?);
+    if bytes.len() != KEY_BYTES || bytes.iter().all(|byte| *byte == bytes[0]) {
+        return Err(InvalidKey);
+    }
+    let hash = digest(&SHA256, &bytes);
+    let name = hash.as_ref()[..NAME_BYTES].try_into().expect("a hash is longer than its beginning");
+    let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| InvalidKey)?;
+    Ok(Key { name, key })
+}
+
+impl Seal for KeyRing {
+    fn seal(&self, plain: &[u8], context: &[u8]) -> Vec<u8> {
+        let first = self.0.first().expect("a configuration without a key is refused");
+        let mut text = plain.to_vec();
+        let nonce = first.key.seal_in_place_append_tag(Aad::from(context), &mut text);
+        let nonce = nonce.expect("the system gives randomness, and a text is shorter than a cipher can take");
+        [&[FORMAT][..], &first.name, nonce.as_ref(), &text].concat()
+    }
+
+    fn open(&self, sealed: &[u8], context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (FORMAT, rest) = sealed.split_first().map(|(format, rest)| (*format, rest))? else { return None };
+        let (name, rest) = rest.split_at_checked(NAME_BYTES)?;
+        let (nonce, text) = rest.split_at_checked(NONCE_BYTES)?;
+        self.0.iter().filter(|key| key.name == name).find_map(|key| {
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            let mut text = Zeroizing::new(text.to_vec());
+            let length = key.key.open_in_place(nonce, Aad::from(context), &mut text).ok()?.len();
+            text.truncate(length);
+            Some(text)
+        })
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyRing({} keys)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(byte: u8) -> Secret {
+        let mut bytes = [byte; 32];
+        bytes[0] = !byte;
+        Secret::new(STANDARD.encode(bytes))
+    }
+
+    #[test]
+    fn what_one_key_sealed_opens_while_that_key_is_in_the_ring_and_nowhere_else() {
+        let old = KeyRing::new(&[secret(1)]).unwrap();
+        let both = KeyRing::new(&[secret(2), secret(1)]).unwrap();
+        let new = KeyRing::new(&[secret(2)]).unwrap();
+        let sealed = old.seal(b"hunter2", b"here");
+        assert!(!sealed.windows(7).any(|part| part == b"hunter2"));
+        assert_eq!(both.open(&sealed, b"here").unwrap().as_slice(), b"hunter2");
+        assert_eq!(new.open(&sealed, b"here"), None);
+        assert_eq!(old.open(&sealed, b"there"), None);
+        assert_eq!(old.open(&both.seal(b"x", b"here"), b"here"), None);
+        let mut changed = sealed.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        assert_eq!(old.open(&changed, b"here"), None);
+        for length in 0..sealed.len() {
+            assert_eq!(old.open(&sealed[..length], b"here"), None, "{length}");
+        }
+        assert_ne!(old.seal(b"hunter2", b"here"), sealed, "no nonce comes twice");
+    }
+
+    #[test]
+    fn what_is_no_key_or_everybodys_is_refused() {
+        for text in ["", "secret", "c2hvcnQ=", &STANDARD.encode([0; 32]), &STANDARD.encode([7; 33])] {
+            assert!(KeyRing::new(&[Secret::new(text)]).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Sessions at a provider that nobody here wrote, with its own pages, rotation and detection of reuse.
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    servers::Redis,
+    support::{eventually, oidc_provider::OidcProvider},
+};
+
+/// Goes through the provider's pages as `user`, until they lead back to the gateway; where to, as a path.
+async fn through_the_pages(provider: &OidcProvider, away: &Answer, user: &str) -> String {
+    let mut cookies: BTreeMap<String, String> = BTreeMap::new();
+    let mut url: Url = away.header("location").parse().unwrap();
+    let mut form: Option<String> = None;
+    for _ in 0..20 {
+        if url.host_str() == Some("gateway.test") {
+            return url[url::Position::BeforePath..].to_owned();
+        }
+        let method = if form.is_some() { "POST" } else { "GET" };
+        let cookie =
+            cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ");
+        let request = http::Request::builder()
+            .method(method)
+            .uri(&url[url::Position::BeforePath..])
+            .header("host", provider.addr().to_string())
+            .header("cookie", cookie)
+            .header("content-type", "application/x-www-form-urlencoded");
+        let body = client::whole(form.take().unwrap_or_default());
+        let answer = client::send(provider.addr(), request.body(body).unwrap()).await;
+        for cookie in answer.headers.get_all(header::SET_COOKIE) {
+            let (name, rest) = cookie.to_str().unwrap().split_once('=').unwrap();
+            cookies.insert(name.to_owned(), rest.split(';').next().unwrap().to_owned());
+        }
+        if answer.status.is_redirection() {
+            url = url.join(answer.header("location")).unwrap();
+            continue;
+        }
+        let page = answer.text();
+        assert_eq!(answer.status, StatusCode::OK, "{url}: {page}");
+        form = Some(if page.contains("value=\"consent\"") {
+            "prompt=consent".into()
+        } else {
+            format!("prompt=login&login={user}&password=any")
+        });
+    }
+    panic!("the provider's pages lead nowhere: {url}");
+}
+
+#[tokio::test]
+async fn a_session_is_refreshed_by_two_gateways_and_its_provider_sees_no_reuse() {
+    let web = json!({
+        "client_id": CLIENT, "client_secret": SECRET, "grant_types": ["authorization_code", "refresh_token"],
+        "redirect_uris": ["http://gateway.test/oauth2/callback"], "response_types": ["code"],
+    });
+    let provider = OidcProvider::start(json!({ "clients": [web], "ttl": { "AccessToken": 4 } })).await;
+    let (behind, redis) = (Behind::start().await, Redis::start(&[]));
+    let mut gateways = Vec::new();
+    for _ in 0..2 {
+        let settings = "scopes: [openid, offline_access]\nparameters: { prompt: consent }";
+        gateways.push(gateway(&behind, provider.issuer(), settings, &patient(&redis)).await);
+    }
+    let mut browser = Browser::default();
+    let away = browser.goes(&gateways[0], "/here").await;
+    let back = through_the_pages(&provider, &away, "ann").await;
+    let landed = browser.goes(&gateways[0], &back).await;
+    assert_eq!(landed.header("location"), "/here", "{}\n{}", landed.text(), provider.process().output());
+    assert_eq!(browser.goes(&gateways[1], "/here").await.status, StatusCode::OK);
+    assert_eq!(behind.seen()[0]["x-user"], "ann");
+    // The login, and three refreshes.
+    eventually("three refreshes", async || {
+        let calls = join_all((0..50).map(|n| {
+            let (mut browser, gateway) = (browser.clone(), &gateways[n % 2]);
+            async move { browser.fetches(gateway, "/").await }
+        }));
+        for answer in calls.await {
+            assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        }
+        provider.count("granted").await >= 4
+    })
+    .await;
+    assert_eq!((provider.count("refused").await, provider.count("reused").await), (0, 0));
+}
