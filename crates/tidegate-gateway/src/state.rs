@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod example;
 mod readings;
+mod registry;
 mod store;
 mod token;
 
@@ -15,6 +16,7 @@ use serde::Serialize;
 #[cfg(test)]
 pub(crate) use self::example::example;
 pub use self::{
+    registry::{EtcdState, RegistryEndpointState, RegistryState, ServiceState},
     store::{CreditState, StorePhase, StoreServerState, StoreState},
     token::{TokenPhase, TokenState},
 };
@@ -38,6 +40,8 @@ pub struct State {
     pub store: StoreState,
     /// Limits on calls per time.
     pub limits: Vec<LimitState>,
+    /// Where services are looked up; none when nowhere.
+    pub registry: Option<RegistryState>,
     /// The services behind the gateway.
     pub upstreams: Vec<UpstreamState>,
     /// The tokens that their calls carry.
