@@ -18,10 +18,10 @@ use arc_swap::ArcSwap;
 use tidegate::{
     Call, clock,
     flight::Flight,
-    keeper::{Failed, Fetch, Fetched, Keeper, Settings},
+    keeper::{Answer, Failed, Fetch, Fetched, Keeper, Settings},
     registry::{Instance, Registry, ServiceName, Settings as RegistrySettings, StaticSource},
 };
-use tidegate_core::{Instant, Lifetime, attempts};
+use tidegate_core::{Backoff, Instant, Lifetime, attempts};
 use tokio::runtime::{self, Runtime};
 
 use crate::harness::{Suite, Timings, block_on};
@@ -42,6 +42,7 @@ pub(crate) fn tables(suite: &mut Suite) {
             table.bar(bar);
         });
     }
+    suite.timings("keeper: a stale answer while its source is down", stale);
     suite.timings("keeper: flight, a leader that nobody joins", flight);
     cases::tables(suite);
     waiting::tables(suite);
@@ -190,6 +191,36 @@ fn fresh(table: &mut Timings, count: usize) {
             map.pin().get(walk.step()).is_some_and(|found| call.now < found.due_at && *found.value > 0)
         },
     );
+}
+
+struct Down;
+
+impl Fetch for Down {
+    type Key = u32;
+    type Value = u64;
+    type Error = &'static str;
+
+    async fn fetch(&self, _key: &u32) -> Result<Fetched<u64>, Failed<&'static str>> {
+        Err(Failed::source("down"))
+    }
+}
+
+fn stale(table: &mut Timings) {
+    let hour = Duration::from_secs(3600);
+    let backoff = Backoff { floor: hour, base: hour, cap: hour };
+    let keeper = Keeper::new(Down, Settings { backoff, ..Settings::default() }).expect("valid settings");
+    on_one_thread().block_on(async {
+        keeper.put(&1, Fetched::value(7).lifetime(Lifetime::of(Duration::ZERO, hour * 24)));
+        drop(keeper.try_get(&Call::at(clock::now()), &1));
+        while keeper.stats().failed == 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    let call = Call::at(clock::now());
+    table.ours("Keeper, try_get", keeper, move |keeper| {
+        matches!(keeper.try_get(&call, &1), Some(Answer::Stale { why: Some(_), .. }))
+    });
+    table.bar("less than 50 us at p99 for a lookup");
 }
 
 fn flight(table: &mut Timings) {

@@ -10,6 +10,7 @@ mod keeper;
 mod limiter;
 mod stack;
 mod throttle;
+mod token;
 
 use std::process::ExitCode;
 
@@ -30,5 +31,6 @@ fn main() -> ExitCode {
     limiter::tables(&mut suite);
     stack::tables(&mut suite);
     throttle::tables(&mut suite);
+    token::tables(&mut suite);
     suite.finish()
 }

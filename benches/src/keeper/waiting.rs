@@ -31,8 +31,6 @@ struct State {
     calls: AtomicU64,
     open: Notify,
     polls: AtomicU64,
-    /// How long after the answer each waiter had it.
-    woken: Mutex<Vec<Duration>>,
     answered: Mutex<Option<Instant>>,
 }
 
@@ -44,27 +42,28 @@ impl Gated {
         7
     }
 
-    /// Drives a waiter, counting its polls, and notes when it has its answer.
-    async fn wait<T>(self, answer: impl Future<Output = T>) {
+    /// Drives a waiter, counting its polls, and tells when it has its answer.
+    async fn wait<T>(self, answer: impl Future<Output = T>) -> Instant {
         let mut answer = pin!(answer);
         poll_fn(|context| {
             self.0.polls.fetch_add(1, Relaxed);
             answer.as_mut().poll(context)
         })
         .await;
-        let answered = self.0.answered.lock().expect("nobody panics with it").expect("it has answered");
-        self.0.woken.lock().expect("nobody panics with it").push(answered.elapsed());
+        Instant::now()
     }
 
-    async fn told(&self, waiters: Vec<tokio::task::JoinHandle<()>>) -> Told {
+    async fn told(&self, waiters: Vec<tokio::task::JoinHandle<Instant>>) -> Told {
         while self.0.polls.load(Relaxed) < WAITERS as u64 {
             tokio::task::yield_now().await;
         }
         self.0.open.notify_one();
+        let mut had = Vec::with_capacity(WAITERS);
         for waiter in waiters {
-            waiter.await.expect("a waiter does not panic");
+            had.push(waiter.await.expect("a waiter does not panic"));
         }
-        let mut woken = self.0.woken.lock().expect("nobody panics with it").clone();
+        let answered = self.0.answered.lock().expect("nobody panics with it").expect("it has answered");
+        let mut woken: Vec<_> = had.into_iter().map(|had| had.duration_since(answered)).collect();
         woken.sort_unstable();
         Told {
             calls: self.0.calls.load(Relaxed),

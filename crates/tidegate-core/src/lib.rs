@@ -13,6 +13,7 @@
 //! | whether it goes, waits or is shed, by the calls in flight | [`gate`] |
 //! | how large the limit on calls in flight should be | [`limit`]: fixed, AIMD, Vegas, gradient |
 //! | whether a dependency is failing, and when to try it again | [`breaker`] |
+//! | whether memory is short, and what is shed then | [`pressure`] |
 //! | whether a retry is affordable | [`budget`] |
 //! | whether a value is fresh, and when to fetch it again | [`keep`], [`Lifetime`], [`Backoff`] |
 //! | what becomes of a session's access token | [`token`] |
@@ -51,6 +52,7 @@ pub mod lease;
 pub mod ledger;
 pub mod limit;
 mod outcome;
+pub mod pressure;
 mod quota;
 mod rate;
 pub mod recovery;

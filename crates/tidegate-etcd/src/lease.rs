@@ -245,6 +245,13 @@ impl Inner {
     async fn try_grant(&self, id: i64) -> Result<Lease, Error> {
         self.count().await;
         let wanted = self.settings.ttl_for(&self.client);
+        if let Some(logins) = self.settings.outlived_by_logins(&self.client) {
+            tracing::warn!(
+                ttl = ?wanted,
+                ?logins,
+                "the lease may end before this fleet has logged in again after a restart of etcd; raise ttl or fleet_logins"
+            );
+        }
         let seconds = i64::try_from(wanted.as_secs().max(1)).unwrap_or(i64::MAX);
         let request = LeaseGrantRequest { ttl: seconds, id };
         let sent = Instant::now();
@@ -276,17 +283,40 @@ impl Inner {
         }
     }
 
-    /// Gives the lease back, and with it all keys that are left. If that fails, they end with the lease.
+    /// Gives the lease back, and with it all keys that are left. If that fails for as long as a call may take, they end
+    /// with the lease: minutes later in a large fleet, so that one slow answer is no reason to give up.
     async fn revoke(&self, lease: Lease) {
         let request = LeaseRevokeRequest { id: lease.id };
-        let revoked = self.client.call("revoking the lease", &request, |channel, request| async move {
-            LeaseClient::new(channel).lease_revoke(request).await
-        });
-        match timeout(self.client.settings().call_timeout, revoked).await {
-            Ok(Err(error)) if error.kind() != ErrorKind::LeaseLost => {
-                tracing::warn!(%error, ttl = ?lease.ttl, "the lease is not revoked; it ends by itself");
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+        let mut last = Error::unavailable("etcd did not answer in time");
+        let revoked = async {
+            loop {
+                let revoked =
+                    self.client.call("revoking the lease", &request, |channel, request| async move {
+                        LeaseClient::new(channel).lease_revoke(request).await
+                    });
+                match revoked.await {
+                    Ok(_) => return true,
+                    Err(error) => match error.kind() {
+                        ErrorKind::LeaseLost => return true,
+                        ErrorKind::Unavailable | ErrorKind::Throttled => {
+                            last = error;
+                            sleep(backoff.failed()).await;
+                        }
+                        ErrorKind::Credentials
+                        | ErrorKind::Denied
+                        | ErrorKind::Compacted
+                        | ErrorKind::TooLarge
+                        | ErrorKind::Invalid => {
+                            last = error;
+                            return false;
+                        }
+                    },
+                }
             }
-            _ => {}
+        };
+        if !timeout(self.client.settings().call_timeout, revoked).await.unwrap_or(false) {
+            tracing::warn!(error = %last, ttl = ?lease.ttl, "the lease is not revoked; it ends by itself");
         }
         // Whoever published meanwhile is of the next era.
         self.table.lock().ended(None);

@@ -60,6 +60,20 @@ pub enum StoreError {
         /// When it is tried again.
         retry_in: Duration,
     },
+    /// Other instances lease a limit's permits for another time. After a loss of the store it would not be known for how
+    /// long to wait for them.
+    #[error(
+        "permits of `{limit}` are leased for {others:?} by other instances and for {here:?} by this one; give all the same \
+         life of a lease, or let the others end first"
+    )]
+    MixedLeases {
+        /// The limit of calls in flight.
+        limit: std::sync::Arc<str>,
+        /// The life of a lease here.
+        here: Duration,
+        /// The life of the leases of others.
+        others: Duration,
+    },
     /// The server's answer is not one to the question.
     #[error("the store answered what was not asked: {what}")]
     Garbled {
@@ -94,7 +108,7 @@ impl From<StoreError> for LedgerError {
             StoreError::Unready { .. } | StoreError::Uncovered(_) => LedgerErrorKind::Unready,
             StoreError::Deadline { .. } => LedgerErrorKind::Late,
             StoreError::Busy(_) => LedgerErrorKind::Busy,
-            StoreError::Garbled { .. } => LedgerErrorKind::Broken,
+            StoreError::Garbled { .. } | StoreError::MixedLeases { .. } => LedgerErrorKind::Broken,
         };
         Self::new(kind, error.to_string())
     }

@@ -27,7 +27,9 @@ static LEASES: LazyLock<Script> = LazyLock::new(|| {
 /// The permits of one limit of calls in flight, leased to the instances of a fleet.
 ///
 /// They stand beside the accounts of a [`RedisLedger`], in the same namespace. When what was leased may be forgotten,
-/// nobody gets more than what it has for one life of a lease: as [`Leases::learning`](tidegate_core::lease::Leases).
+/// nobody gets more than what it has for one life of a lease: as [`Leases::learning`](tidegate_core::lease::Leases). So all
+/// leases of a limit live equally long: while others hold any, one of another life is refused with
+/// [`StoreError::MixedLeases`].
 #[derive(Clone)]
 pub struct RedisFleet {
     watched: Arc<Watched>,
@@ -79,6 +81,11 @@ impl RedisFleet {
             {
                 match taken {
                     0 => Ok(Answer::OutOfOrder),
+                    2 => Err(StoreError::MixedLeases {
+                        limit: self.name.clone(),
+                        here: Duration::from_micros(life),
+                        others: Duration::from_micros(u64::try_from(*permits).map_err(|_| garbled())?),
+                    }),
                     _ => Ok(Answer::Leased(u32::try_from(*permits).map_err(|_| garbled())?)),
                 }
             }

@@ -1,15 +1,23 @@
 //! The ledger of credit in Redis: one script an ask, atomic on one server, equal to `tidegate_core::ledger::Book`.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::BTreeSet,
+    pin::pin,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use redis::{Cmd, Value};
 use tidegate::{
     clock,
     fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, Subject},
 };
 use tidegate_core::ledger::{Ask, Law, Mark, Micros, Reply, Rule, Seen, Standing};
-use tokio::{sync::broadcast, time::Instant};
+use tokio::{
+    sync::broadcast,
+    time::{Instant, timeout},
+};
 
 use crate::{
     Client, Namespace, StoreError,
@@ -23,10 +31,15 @@ use crate::{
 
 #[cfg(test)]
 mod equality;
+#[cfg(test)]
+mod holding;
 
 /// A question that comes to the server so many deadlines after it was sent is answered to nobody: more than one, as the
 /// server's clock is known by its answers, which take time as well.
 const DEADLINES: u32 = 2;
+
+/// How often a ledger that waits for what a node has to tell is asked to wait on: well within the shortest pause.
+const HELD_AGAIN: Duration = Duration::from_millis(250);
 
 /// The arithmetic of one law, between what all laws share.
 macro_rules! script {
@@ -202,18 +215,27 @@ impl RedisLedger {
         Ok(reply)
     }
 
-    /// Tells a ledger that lost something what this node saw of it. Whether all is told.
+    /// Tells a ledger that lost something what this node saw of it, and has it wait for that. Whether all is told.
     pub(crate) async fn reassert(&self) -> bool {
         let lost = self.0.memory.lost(Instant::now(), |key, shown| self.0.is_lost(key, shown));
-        let mut is_all = true;
-        for some in lost.chunks(AT_ONCE) {
-            let told = some.iter().map(|what| {
-                let subject = Subject { limit: &what.limit, key: what.key };
-                self.ask_and_learn(subject, &what.rule, &what.ask)
-            });
-            is_all &= join_all(told).await.iter().all(Result::is_ok);
+        let many = lost.len() > AT_ONCE;
+        let buckets: BTreeSet<u8> = lost.iter().map(|what| self.0.ledger_of(bucket_of(what.key))).collect();
+        let told = lost.into_iter().map(|what| async move {
+            let subject = Subject { limit: &what.limit, key: what.key };
+            self.ask_and_learn(subject, &what.rule, &what.ask).await.is_ok()
+        });
+        // Some places are left for those who ask.
+        let at_once = AT_ONCE.min(self.0.client.settings().in_flight.div_ceil(2));
+        let telling = stream::iter(told).buffer_unordered(at_once).fold(true, async |all, is| all && is);
+        let mut telling = pin!(telling);
+        loop {
+            if many {
+                self.0.hold(buckets.iter().copied()).await;
+            }
+            if let Ok(is_all) = timeout(HELD_AGAIN, &mut telling).await {
+                return is_all;
+            }
         }
-        is_all
     }
 
     async fn look(

@@ -27,6 +27,7 @@
 //! |---|---|---|
 //! | `NS:epoch`; in a cluster `NS:{NS:BUCKET}:epoch` | which ledger it is, since when, and the run id of the process that wrote it | 48 h from the last use |
 //! | `NS:{NS:BUCKET}:LAW:LIMIT:KEY` | one account | until forgetting it changes nothing |
+//! | `NS:{NS:BUCKET}:session:ID` | a session of the token guard, with the lease of who refreshes it | until it is idle or too old |
 //! | `NS:{NS:BUCKET}:leases:LIMIT` | leases of calls in flight | twice a lease |
 //!
 //! `BUCKET` is one of 256, by the key's hash; a key stands in the store as that hash only. Hints go over the channel
@@ -36,7 +37,9 @@
 //!
 //! A server that was emptied, restarted or replaced by a replica may have lost grants, and so each of these begins a
 //! new epoch: nothing is granted for a second and a life of credit, in which all nodes tell what they saw. Afterwards
-//! no more is granted than was left, but for what only nodes saw that are gone as well.
+//! no more is granted than was left, but for what only nodes saw that are gone as well. Where a node has more than 128
+//! accounts to tell of, the ledger waits until it has, for 30 seconds at most; a node remembers 65 536 accounts that count at a
+//! time, and tells of others when it asks for them again.
 //!
 //! A master that is cut off and goes on taking writes beside its successor is a second ledger. Under sentinels a node stops
 //! asking it as soon as fewer than half of the sentinels in the URL call it the master, or answer at all, for a heartbeat: so
@@ -60,6 +63,7 @@ mod memory;
 mod script;
 mod sentinel;
 mod server_clock;
+mod sessions;
 mod settings;
 mod slot;
 mod store_url;
@@ -75,5 +79,6 @@ pub use error::{Fault, OLDEST, RIGHTS, StoreError};
 pub use fleet::RedisFleet;
 pub use keys::{InvalidNamespace, LONGEST_NAMESPACE, Namespace};
 pub use ledger::RedisLedger;
+pub use sessions::RedisSessions;
 pub use settings::{InvalidSettings, LONGEST_HEARTBEAT, Settings};
 pub use store_url::{InvalidStoreUrl, StoreUrl, Topology};

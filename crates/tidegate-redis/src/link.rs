@@ -271,6 +271,7 @@ impl Keeper {
                 }
             }
             probes += 1;
+            let began = Instant::now();
             // Side by side, so that both are known within a beat.
             let master = async {
                 match &mut self.panel {
@@ -280,6 +281,11 @@ impl Keeper {
             };
             let probe = probe(up, self.mode, probes % PROBES_A_CHECK == 0, beat);
             let (probed, master) = tokio::join!(probe, master);
+            if began.elapsed() > beat * 2 && (probed.is_err() || master.is_err()) {
+                // What a process missed that stood still itself says nothing of the server.
+                ticks.reset_immediately();
+                continue;
+            }
             if let Err(failed) = probed {
                 return self.excused(failed).at(&up.server);
             }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all, stream};
 use redis::{Cmd, Value};
 use tidegate::{fleet::Hint, throttle::Key};
 use tokio::{
@@ -20,6 +20,7 @@ use crate::{
     epochs::{Epochs, Noticed},
     hints,
     keys::{BUCKETS, bucket_of},
+    ledger::Seeing,
     link::{Link, Up},
     memory::Memory,
     script::Script,
@@ -27,6 +28,8 @@ use crate::{
 
 static NOW: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!(include_str!("ledger/epoch.lua"), include_str!("ledger/now.lua"))));
+pub(crate) static HOLD: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("ledger/epoch.lua"), include_str!("ledger/hold.lua"))));
 
 /// The longest time in which a node that does not ask notices a loss, were no hint to reach it: two heartbeats. A new
 /// epoch grants nothing for as long, and a life of credit.
@@ -37,7 +40,7 @@ const HINTS: usize = 1024;
 /// Buckets of a cluster whose epoch is looked at each heartbeat; their servers are random.
 const LOOKED_AT: usize = 8;
 /// Questions at once when there are many to ask.
-pub(crate) const AT_ONCE: usize = 32;
+pub(crate) const AT_ONCE: usize = 128;
 
 /// Which ledger it is, and who is told when it changes.
 pub(crate) struct Watched {
@@ -98,17 +101,43 @@ impl Watched {
     }
 
     fn index(&self, bucket: u8) -> usize {
-        if self.client.cluster().is_some() { bucket.into() } else { 0 }
+        self.ledger_of(bucket).into()
+    }
+
+    /// The bucket whose epoch is this one's: one server has one ledger.
+    pub(crate) fn ledger_of(&self, bucket: u8) -> u8 {
+        if self.client.cluster().is_some() { bucket } else { 0 }
     }
 
     /// Asks which ledger a bucket is in; one that was lost begins anew with this.
     async fn look(&self, bucket: u8) -> Result<(), StoreError> {
+        self.ask(&NOW, bucket, &Seeing::REAL).await
+    }
+
+    /// Has the ledgers of some buckets begin their pauses anew, if these are young: this node has much to tell them.
+    pub(crate) async fn hold(&self, buckets: impl Iterator<Item = u8>) {
+        let held = buckets.map(|bucket| self.ask(&HOLD, bucket, &Seeing::REAL));
+        let failed = stream::iter(held).buffer_unordered(AT_ONCE).filter_map(async |held| held.err());
+        failed.for_each(async |error| tracing::debug!(%error, "the ledger does not wait")).await;
+    }
+
+    pub(crate) async fn ask(
+        &self,
+        script: &Script,
+        bucket: u8,
+        seen_as: &Seeing<'_>,
+    ) -> Result<(), StoreError> {
         let marker = self.marker(bucket);
         let arguments = |command: &mut Cmd, up: &Up| {
             let (publish, channel) = hints::channel(&self.namespace, bucket, up, &self.client);
-            command.arg("epoch").arg(&*up.checked.run_id).arg("").arg(publish).arg(channel);
+            command.arg("epoch").arg(seen_as.run_id.unwrap_or(&up.checked.run_id));
+            match seen_as.clock {
+                Some(clock) => command.arg(clock),
+                None => command.arg(""),
+            };
+            command.arg(publish).arg(channel);
         };
-        let work = Work::Script { script: &NOW, keys: &[marker.as_bytes()], arguments: &arguments };
+        let work = Work::Script { script, keys: &[marker.as_bytes()], arguments: &arguments };
         let answer = self.client.run(self.namespace.slot(bucket), &work).await?;
         match &answer {
             Value::Array(values) => match values.as_slice() {

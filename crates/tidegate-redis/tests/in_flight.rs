@@ -14,7 +14,7 @@ use support::{Redis, eventually};
 use tidegate::{
     Call, Limiter, clock,
     fleet::Node,
-    limiter::{FleetError, FleetLimiter},
+    limiter::{Answer, Demand, FleetError, FleetLimiter, FleetStore as _},
 };
 use tidegate_redis::{Client, Namespace, RedisFleet, RedisLedger, Settings, StoreUrl};
 use tokio::{task::JoinSet, time::sleep};
@@ -111,4 +111,32 @@ async fn a_fleet_never_has_more_in_flight_than_its_limit() {
     let all = async || (instances[0].1.limiter().limit() == Some(LIMIT)).then_some(());
     eventually("the one that is left has all permits", all).await;
     serve_on("it serves alone").await;
+}
+
+#[tokio::test]
+async fn leases_of_another_life_are_refused_while_others_hold_any() {
+    let redis = Redis::start(&[]);
+    let url: StoreUrl = redis.url().parse().expect("a URL");
+    let settings = Settings { deadline: support::PATIENCE, ..Settings::default() };
+    let client = Client::start(&url, settings).expect("good settings");
+    eventually("the store is reached", async || client.ready().await.ok()).await;
+    let ledger = RedisLedger::new(client, Namespace::new("test").expect("a namespace"));
+    let store = RedisFleet::new(&ledger, "database", LIMIT);
+    let demand = |seq| Demand { seq, kept: 0, wanted: 3 };
+    let (long, short) = (Duration::from_secs(3600), LIFE);
+    let leased = store.lease(Node(1), demand(1), long).await.expect("it answers");
+    assert_eq!(leased, Answer::Leased(0), "a new ledger learns first");
+    let refused = store.lease(Node(2), demand(1), short).await.expect_err("others have another life");
+    assert_eq!(
+        refused.to_string(),
+        "permits of `database` are leased for 3600s by other instances and for 400ms by this one; give all the same life \
+         of a lease, or let the others end first"
+    );
+    assert!(
+        matches!(store.lease(Node(2), demand(2), long).await, Ok(Answer::Leased(_))),
+        "the same is taken"
+    );
+    // Those of a third limit are its own matter.
+    let other = RedisFleet::new(&ledger, "cache", LIMIT);
+    assert!(other.lease(Node(2), demand(1), short).await.is_ok());
 }

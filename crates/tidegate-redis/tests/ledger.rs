@@ -154,7 +154,7 @@ async fn hints_reach_other_nodes_and_again_after_connections_were_cut() {
 async fn who_heard_that_nothing_is_left_hears_that_something_was_given_back() {
     let redis = Redis::start(&[]);
     let (here, there) = (ledger(&redis.url()).await, ledger(&redis.url()).await);
-    let (rule, subject) = (hourly(1000), subject("alice"));
+    let (rule, subject) = (lasting(1000), subject("alice"));
     granted(&here, subject, &rule, 1, 1000).await;
     let (mut hints, mut heard, mut seq) = (there.hints(), Vec::new(), 1000);
     eventually("both are heard", async || {
@@ -264,7 +264,7 @@ async fn what_nobody_waits_for_any_more_takes_nothing() {
     let redis = Redis::start(&[]);
     // The connection outlives the stop, and what was sent over it is answered in turn.
     let ledger = ledger_with(&redis.url(), Settings { in_flight: 64, ..Settings::default() }).await;
-    let rule = hourly(1000);
+    let rule = lasting(1000);
     granted(&ledger, subject("alice"), &rule, 1, 10).await;
     redis.signal(Signal::STOP);
     let stopped = tokio::time::Instant::now();
@@ -312,9 +312,9 @@ async fn another_use_of_the_same_key_is_an_error_and_no_panic() {
 }
 
 /// Who asked before and does not any more tells a lost ledger all the same.
-async fn what_was_seen_is_told(url: &str, lose: impl AsyncFnOnce()) {
+async fn what_was_seen_is_told(url: &str, keys: usize, lose: impl AsyncFnOnce()) {
     let (idle, rule) = (ledger(url).await, lasting(10));
-    let names: Vec<String> = (0..20).map(|n| format!("client {n}")).collect();
+    let names: Vec<String> = (0..keys).map(|n| format!("client {n}")).collect();
     for name in &names {
         assert_eq!(granted(&idle, subject(name), &rule, 1, 10).await, 10);
     }
@@ -336,7 +336,8 @@ async fn what_was_seen_is_told(url: &str, lose: impl AsyncFnOnce()) {
 #[tokio::test]
 async fn a_loss_is_mended_by_who_does_not_ask_any_more() {
     let redis = Redis::start(&[]);
-    what_was_seen_is_told(&redis.url(), async || {
+    // More than are told at once.
+    what_was_seen_is_told(&redis.url(), 300, async || {
         let () = redis.say("FLUSHALL").await;
     })
     .await;
@@ -345,7 +346,7 @@ async fn a_loss_is_mended_by_who_does_not_ask_any_more() {
 #[tokio::test]
 async fn a_loss_in_a_cluster_is_mended_by_who_does_not_ask_any_more() {
     let cluster = Cluster::start(3, false).await;
-    what_was_seen_is_told(&cluster.url(), async || {
+    what_was_seen_is_told(&cluster.url(), 20, async || {
         for node in &cluster.nodes {
             let () = node.say("FLUSHALL").await;
         }

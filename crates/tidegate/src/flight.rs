@@ -1,5 +1,9 @@
 //! Work that belongs to nobody who waits for it: it runs to its end whatever its callers do, and all of them learn the end.
 //!
+//! It costs a spawn. To have one of the callers drive it would save that, and would stop the work when the last caller
+//! leaves; but what a fetch brings is wanted by the next caller too, what a grant did is not undone by leaving, and a
+//! driver that is no longer polled would hold up all others. So there is no such kind.
+//!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {

@@ -10,6 +10,7 @@
 //! | [`Throttle`] | calls per time and key: token bucket, fixed or sliding window | |
 //! | [`FleetThrottle`](fleet::FleetThrottle) | the same over a fleet, exactly, on credit from a shared ledger | |
 //! | [`Breaker`] | calls to a dependency that keeps failing | [`layer::breaker`] |
+//! | [`Pressure`] | sheddable calls, while memory is short | |
 //! | [`RetryBudget`] | retries, as a share of all calls | |
 //!
 //! Each of them is a [`Gate`], so that code can be written for any guard; [`Unsent`](Outcome::Unsent) calls give back
@@ -80,6 +81,12 @@
 //! more than agreed; [`registry`] shows it. It is a [`Keeper`]: values by key, fetched once for all who ask, refreshed
 //! before they end, served with their age while the source fails. These two work in tasks of their own.
 //!
+//! # Whose token
+//!
+//! [`TokenCoordinator`] keeps the access tokens of sessions good: one grant an expiry over all processes that share a
+//! [`SessionStore`](token::SessionStore), and nobody logged out by it; [`ServiceTokens`](token::ServiceTokens) those of
+//! the client itself. [`token`] shows both.
+//!
 //! # Layers
 //!
 //! [`layer::limit::LimitLayer`] and [`layer::breaker::BreakerLayer`] guard a `tower` service, of a client or a server,
@@ -101,6 +108,7 @@ pub mod grpc;
 pub mod keeper;
 pub mod layer;
 pub mod limiter;
+pub mod pressure;
 pub mod registry;
 pub mod retry_budget;
 mod secret;
@@ -115,9 +123,11 @@ pub use event::{Event, Observer};
 pub use gate::{Gate, Permit};
 pub use keeper::Keeper;
 pub use limiter::Limiter;
+pub use pressure::Pressure;
 pub use registry::Registry;
 pub use retry_budget::RetryBudget;
 pub use secret::{REDACTED, Secret};
 pub use server_url::{Credentials, InvalidServerUrl, Server, ServerUrl, redacted_url};
 pub use throttle::Throttle;
 pub use tidegate_core::{By, Call, Instant, Outcome, Priority, Rate, Refused};
+pub use token::TokenCoordinator;

@@ -23,6 +23,12 @@ mod modelled {
     /// The model's lock with the face of `parking_lot`'s.
     pub(crate) struct Mutex<T>(model::Mutex<T>);
 
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Self {
+            Self::new(T::default())
+        }
+    }
+
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
             Self(model::Mutex::new(value))

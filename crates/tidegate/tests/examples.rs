@@ -10,6 +10,24 @@ mod limit_tonic;
 #[expect(dead_code, reason = "its main prints what run returns")]
 mod registry_tonic;
 
+#[path = "../examples/token_http.rs"]
+#[expect(dead_code, reason = "its main prints what run returns")]
+mod token_http;
+
+#[path = "../examples/token_tonic.rs"]
+#[expect(dead_code, reason = "its main prints what run returns")]
+mod token_tonic;
+
+#[tokio::test]
+async fn token_http_answers_all_calls_with_one_grant() {
+    assert_eq!(token_http::run().await.unwrap(), (100, 1));
+}
+
+#[tokio::test]
+async fn token_tonic_asks_for_one_token() {
+    assert_eq!(token_tonic::run().await.unwrap(), (100, 1));
+}
+
 #[tokio::test]
 async fn registry_tonic_balances_over_a_server_that_registers_later() {
     let (first, second) = registry_tonic::run().await.unwrap();

@@ -283,6 +283,32 @@ async fn while_the_store_is_away_the_policy_decides_at_once_and_what_is_used_up_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_blames_no_store() {
+    let wire = wire().await;
+    let throttle = node(&wire, windows("10/min"));
+    for round in 0..5_u8 {
+        let (call, key) = (call(), Key::of(&[round]));
+        let mut entered = task::spawn(throttle.enter(&call, &key));
+        assert_pending!(entered.poll());
+        while wire.under_way() == 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(MS * 3000).await;
+        // Whether its answer was there at once or not, it is no evidence.
+        let _ = entered.await;
+        assert!(!throttle.stats().is_away, "in round {round}");
+    }
+    wire.cut(true);
+    let mut lost = 0;
+    while !throttle.stats().is_away {
+        let (call, key) = (call(), Key::of(b"somebody"));
+        assert!(throttle.enter(&call, &key).await.is_err());
+        lost += 1;
+    }
+    assert_eq!(lost, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn credit_in_hand_is_kept_and_spent_while_the_store_is_away() {
     let wire = wire().await;
     let throttle = node(&wire, windows("100000/min"));

@@ -266,6 +266,29 @@ async fn a_nested_call_through_the_layer_is_refused_instead_of_waiting_for_itsel
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "refused by nested, not sent");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_nested_call_is_known_as_such_after_the_outer_request_is_over() {
+    let limiter = limiter(1);
+    let inner = service_fn(|_: Request<Empty<Bytes>>| {
+        ready(Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"ok")))))
+    });
+    let inner = LimitLayer::new(limiter.clone()).layer(inner);
+    let outer = service_fn(move |given: Request<_>| {
+        let inner = inner.clone();
+        async move {
+            drop(given);
+            tokio::task::yield_now().await;
+            let error = inner.oneshot(request()).await.map(drop).unwrap_err();
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(error.to_string()))))
+        }
+    });
+    let layer = LimitLayer::new(limiter.clone()).both_directions(|body| body);
+    let given = Request::new(frames(vec![data()], true));
+    let response = layer.layer(outer).oneshot(given).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "refused by nested, not sent");
+    assert_eq!(limiter.in_flight(), 0);
+}
+
 /// Retries once, a second later.
 #[derive(Clone)]
 struct Once(bool);

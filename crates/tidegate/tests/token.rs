@@ -15,6 +15,8 @@ mod failures;
 mod fleet;
 #[path = "token/load.rs"]
 mod load;
+#[path = "token/service.rs"]
+mod service;
 #[path = "token/verified.rs"]
 mod verified;
 

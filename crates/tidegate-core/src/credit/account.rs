@@ -1,5 +1,7 @@
 //! One key's credit on one node.
 
+mod forecast;
+
 use std::time::Duration;
 
 use super::{Draft, Terms};
@@ -9,19 +11,9 @@ use crate::{
     nanos,
 };
 
-/// Refills are asked for when so much of what was in hand is left: one part in five.
-const LOW_PART: u32 = 5;
-
-/// Or when so many round trips of demand are left: calls come in bursts, and an answer may be late.
-const TRIPS: f32 = 4.0;
-
 /// How often a key is asked for that is denied for longer: what others gave back is told by a hint, and a hint may be
 /// lost.
 const SECOND_LOOK: Duration = Duration::from_secs(30);
-
-/// Over how long demand is averaged, in seconds: half a life of credit within these.
-const SHORTEST_MEMORY: f32 = 0.05;
-const LONGEST_MEMORY: f32 = 1.0;
 
 /// What an account says to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +78,8 @@ pub struct Account {
     /// Units a second.
     demand: f32,
     asking: bool,
+    /// The last question was a call's.
+    called: bool,
     /// The credit in hand dies before its window: it can be had anew.
     renews: bool,
 }
@@ -112,12 +106,7 @@ impl Account {
             self.take(cost, now);
             let stale = self.renews && !terms.is_fresh(self.until, now) && self.next_units == 0;
             if self.low > there - cost || stale && self.low > 0 {
-                // Once: until the answer is here, or for as long as a refill is of no use.
-                self.low = 0;
-                let want = self.want(terms, 0, now);
-                if !self.asking && want > 0 {
-                    return Spend::AllowAndAsk(self.ask(0, want, now));
-                }
+                return self.refill(terms, now).map_or(Spend::Allow, Spend::AllowAndAsk);
             }
             return Spend::Allow;
         }
@@ -234,6 +223,7 @@ impl Account {
             return None;
         }
         let mut draft = self.ask(0, 0, now);
+        self.called = false;
         if draft.back == 0 {
             (draft.back, draft.of) = (self.units, self.of);
             self.units = 0;
@@ -258,7 +248,7 @@ impl Account {
         // Its calls may have become fewer since it asked.
         let spent = self.base.saturating_sub(self.units.saturating_add(self.next_units));
         let since = nanos(now.since(self.asked_at)).max(terms.trip()).max(1) as f32 / 1e9;
-        let own = (self.demand.min(spent as f32 / since) * left).ceil() as u32;
+        let own = (self.demand.min(spent as f32 / since) * left) as u32;
         let surplus = self.in_hand(now).saturating_sub(own).min(self.units);
         if surplus == 0 {
             return None;
@@ -377,36 +367,11 @@ impl Account {
             (back, of) = (std::mem::take(&mut self.next_units), self.next_of);
         }
         self.asking = true;
+        self.called = true;
         self.low = 0;
         self.asked_at = now;
         self.base = self.units.saturating_add(self.next_units);
         let debt = std::mem::take(&mut self.debt);
         Draft { least: missing, need: missing, want: want.max(missing), back, of, debt, seen }
-    }
-
-    /// What it could use in one life of credit, by what was spent since the last question and waits now; it learns
-    /// its demand by that.
-    fn want(&mut self, terms: &Terms, missing: u32, now: Instant) -> u32 {
-        let hand = self.units.saturating_add(self.next_units);
-        let spent = self.base.saturating_sub(hand).saturating_add(missing);
-        if self.epoch == 0 {
-            // The first question: one call says nothing about the next.
-            return spent;
-        }
-        let passed = nanos(now.since(self.asked_at)).max(terms.trip()).max(1) as f32 / 1e9;
-        let latest = spent as f32 / passed;
-        let life = terms.life() as f32 / 1e9;
-        // Weighed by its time, as many short times with one call each would make it look busier than it is.
-        let memory = (life / 2.0).clamp(SHORTEST_MEMORY, LONGEST_MEMORY);
-        let weight = if self.demand == 0.0 { 1.0 } else { passed / (passed + memory) };
-        self.demand += weight * (latest - self.demand);
-        (self.demand * life) as u32
-    }
-
-    /// When to ask for a refill: with a fifth left, or what is spent in four round trips, and at least with the last
-    /// unit, or two of several.
-    fn low_water(&self, terms: &Terms, now: Instant) -> u32 {
-        let (hand, trips) = (self.in_hand(now), self.demand * TRIPS * terms.trip() as f32 / 1e9);
-        (hand / LOW_PART).max(trips.ceil() as u32).max(if hand < 4 { 1 } else { 2 })
     }
 }

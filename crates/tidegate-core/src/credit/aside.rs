@@ -28,15 +28,17 @@ impl Aside {
     /// Its questions count as the node's on this subject: not two of them, of the account and of this, under way at
     /// once, for the later one in number makes the earlier one stale.
     ///
-    /// It is asked for when less than half a life is left of what is held, and granted up to one part of the node's share.
+    /// It is asked for when less than half a life is left of what is held. What is held is granted again, even where the
+    /// limit is used up; what is new, up to one part of the node's share.
     pub fn ask(&mut self, slice: u32, terms: &Terms, now: Instant) -> Option<Draft> {
         if self.asking || now < self.next_at {
             return None;
         }
         self.asking = true;
+        let need = self.units(now).min(slice);
         let (back, of) = (std::mem::take(&mut self.units), self.of);
         self.next_at = now + std::time::Duration::from_nanos(terms.life() / 2);
-        Some(Draft { least: 0, need: 0, want: slice, back, of, debt: 0, seen: self.seen })
+        Some(Draft { least: 0, need, want: slice, back, of, debt: 0, seen: self.seen })
     }
 
     /// Gives back all that it holds, if there is any: when a node shuts down, or its limit has changed.

@@ -397,6 +397,24 @@ fn credit_held_aside_is_there_when_the_store_is_not() {
 }
 
 #[test]
+fn credit_held_aside_is_kept_where_the_limit_is_used_up() {
+    let mut node = Node1::new(fixed("1000/d"));
+    let mut aside = Aside::default();
+    let ask = aside.ask(50, &node.terms, at(0)).unwrap();
+    let (_, reply) = node.ask(ask, 0);
+    aside.replied(&reply, &node.terms, at(0));
+    let others = Draft { least: 1, need: 950, want: 950, back: 0, of: 0, debt: 0, seen: Seen::default() };
+    assert_eq!(node.ask(others, 1).1.granted, 950);
+    let half_a_life = node.terms.life() / 2_000;
+    for turn in 1..5 {
+        let ask = aside.ask(50, &node.terms, at(turn * half_a_life)).unwrap();
+        let (_, reply) = node.ask(ask, turn * half_a_life);
+        aside.replied(&reply, &node.terms, at(turn * half_a_life));
+        assert_eq!((aside.units(at(turn * half_a_life)), reply.remaining), (50, 0));
+    }
+}
+
+#[test]
 fn credit_held_aside_goes_back_when_the_node_shuts_down() {
     let mut node = Node1::new(fixed("1000/d"));
     let mut aside = Aside::default();
@@ -411,4 +429,50 @@ fn credit_held_aside_goes_back_when_the_node_shuts_down() {
     assert_eq!((reply.remaining, aside.units(at(2000))), (1000, 0));
     assert_eq!(aside.hand_back(at(2000)), None);
     assert!(aside.ask(50, &node.terms, at(2000)).is_some(), "and is there again when calls go on");
+}
+
+/// Sends what it asks, and hears the answer at once, every 10 ms for a second: `calls` in all.
+fn busy(node: &mut Node1, calls: u64, from: u64) {
+    for call in 0..calls {
+        assert!(node.call(1, from + call * 1_000_000 / calls));
+    }
+}
+
+#[test]
+fn credit_that_calls_used_is_renewed_before_the_next_of_them_comes() {
+    // Windows of a second, and credit that dies long before its window.
+    for (rate, dies_at) in [("1000/s", 1_000_000), ("100000/h", 5_000_000)] {
+        let mut node = Node1::new(fixed(rate));
+        busy(&mut node, 100, 0);
+        assert_eq!(node.account.renew(&node.terms, at(dies_at / 2)), None, "{rate}: it lives");
+        let draft = node.account.renew(&node.terms, at(2 * dies_at)).unwrap();
+        assert!(!draft.is_awaited());
+        assert_eq!(node.account.renew(&node.terms, at(2 * dies_at)), None, "{rate}: one question at a time");
+        assert!(node.answer(draft, 2 * dies_at).granted > 10, "{rate}");
+        assert_eq!(node.spend(1, 2 * dies_at + 2000), Spend::Allow, "{rate}");
+    }
+}
+
+#[test]
+fn credit_that_nobody_used_is_not_renewed() {
+    let mut node = Node1::new(fixed("1000/s"));
+    busy(&mut node, 100, 0);
+    let draft = node.account.renew(&node.terms, at(1_010_000)).unwrap();
+    node.answer(draft, 1_010_000);
+    assert_eq!(node.account.renew(&node.terms, at(2_100_000)), None, "no call came for it");
+    let mut quiet = Node1::new(fixed("1000/s"));
+    busy(&mut quiet, 2, 0);
+    assert_eq!(quiet.account.renew(&quiet.terms, at(1_010_000)), None, "nor may one come");
+}
+
+#[test]
+fn what_is_in_hand_and_lasts_is_not_added_to() {
+    let mut node = Node1::new(fixed("1000/s"));
+    busy(&mut node, 100, 0);
+    busy(&mut node, 100, 1_000_000);
+    let draft = waits(node.spend(1, 2_001_000)).for_all(400);
+    node.answer(draft, 2_001_000);
+    for call in 0..100 {
+        assert_eq!(node.spend(1, 2_003_000 + call * 9000), Spend::Allow, "call {call}");
+    }
 }

@@ -68,8 +68,11 @@ pub struct State {
     pub present: u32,
     /// Nodes that asked in the one before.
     pub before: u32,
-    /// Nodes of both, each with the highest number of its questions and the generation of the latest.
-    pub nodes: Vec<(Node, u64, u64)>,
+    /// Nodes of both, each with the highest number of its questions, the generation of the latest, and what it wanted
+    /// then and did not get.
+    pub nodes: Vec<(Node, u64, u64, u64)>,
+    /// What they all wanted and did not get.
+    pub unmet: u64,
 }
 
 impl Book {
@@ -87,7 +90,8 @@ impl Book {
             generation: self.census.generation,
             present: self.census.present,
             before: self.census.before,
-            nodes: seats.map(|(node, seat)| (*node, seat.seq, seat.generation)).collect(),
+            nodes: seats.map(|(node, seat)| (*node, seat.seq, seat.generation, seat.unmet)).collect(),
+            unmet: self.census.unmet,
         }
     }
 
@@ -116,7 +120,9 @@ impl Book {
         let least = u64::from(ask.least);
         let available = self.available(rule, &count, pause, now);
         let nodes = self.census.nodes();
-        let granted = amount(ask, available, u64::from(rule.divisor()) * u64::from(nodes));
+        let parts = u64::from(rule.divisor()) * self.census.sharers(u64::from(ask.want));
+        let granted = amount(ask, available, parts);
+        self.census.leave(ask.node, u64::from(ask.want).saturating_sub(granted));
         let exceeds = available < least && pause == 0 && self.barred <= now;
         if exceeds && least <= rule.largest() && rule.prohibit() > 0 {
             self.barred = now + rule.prohibit();

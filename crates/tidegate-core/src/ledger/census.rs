@@ -19,6 +19,8 @@ pub(super) struct Census {
     /// Nodes that asked in the one before.
     pub(super) before: u32,
     pub(super) seats: BTreeMap<Node, Seat>,
+    /// What they wanted and did not get.
+    pub(super) unmet: u64,
 }
 
 /// What is known of a node.
@@ -28,6 +30,8 @@ pub(super) struct Seat {
     pub(super) seq: u64,
     /// When it asked last.
     pub(super) generation: u64,
+    /// What it wanted then and did not get.
+    pub(super) unmet: u64,
 }
 
 /// What a question is, by its number.
@@ -52,6 +56,7 @@ impl Census {
             self.present = 0;
             self.generation = generation;
             self.seats.retain(|_, seat| seat.generation + 1 >= generation && seat.generation <= generation);
+            self.unmet = self.seats.values().map(|seat| seat.unmet).sum();
         }
         let seat = self.seats.get(&node).copied();
         let visit = match seat {
@@ -65,9 +70,24 @@ impl Census {
         }
         if seat.is_some() || self.seats.len() < MOST_NODES {
             let seq = seat.map_or(seq, |seat| seat.seq.max(seq));
-            self.seats.insert(node, Seat { seq, generation });
+            self.unmet -= seat.map_or(0, |seat| seat.unmet);
+            self.seats.insert(node, Seat { seq, generation, unmet: 0 });
         }
         visit
+    }
+
+    /// Notes what `node`, which visits, wanted and did not get.
+    pub(super) fn leave(&mut self, node: Node, unmet: u64) {
+        if let Some(seat) = self.seats.get_mut(&node) {
+            seat.unmet = unmet;
+            self.unmet += unmet;
+        }
+    }
+
+    /// How many would want it all together, if each of them wanted as much as one that wants `want`; at most all nodes.
+    pub(super) fn sharers(&self, want: u64) -> u64 {
+        let all = (self.unmet + want).div_ceil(want.max(1));
+        all.clamp(1, u64::from(self.nodes()))
     }
 
     /// Nodes that share the subject, at least 1.

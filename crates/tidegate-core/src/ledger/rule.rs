@@ -18,7 +18,7 @@ pub const MIN_LIFE: Duration = Duration::from_millis(10);
 pub const MAX_LIFE: Duration = Duration::from_secs(3600);
 /// The longest time of prohibition.
 pub const MAX_PROHIBIT: Duration = Duration::from_secs(366 * 24 * 3600);
-/// A node gets at most one part in this many of its equal share at once, unless its callers wait for more.
+/// A node gets at most one part in this many of its share at once, unless its callers wait for more.
 pub const DEFAULT_DIVISOR: u32 = 4;
 /// The longest time in which a node gives back what has died in hand, in microseconds.
 const NOTICED_WITHIN: Micros = 1_000_000;
@@ -208,7 +208,8 @@ impl Rule {
         self.prohibit
     }
 
-    /// A node gets at most this part of its equal share at once, unless its callers wait for more.
+    /// A node gets at most this part of its share at once, unless its callers wait for more. Its share is by what it wants
+    /// beside what others wanted and did not get, and not below an equal one.
     pub const fn divisor(&self) -> u32 {
         self.divisor
     }
@@ -249,7 +250,7 @@ impl RuleBuilder {
         self
     }
 
-    /// Sets which part of its equal share a node gets at once at most. Default: 4.
+    /// Sets which part of its share a node gets at once at most. Default: 4.
     pub const fn divisor(mut self, divisor: u32) -> Self {
         self.divisor = divisor;
         self

@@ -53,6 +53,19 @@ fn less_than_the_least_that_helps_is_not_granted() {
 }
 
 #[test]
+fn a_share_is_by_what_a_node_wants_beside_what_others_want() {
+    let (rule, mut book) = (rule("1000/s", Algorithm::FixedWindow), Book::default());
+    let mut granted = |node, seq, want| grant(&mut book, &rule, asks(node, seq, 0, want), NOON).granted;
+    assert_eq!([granted(1, 1, 100), granted(2, 1, 100)], [100, 100], "nobody else wants anything");
+    assert_eq!(granted(3, 1, 1000), 200, "800 / 4");
+    assert_eq!(granted(1, 2, 400), 50, "600 / 4 / 3: others want 800 more, or twice as much");
+    assert_eq!(granted(2, 2, 20), 20, "550 / 4 / 3 is more than that");
+    assert_eq!(granted(2, 3, 9000), 66, "530 / 4 / 2: others want less than this");
+    assert_eq!(granted(3, 2, 0), 0);
+    assert_eq!(granted(2, 4, 100), 38, "464 / 4 / 3: others want 350, but an equal share is more");
+}
+
+#[test]
 fn beyond_the_need_a_node_gets_a_part_of_its_share() {
     let (rule, mut book) = (rule("1000/s", Algorithm::FixedWindow), Book::default());
     assert_eq!(grant(&mut book, &rule, asks(1, 1, 0, 9000), NOON).granted, 250, "a quarter for one node");

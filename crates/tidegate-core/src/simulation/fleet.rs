@@ -17,6 +17,9 @@ use crate::{
     ledger::{Ask, Book, Epoch, Micros, Reply},
 };
 
+/// How often a node looks after its accounts, in microseconds: as often as drivers do.
+const PASS: Micros = 250_000;
+
 /// What happens at a moment.
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -39,8 +42,8 @@ enum Event {
     Relieved(Place),
     /// A node notices that the ledger has begun a new epoch.
     Noticed(usize),
-    /// Idle accounts hand back.
-    Sweep,
+    /// A node looks after its accounts.
+    Pass(usize),
 }
 
 /// A key on a node.
@@ -112,7 +115,10 @@ impl Fleet {
         for (at, fault) in fleet.scenario.faults.clone() {
             fleet.at(micros(at), Event::Fault(fault));
         }
-        fleet.at(fleet.scenario.rule.life() / 2, Event::Sweep);
+        for node in 0..nodes {
+            let first = (fleet.dice.unit() * PASS as f64) as Micros;
+            fleet.at(first, Event::Pass(node));
+        }
         fleet
     }
 
@@ -187,17 +193,17 @@ impl Fleet {
             Event::Fault(Fault::Dies(node)) => self.die(node),
             Event::Noticed(node) => {
                 let (clock, epoch, terms) = (self.clock(), self.epoch.id, self.terms);
-                self.each(Some(node), |account| account.reassert(epoch, &terms, clock));
+                self.each(node, |account| account.reassert(epoch, &terms, clock));
             }
-            Event::Sweep => {
+            Event::Pass(node) => {
                 let (clock, terms) = (self.clock(), self.terms);
-                self.each(
-                    None,
-                    |account| {
+                self.each(node, |account| {
+                    let idle = |account: &mut Account| {
                         if account.is_idle(&terms, clock) { account.hand_back(clock) } else { None }
-                    },
-                );
-                self.at(self.now + self.scenario.rule.life() / 2, Event::Sweep);
+                    };
+                    account.renew(&terms, clock).or_else(|| idle(account))
+                });
+                self.at(self.now + PASS, Event::Pass(node));
             }
             Event::Question { from, ask } => self.decide(from, ask),
             Event::Answer { to, ask, reply } => self.answered(to, &ask, &reply),
@@ -215,9 +221,10 @@ impl Fleet {
         }
     }
 
-    /// Has accounts say what they want asked: of one node or of all.
-    fn each(&mut self, node: Option<usize>, mut ask: impl FnMut(&mut Account) -> Option<Draft>) {
-        let here = self.seats.iter_mut().filter(|(place, _)| node.is_none_or(|node| place.node == node));
+    /// Has the accounts of a node say what they want asked.
+    fn each(&mut self, node: usize, mut ask: impl FnMut(&mut Account) -> Option<Draft>) {
+        let here = Place { node, key: 0 }..=Place { node, key: u64::MAX };
+        let here = self.seats.range_mut(here);
         let drafts: Vec<_> = here.map(|(place, seat)| (*place, ask(&mut seat.account))).collect();
         drafts.into_iter().for_each(|(place, draft)| self.send(place, draft));
     }

@@ -52,6 +52,13 @@ impl LeaseSettings {
             None => (spread(client.fleet(), settings.fleet_logins) * 3).clamp(SHORTEST_TTL, LONGEST_TTL),
         }
     }
+
+    /// How long the logins of the fleet take, if a lease that was asked for may end before them.
+    pub(super) fn outlived_by_logins(&self, client: &Client) -> Option<Duration> {
+        let settings = client.settings();
+        let logins = spread(client.fleet(), settings.fleet_logins);
+        (settings.credentials.is_some() && self.ttl? <= logins).then_some(logins)
+    }
 }
 
 const SHORTEST_TTL: Duration = Duration::from_secs(30);
@@ -77,5 +84,19 @@ mod tests {
         assert_eq!(ttl(settings().fleet(4000).fleet_logins(100).credentials(user.clone()), lease()), 120);
         let told = lease().ttl(Duration::from_secs(15));
         assert_eq!(ttl(settings().fleet(4000).credentials(user), told), 15);
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_ends_before_its_fleet_has_logged_in_again_is_noticed() {
+        let settings = || Settings::new([Server { host: "localhost".into(), port: 2379 }]).fleet(2000);
+        let user = Credentials { user: "gate".into(), password: Secret::new("hunter2") };
+        let short = LeaseSettings::default().ttl(Duration::from_secs(90));
+        let noticed = |lease: &LeaseSettings, settings: Settings| {
+            lease.outlived_by_logins(&settings.build().unwrap()).map(|logins| logins.as_secs())
+        };
+        assert_eq!(noticed(&short, settings().credentials(user.clone())), Some(100));
+        assert_eq!(noticed(&short, settings().credentials(user.clone()).fleet_logins(40)), None);
+        assert_eq!(noticed(&short, settings()), None, "nobody logs in");
+        assert_eq!(noticed(&LeaseSettings::default(), settings().credentials(user)), None);
     }
 }

@@ -7,7 +7,7 @@ use tidegate_etcd::EtcdRegistry;
 
 use crate::{
     server::{Etcd, Version, on_both, settings, until},
-    support::{Root, TTL, addresses, get, instance, pass, registered, registry, soon},
+    support::{Root, TTL, addresses, get, instance, lasting, pass, registered, registry, soon},
 };
 
 /// Defect E12: an answer that did not come is no empty answer.
@@ -20,7 +20,7 @@ async fn who_cannot_ask_gets_an_error_and_never_an_empty_list(version: Version) 
     // A busy machine may take longer than a hurried client.
     until("it reads", async || registry.get(&orders).await.is_ok_and(|found| found.instances.is_empty()))
         .await;
-    etcd.signal("-STOP");
+    etcd.stop().await;
     for error in [
         registry.get(&orders).await.map(drop).unwrap_err(),
         registry.list().await.map(drop).unwrap_err(),
@@ -63,7 +63,7 @@ async fn an_etcd_that_hangs_for_longer_than_the_lease_loses_no_registration(vers
     registry.register(registrant).unwrap();
     soon("it is registered", owner.registered()).await.unwrap();
     owner.changed().await.unwrap();
-    etcd.signal("-STOP");
+    etcd.stop().await;
     let told = soon("the doubt is told", owner.changed()).await.unwrap();
     assert!(matches!(told, Standing::Lost { .. }), "{told:?}");
     etcd.signal("-CONT");
@@ -89,7 +89,7 @@ async fn of_several_hosts_in_a_url_one_that_works_is_found(version: Version) {
 
 async fn a_member_lost_of_three_costs_no_registration_and_no_event(version: Version) {
     let mut members = Etcd::start_cluster(version).await;
-    let registry = registry(settings(members.iter().map(Etcd::server)));
+    let registry = lasting(settings(members.iter().map(Etcd::server)));
     let owner = registered(&registry, instance("orders", "1")).await;
     let mut watch = registry.watch(&"orders".parse().unwrap()).await.unwrap();
     assert!(matches!(soon("all", watch.next()).await, Ok(Update::All(_))));

@@ -10,7 +10,7 @@ use tidegate::registry::{Source as _, Standing, registration};
 use tidegate_etcd::{EtcdRegistry, Layout, LeaseSettings, LoginBudget};
 
 use crate::{
-    server::{Etcd, Version, on_both, until_within},
+    server::{Etcd, PATIENCE, Version, on_both, until_within},
     support::{Root, instance, pass, soon, url},
 };
 
@@ -22,12 +22,12 @@ fn number(name: &str, default: u64) -> u64 {
 async fn four_thousand_registrations_cost_no_login_and_survive_a_restart(version: Version) {
     let clients = number("ETCD_SOAK_CLIENTS", 8);
     let registrations = number("ETCD_SOAK_REGISTRATIONS", 4000);
-    let steady = Duration::from_secs(number("ETCD_SOAK_SECONDS", 4));
+    let steady = Duration::from_secs(number("ETCD_SOAK_SECONDS", 8));
     let mut etcd = Etcd::start_with_users(version, &[]).await;
     // Logins of all clients together: at most twenty a second.
     let budget = LoginBudget::new(Duration::from_millis(50), 1);
     // A large fleet needs leases that outlive its logins: the default sees to that.
-    let short = LeaseSettings::default().ttl(Duration::from_secs(6));
+    let short = LeaseSettings::default().ttl(Duration::from_secs(20));
     let lease = if clients > 100 { LeaseSettings::default() } else { short };
     let fleet: Vec<_> = (0..clients)
         .map(|_| {
@@ -70,12 +70,15 @@ async fn four_thousand_registrations_cost_no_login_and_survive_a_restart(version
         beyond = beyond.max(sent - allowed);
     }
     let streams: u64 = fleet.iter().map(|one| one.stats().keep_alive_streams).sum();
-    println!("{version:?}: after the restart {again} logins in {:?}, {streams} streams", start.elapsed());
+    println!(
+        "{version:?}: after the restart {again} logins in {:?}, {beyond:.0} beyond twenty a second; {streams} streams",
+        start.elapsed()
+    );
     assert!(beyond <= 1.0, "{beyond} more logins than twenty a second");
     // A login that meets the change of the password is one more.
     assert!(again <= 2 * clients, "{again}");
     // Nothing was lost: no lease, no key.
-    until_within(long * 2 + Duration::from_secs(30), "all is found", async || {
+    until_within(long * 2 + PATIENCE, "all is found", async || {
         let mut found = 0;
         for service in 0..20 {
             let service = format!("service-{service}").parse().unwrap();
@@ -84,6 +87,7 @@ async fn four_thousand_registrations_cost_no_login_and_survive_a_restart(version
         found as u64 == registrations
     })
     .await;
+    println!("{version:?}: all registrations are found {:?} after the restart", start.elapsed());
     assert!(owners.iter().all(|owner| matches!(owner.standing(), Standing::Registered { .. })));
     let stats: Vec<_> = fleet.iter().map(EtcdRegistry::stats).collect();
     assert_eq!(stats.iter().map(|one| one.leases_granted).sum::<u64>(), clients);

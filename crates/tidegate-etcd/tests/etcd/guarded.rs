@@ -75,7 +75,7 @@ async fn no_lookup_fails_while_etcd_dies_hangs_forgets_and_expires_everything(ve
     etcd.restart().await;
     until("it is well after a crash", async || is_well(&guard).await).await;
 
-    etcd.signal("-STOP");
+    etcd.stop().await;
     pass(Duration::from_secs(4)).await;
     etcd.signal("-CONT");
     until("it is well after it hung", async || is_well(&guard).await).await;
@@ -105,7 +105,7 @@ async fn a_process_that_starts_while_etcd_is_down_serves_what_was_known(version:
     let (orders, directory) = ("orders".parse().unwrap(), tempfile::tempdir().unwrap());
     let settings = || Settings { snapshot: Some(directory.path().into()), ..Settings::default() };
     let former = Registry::new(registry(etcd.settings()), settings()).unwrap();
-    assert!(lookup(&former, &orders).await.is_ok());
+    until("it is looked up", async || lookup(&former, &orders).await.is_ok()).await;
     until("it is written", async || {
         let mut files = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path());
         // What is not complete yet has another extension.

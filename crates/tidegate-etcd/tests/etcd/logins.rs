@@ -11,7 +11,7 @@ use tidegate_etcd::{EtcdRegistry, Layout, LeaseSettings, LoginBudget, Settings};
 
 use crate::{
     server::{Etcd, Version, on_both, until},
-    support::{Root, TTL, get, instance, pass, registered, registry, soon, url},
+    support::{Root, TTL, get, instance, lasting, pass, registered, registry, soon, url},
 };
 
 /// Defect E8: a login per stream or per heartbeat.
@@ -35,7 +35,7 @@ async fn heartbeats_readings_and_watches_take_one_login_in_all(version: Version)
 /// Defects E7 and E11: callers that find the token gone log in each for itself, or never.
 async fn when_the_token_is_forgotten_many_callers_share_one_login(version: Version) {
     let etcd = Etcd::start_with_users(version, &[]).await;
-    let registry = registry(etcd.settings());
+    let registry = lasting(etcd.settings());
     let owner = registered(&registry, instance("orders", "1")).await;
     Root::of(&etcd).await.change_password("gate", "hunter2").await;
     let logins = etcd.logins();

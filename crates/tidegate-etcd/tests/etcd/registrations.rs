@@ -10,7 +10,9 @@ use tidegate_etcd::{EtcdRegistry, Layout, LeaseSettings};
 
 use crate::{
     server::{Etcd, Version, on_both, until},
-    support::{Root, TTL, addresses, get, instance, pass, registered, registry, soon, url, with_layout},
+    support::{
+        Root, TTL, addresses, get, instance, lasting, pass, registered, registry, soon, url, with_layout,
+    },
 };
 
 /// Defect E1: a new lease whose keep-alive was that of the old one.
@@ -75,6 +77,23 @@ async fn closing_deregisters_everything_by_one_revocation(version: Version) {
         matches!(&standing, Standing::Lost { why, .. } if why.message.contains("closed")),
         "{standing:?}"
     );
+}
+
+/// A lease that is not revoked leaves its keys behind for as long as it lives.
+async fn closing_tries_again_while_etcd_is_slow(version: Version) {
+    let etcd = Etcd::start_with_users(version, &[]).await;
+    let registry = registry(etcd.settings());
+    let _owner = registered(&registry, instance("orders", "1")).await;
+    let calls = registry.stats().calls;
+    etcd.stop().await;
+    let closing = tokio::spawn({
+        let registry = registry.clone();
+        async move { registry.close().await }
+    });
+    until("it asks again", async || registry.stats().calls >= calls + 2).await;
+    etcd.signal("-CONT");
+    soon("it closes", closing).await.unwrap();
+    assert_eq!(registry.list().await.unwrap(), []);
 }
 
 /// Defects E3 and E7: an end of the lease that is never noticed, or only with the next registration.
@@ -181,7 +200,7 @@ async fn a_key_deleted_or_overwritten_by_hand_is_written_again(version: Version)
 /// One instance that etcd does not take must not hold up the others.
 async fn an_instance_that_is_too_large_is_told_and_the_others_are_registered(version: Version) {
     let etcd = Etcd::start(version).await;
-    let registry = registry(etcd.settings());
+    let registry = lasting(etcd.settings());
     for size in [1_600_000, 4_000_000] {
         let (mut large, registrant) = registration(instance("orders", "0").with("large", "x".repeat(size)));
         registry.register(registrant).unwrap();
@@ -246,6 +265,7 @@ on_both! {
     a_key_taken_over_from_a_dead_process_outlives_its_lease,
     deregistering_the_last_instance_deletes_its_key_and_gives_the_lease_back,
     closing_deregisters_everything_by_one_revocation,
+    closing_tries_again_while_etcd_is_slow,
     a_lost_lease_is_noticed_told_and_healed,
     a_registration_that_follows_its_namesake_at_once_stays,
     every_part_of_an_instance_that_changes_is_published,

@@ -25,6 +25,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::ports;
 
+/// Longer than anything here takes on a busy machine. A wait that ends so is a failure, never a way to pass.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(80);
+
 /// Which etcd: the oldest that is supported, and the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -200,6 +203,22 @@ impl Etcd {
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
+    /// Stops it until `-CONT`, and waits until none of its threads answers any more: a busy machine takes its time.
+    pub(crate) async fn stop(&self) {
+        self.signal("-STOP");
+        let id = self.child.as_ref().expect("it runs").id();
+        until("it stands still", async || {
+            let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+            // The state stands behind the name, which ends with the last parenthesis.
+            let is_stopped =
+                |stat: String| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T"));
+            threads
+                .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok())
+                .all(is_stopped)
+        })
+        .await;
+    }
+
     /// The sum of a metric over all its labels that contain `label`, as the server counts it itself.
     pub(crate) fn metric(&self, name: &str, label: &str) -> u64 {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
@@ -245,7 +264,7 @@ pub(crate) fn settings(servers: impl IntoIterator<Item = Server>) -> Settings {
 
 /// Waits until a real server has come to a state that it does not announce.
 pub(crate) async fn until(what: &str, reached: impl AsyncFnMut() -> bool) {
-    until_within(Duration::from_secs(30), what, reached).await;
+    until_within(PATIENCE, what, reached).await;
 }
 
 pub(crate) async fn until_within(limit: Duration, what: &str, mut reached: impl AsyncFnMut() -> bool) {

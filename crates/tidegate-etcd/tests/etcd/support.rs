@@ -13,7 +13,7 @@ use tidegate_etcd::{
 };
 use tonic::{Request, transport::Channel};
 
-use crate::server::Etcd;
+use crate::server::{Etcd, PATIENCE};
 
 /// The shortest life that etcd grants to a lease.
 pub(crate) const TTL: Duration = Duration::from_secs(2);
@@ -21,6 +21,12 @@ pub(crate) const TTL: Duration = Duration::from_secs(2);
 /// A registry with leases that end soon and are verified often.
 pub(crate) fn registry(settings: Settings) -> EtcdRegistry {
     with_layout(settings, Layout::Tidegate)
+}
+
+/// A registry whose leases outlive what a busy machine does to their renewal.
+pub(crate) fn lasting(settings: Settings) -> EtcdRegistry {
+    let client = settings.build().unwrap();
+    EtcdRegistry::new(client, &url(), Layout::Tidegate, LeaseSettings::default()).unwrap()
 }
 
 pub(crate) fn with_layout(settings: Settings, layout: Layout) -> EtcdRegistry {
@@ -58,9 +64,7 @@ pub(crate) async fn addresses(registry: &EtcdRegistry, service: &str) -> Vec<Str
 
 /// Waits for an event that must come.
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), event)
-        .await
-        .unwrap_or_else(|_| panic!("30 s and not: {what}"))
+    tokio::time::timeout(PATIENCE, event).await.unwrap_or_else(|_| panic!("{PATIENCE:?} and not: {what}"))
 }
 
 /// Lets real time pass, for what must not happen meanwhile.

@@ -145,7 +145,7 @@ async fn a_watch_of_an_etcd_that_hangs_ends_with_an_error(version: Version) {
     let etcd = Etcd::start(version).await;
     let registry = registry(etcd.settings());
     let mut watch = watching(&registry, "orders").await;
-    etcd.signal("-STOP");
+    etcd.stop().await;
     let error = loop {
         match tokio::time::timeout(Duration::from_secs(40), watch.next()).await.expect("silence is noticed") {
             Ok(Update::Caught(_)) => {}

@@ -1,8 +1,11 @@
 //! Several gateways on one store: what reaches the upstream stays within the limit in every window, whatever fails.
 
+mod clocks;
 mod failover;
 mod faults;
 mod settings;
+mod sizes;
+mod stores;
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -11,7 +14,13 @@ use futures_util::future::join_all;
 use crate::{
     servers::Redis,
     setup::guarded,
-    support::{gateway::Gateway, load::Load, tally::Tally, upstream::Upstream},
+    support::{
+        eventually,
+        gateway::Gateway,
+        load::Load,
+        tally::{Tally, micros},
+        upstream::Upstream,
+    },
 };
 
 /// A window of the tests that look at many of them.
@@ -39,6 +48,12 @@ impl Fleet {
         Self { gateways, tally, upstream, store: store.to_owned() }
     }
 
+    /// Adds so many more of these settings.
+    async fn join(&mut self, count: usize, limit: &str) {
+        let config = config(&self.upstream, &self.store, limit);
+        self.gateways.extend(join_all((0..count).map(|_| Gateway::start(&config))).await);
+    }
+
     /// The same with other settings of the limit.
     fn reload(&self, limit: &str) {
         for gateway in &self.gateways {
@@ -58,7 +73,23 @@ impl Fleet {
 
 fn config(upstream: &Upstream, store: &str, limit: &str) -> String {
     let limits = format!("all: {{ key: [\"header:x-key\"], {limit} }}");
-    format!("store: {store}\nnamespace: test\n{}", guarded(upstream.addr(), "", &limits, "limits: [all]"))
+    format!(
+        "log: {{ access: false }}\nstore: {store}\nnamespace: test\n{}",
+        guarded(upstream.addr(), "", &limits, "limits: [all]")
+    )
+}
+
+/// A store that is given time: credit is lost with an answer that comes too late, and who counts to the last unit
+/// wants all of it.
+fn patient(redis: &Redis) -> String {
+    format!("{{ url: {}, deadline: 10s }}", redis.url())
+}
+
+/// Waits until a window has begun that had not yet when this was called.
+async fn next_window() {
+    let window = || micros() / WINDOW.as_micros() as u64;
+    let now = window();
+    eventually("the next window", async || window() > now).await;
 }
 
 /// The first limit in `/state`.
@@ -112,7 +143,7 @@ async fn a_token_bucket_of_a_fleet_stays_in_its_envelope() {
 #[tokio::test]
 async fn keys_are_the_same_in_every_gateway_and_apart_from_each_other() {
     let redis = Redis::start(&[]);
-    let fleet = Fleet::start(2, &redis.url(), "rate: 5/1000h, algorithm: fixed-window").await;
+    let fleet = Fleet::start(2, &patient(&redis), "rate: 5/1000h, algorithm: fixed-window").await;
     let loads = ["alice", "bob", "carol"].map(|key| fleet.load(key));
     for load in &loads {
         load.has_admitted(5).await;

@@ -32,6 +32,15 @@ impl Gateway {
 
     /// As [`Gateway::start`], for a configuration that names files: it is told the directory they are in.
     pub async fn start_with(config: impl Fn(&Path) -> String) -> Self {
+        Self::launch(config, &[]).await
+    }
+
+    /// As [`Gateway::start`], with this in its environment.
+    pub async fn start_under(environment: &[(&str, String)], config: &str) -> Self {
+        Self::launch(|_| config.to_owned(), environment).await
+    }
+
+    async fn launch(config: impl Fn(&Path) -> String, environment: &[(&str, String)]) -> Self {
         for _ in 0..TRIES {
             let directory = tempfile::tempdir().unwrap();
             let (http, admin) = (ports::free(), ports::free());
@@ -39,6 +48,7 @@ impl Gateway {
             fs::write(directory.path().join("tidegate.yaml"), text).unwrap();
             let mut command = command();
             command.args(["serve", "--config"]).arg(directory.path().join("tidegate.yaml"));
+            command.envs(environment.iter().map(|(name, value)| (name, value)));
             let process = Process::start("tidegate", &mut command);
             let mut gateway = Self { process, http, admin, directory };
             if gateway.ready().await {

@@ -1,6 +1,7 @@
 //! What tests of the real binary share: the gateway as a process, upstreams to put behind it, clients to put before it.
 
 pub mod client;
+pub mod clock;
 pub mod gateway;
 pub mod grpc;
 pub mod idp;

@@ -30,7 +30,23 @@ fn events() -> impl Strategy<Value = Event> {
 /// Milliseconds that a lease lives.
 const LIFE: u64 = 1000;
 
+/// Times that a history is compared: the connection may be lost on an overtaken machine.
+const ATTEMPTS: u64 = 10;
+
 async fn agree(client: &Client, limit: u32, events: &[Event], name: u64) {
+    for attempt in 0..ATTEMPTS {
+        match agree_once(client, limit, events, name * ATTEMPTS + attempt).await {
+            Ok(()) => return,
+            Err(error) => {
+                eprintln!("compared anew: {error}");
+                client.ready().await.unwrap();
+            }
+        }
+    }
+    panic!("the server was lost {ATTEMPTS} times");
+}
+
+async fn agree_once(client: &Client, limit: u32, events: &[Event], name: u64) -> Result<(), StoreError> {
     let namespace = Namespace::new(&format!("t{name}")).unwrap();
     let mut fleet =
         RedisFleet { watched: Arc::new(Watched::new(client.clone(), namespace)), name: "db".into(), limit };
@@ -56,13 +72,13 @@ async fn agree(client: &Client, limit: u32, events: &[Event], name: u64) {
             Event::Lease { who, back, kept, wanted } => {
                 let demand = Demand { seq: number(who, back), kept, wanted };
                 let expected = leases.lease(Node(u64::MAX - who), demand, life, at(now));
-                let actual = fleet.call("lease", Node(u64::MAX - who), demand, life, &seeing).await.unwrap();
+                let actual = fleet.call("lease", Node(u64::MAX - who), demand, life, &seeing).await?;
                 assert_eq!(actual, expected, "{event:?} at {now}");
             }
             Event::GiveBack { who, back } => {
                 let demand = Demand { seq: number(who, back), kept: 0, wanted: 0 };
                 leases.give_back(Node(u64::MAX - who), demand.seq);
-                fleet.call("give_back", Node(u64::MAX - who), demand, life, &seeing).await.unwrap();
+                fleet.call("give_back", Node(u64::MAX - who), demand, life, &seeing).await?;
             }
             Event::Later(millis) => now += millis * 1000,
             Event::Resized(limit) => {
@@ -72,6 +88,7 @@ async fn agree(client: &Client, limit: u32, events: &[Event], name: u64) {
             Event::AnotherServer => server += 1,
         }
     }
+    Ok(())
 }
 
 #[test]

@@ -1,5 +1,8 @@
 -- One subject's account: tidegate_core::ledger, room `book`. The order of steps is part of what it is.
 
+-- What a node wanted and did not get.
+local function unmet_of(seat) return seat[3] or 0 end
+
 -- Enters a question; says whether it is the next of a node that is remembered, the last one again, an older one, or of
 -- an unknown node.
 local function visit(node, seq, now)
@@ -9,8 +12,13 @@ local function visit(node, seq, now)
     book.before = generation == book.generation + 1 and book.present or 0
     book.present = 0
     book.generation = generation
+    book.unmet = 0
     for name, seat in pairs(seats) do
-      if seat[2] + 1 < generation or seat[2] > generation then seats[name] = nil end
+      if seat[2] + 1 < generation or seat[2] > generation then
+        seats[name] = nil
+      else
+        book.unmet = book.unmet + unmet_of(seat)
+      end
     end
   end
   local seat = seats[node]
@@ -18,23 +26,38 @@ local function visit(node, seq, now)
   if seat then outcome = seq > seat[1] and 'new' or seq == seat[1] and 'repeated' or 'overtaken' end
   if not seat or seat[2] ~= generation then book.present = book.present + 1 end
   if seat then
-    seats[node] = { math.max(seat[1], seq), generation }
+    book.unmet = book.unmet - unmet_of(seat)
+    seats[node] = { math.max(seat[1], seq), generation, 0 }
   else
     local taken = 0
     for _ in pairs(seats) do taken = taken + 1 end
-    if taken < MOST_NODES then seats[node] = { seq, generation } end
+    if taken < MOST_NODES then seats[node] = { seq, generation, 0 } end
   end
   return outcome
 end
 
+-- Notes what a node, which visits, wanted and did not get.
+local function leave(node, unmet)
+  local seat = book.seats[node]
+  if seat then
+    seat[3] = unmet
+    book.unmet = book.unmet + unmet
+  end
+end
+
 local function nodes() return math.max(book.present, book.before, 1) end
+
+-- How many would want it all together, if each of them wanted as much as one that wants `want`; at most all nodes.
+local function sharers(want)
+  return math.min(math.max(quotient_up(book.unmet + want, math.max(want, 1)), 1), nodes())
+end
 
 -- Brings the account to the clock. Time does not run backwards in it, but for a clock that was set back.
 local function turn()
   if clock + rule.life < book.at then
     count.step_back(book.at, clock)
     book.barred = less(book.barred, book.at - clock)
-    book.generation, book.present, book.before, book.seats = 0, 0, 0, {}
+    book.generation, book.present, book.before, book.seats, book.unmet = 0, 0, 0, {}, 0
     book.at = clock
   end
   book.at = math.max(book.at, clock)
@@ -72,6 +95,7 @@ local function save(now)
   local fields = {
     book.at, book.of, book.level, book.debt, book.barred, book.generation, book.present, book.before,
     book.slices, book.seats, book.told, book.rate,
+    book.unmet,
   }
   local packed = cmsgpack.pack(fields)
   if ARGV[3] == '' then
@@ -96,20 +120,21 @@ local function grant()
   if returned then count.give_back(back, back_of, now) end
   if visited ~= 'repeated' then book.debt = math.min(book.debt + debt, MOST_DEBT) end
   if pause == 0 then pay(now) end
-  local there, sharers, granted = available(pause, now), nodes(), 0
+  local there, granted = available(pause, now), 0
   if there >= least then
-    local part = math.min(want, quotient(there, rule.divisor * sharers))
+    local part = math.min(want, quotient(there, rule.divisor * sharers(want)))
     granted = math.min(there, math.max(need, least, part))
   end
   if there < least and pause == 0 and book.barred <= now and least <= rule.largest and rule.prohibit > 0 then
     book.barred = now + rule.prohibit
   end
+  leave(node, less(want, granted))
   count.take(granted, now)
   local of, life = count.credit(now)
   local mark_of, mark_level = count.mark()
   local left = available(pause, now)
   local retry = retry_in(math.max(least, 1), pause, now)
-  if granted < math.max(least, need) and sharers > 1 and (now >= book.told or book.told > now + retry) then
+  if granted < math.max(least, need) and nodes() > 1 and (now >= book.told or book.told > now + retry) then
     book.told = now + retry
     tell('exhausted', retry)
   elseif returned and left > 0 and now < book.told then
@@ -118,7 +143,7 @@ local function grant()
   end
   save(now)
   return {
-    granted, of, life, left, count.reset_in(now), retry, sharers, mark_of, mark_level, epoch, seq,
+    granted, of, life, left, count.reset_in(now), retry, nodes(), mark_of, mark_level, epoch, seq,
   }
 end
 
@@ -157,9 +182,11 @@ end
 
 local function reset()
   -- To look at an account may take its clock back, and to look must change nothing of what is kept.
-  local at, generation, present, earlier, seats = book.at, book.generation, book.present, book.before, book.seats
+  local at, generation, present, earlier = book.at, book.generation, book.present, book.before
+  local seats, unmet = book.seats, book.unmet
   local before = inspect()
-  book.at, book.generation, book.present, book.before, book.seats = at, generation, present, earlier, seats
+  book.at, book.generation, book.present, book.before = at, generation, present, earlier
+  book.seats, book.unmet = seats, unmet
   book.of, book.level, book.debt, book.barred, book.slices, book.told, book.rate = 0, 0, 0, 0, {}, 0, { 0, 0 }
   tell('relieved', 0)
   save(book.at)

@@ -28,7 +28,7 @@ local rule = {
 local number = { tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]) }
 
 -- at, of, level, debt, barred, generation, present, before, slices, seats; until when it was told that nothing is left; the
--- rate that the level of a bucket stands on
+-- rate that the level of a bucket stands on; what nodes wanted and did not get
 local book
 do
   local kept = redis.call('GET', KEYS[2])
@@ -37,12 +37,12 @@ do
     book = {
       at = fields[1], of = fields[2], level = fields[3], debt = fields[4], barred = fields[5],
       generation = fields[6], present = fields[7], before = fields[8], slices = fields[9], seats = fields[10],
-      told = fields[11], rate = fields[12] or { 0, 0 },
+      told = fields[11], rate = fields[12] or { 0, 0 }, unmet = fields[13] or 0,
     }
   else
     book = {
       at = 0, of = 0, level = 0, debt = 0, barred = 0, generation = 0, present = 0, before = 0,
-      slices = {}, seats = {}, told = 0, rate = { 0, 0 },
+      slices = {}, seats = {}, told = 0, rate = { 0, 0 }, unmet = 0,
     }
   end
 end

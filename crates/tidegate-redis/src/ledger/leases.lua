@@ -9,12 +9,13 @@ local limit, node, seq = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local kept, wanted, life = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local epoch, begun = epoch_at(0)
 
--- epoch, until when it learns what others hold, and of each node: number, permits, counted, wanted, until, remembered
+-- epoch; until when it learns what others hold; of each node: number, permits, counted, wanted, until, remembered; the
+-- life of the leases
 local books
 do
   local text = redis.call('GET', KEYS[2])
   if text then books = cmsgpack.unpack(text) end
-  if not books or books[1] ~= epoch then books = { epoch, begun + life, {} } end
+  if not books or books[1] ~= epoch then books = { epoch, begun + life, {}, life } end
 end
 local nodes = books[3]
 
@@ -51,6 +52,12 @@ for name, held in pairs(nodes) do
       demands[#demands + 1] = held[4]
     end
   end
+end
+
+-- A ledger that is lost waits for one life of a lease, so that all have the same one.
+if books[4] ~= life then
+  if others > 0 then return { 2, books[4], seq } end
+  books[4] = life
 end
 
 -- The most that it gets: max-min fairness over all demands.

@@ -41,13 +41,13 @@ impl Accounts {
         if self.tags.is_empty() {
             return None;
         }
-        let (mask, tag) = (self.tags.len() - 1, tag(key));
-        let mut at = home(key) & mask;
+        let tag = tag(key);
+        let mut at = self.home(key);
         loop {
             match self.tags[at] {
                 0 => return None,
                 found if found == tag && self.slots[at].key == key => return Some(at),
-                _ => at = (at + 1) & mask,
+                _ => at = self.after(at),
             }
         }
     }
@@ -68,8 +68,7 @@ impl Accounts {
         } else {
             None
         };
-        // At most three quarters full, so that probes stay short.
-        if (self.held + 1) * 4 > self.tags.len() * 3 {
+        if needed(self.held + 1) > self.tags.len() {
             self.grow();
         }
         let at = self.put(slot);
@@ -112,7 +111,7 @@ impl Accounts {
     fn evict(&mut self, now: Instant) -> Option<Slot> {
         let mut second = None;
         for _ in 0..LOOKS.min(self.tags.len()) {
-            self.hand = (self.hand + 1) & (self.tags.len() - 1);
+            self.hand = self.after(self.hand);
             if self.tags[self.hand] == 0 || !self.slots[self.hand].is_at_rest() {
                 continue;
             }
@@ -126,10 +125,9 @@ impl Accounts {
     }
 
     fn put(&mut self, slot: Slot) -> usize {
-        let mask = self.tags.len() - 1;
-        let mut at = home(slot.key) & mask;
+        let mut at = self.home(slot.key);
         while self.tags[at] != 0 {
-            at = (at + 1) & mask;
+            at = self.after(at);
         }
         self.tags[at] = tag(slot.key);
         self.slots[at] = slot;
@@ -139,16 +137,15 @@ impl Accounts {
 
     /// Takes a slot out, and moves those behind it that are not where they belong.
     fn remove(&mut self, at: usize) -> Slot {
-        let mask = self.tags.len() - 1;
         let removed = std::mem::take(&mut self.slots[at]);
         let (mut hole, mut next) = (at, at);
         loop {
-            next = (next + 1) & mask;
+            next = self.after(next);
             if self.tags[next] == 0 {
                 break;
             }
-            let from_home = next.wrapping_sub(home(self.slots[next].key)) & mask;
-            if from_home >= next.wrapping_sub(hole) & mask {
+            let home = self.home(self.slots[next].key);
+            if self.apart(home, next) >= self.apart(hole, next) {
                 self.tags[hole] = self.tags[next];
                 self.slots.swap(hole, next);
                 hole = next;
@@ -159,8 +156,27 @@ impl Accounts {
         removed
     }
 
+    /// Where a key belongs.
+    #[inline]
+    fn home(&self, key: Key) -> usize {
+        // As many parts of all the numbers as there are places.
+        (((key.bits() >> 64) * self.tags.len() as u128) >> 64) as usize
+    }
+
+    /// The next place.
+    #[inline]
+    fn after(&self, at: usize) -> usize {
+        if at + 1 < self.tags.len() { at + 1 } else { 0 }
+    }
+
+    /// How many places further `to` is than `from`.
+    fn apart(&self, from: usize, to: usize) -> usize {
+        if to >= from { to - from } else { to + self.tags.len() - from }
+    }
+
     fn grow(&mut self) {
-        let size = (self.tags.len() * 2).max(FIRST);
+        // No larger than it ever has to be.
+        let size = (self.tags.len() * 2).clamp(FIRST, needed(self.most).max(FIRST));
         let tags = std::mem::replace(&mut self.tags, vec![0; size]);
         let slots =
             std::mem::replace(&mut self.slots, std::iter::repeat_with(Slot::default).take(size).collect());
@@ -176,9 +192,10 @@ fn tag(key: Key) -> u8 {
     0x80 | (key.bits() as u64 >> 57) as u8
 }
 
-#[inline]
-fn home(key: Key) -> usize {
-    (key.bits() >> 64) as usize
+/// Places for so many accounts: seven eighths are taken at most, so that a byte of each of some tens of places is looked at
+/// to find that a key is not there.
+const fn needed(held: usize) -> usize {
+    held + held / 7 + 1
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -215,6 +232,20 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_full_table_is_no_larger_than_it_has_to_be() {
+        for most in [1, 8, 100, 879, 4395] {
+            let mut accounts = Accounts::new(most);
+            for number in 0..most as u128 {
+                let key =
+                    Key::from_bits((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+                assert!(matches!(accounts.insert(Slot::new(key, 0), Instant::EPOCH), Room::Free(_)));
+            }
+            let (places, held) = (accounts.tags.len(), accounts.held());
+            assert!(held == most && held < places && places <= (held * 8 / 7 + 1).max(FIRST), "{places}");
         }
     }
 

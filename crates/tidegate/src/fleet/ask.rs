@@ -201,7 +201,9 @@ impl Shared {
             Err(error) => {
                 self.store.errors[error.kind().index()].fetch_add(1, Ordering::Relaxed);
                 let heard_at = Instant::from_nanos(self.store.heard_at.load(Ordering::Relaxed));
-                if is_evidence(error.kind()) && sent_at >= heard_at {
+                // What a process missed that stood still itself says nothing of the store.
+                let stood_still = now.since(sent_at) > self.patience * 2;
+                if is_evidence(error.kind()) && sent_at >= heard_at && !stood_still {
                     self.away.failed();
                 }
                 (None, [sent_at, now])

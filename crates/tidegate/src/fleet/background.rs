@@ -169,7 +169,10 @@ impl State {
                 account.reassert(u64::MAX, &terms, now)
             } else {
                 slot.told = losses;
-                if account.is_idle(&terms, now) { account.hand_back(now) } else { None }
+                account.renew(&terms, now).or_else(|| {
+                    let idle = account.is_idle(&terms, now);
+                    if idle { account.hand_back(now) } else { None }
+                })
             };
             let key = slot.key;
             errands.extend(draft.map(|draft| Errand { whose: Whose::Account, key, draft, rule, era }));

@@ -1,6 +1,7 @@
 //! The response body that carries a permit to its end.
 
 use std::{
+    mem::ManuallyDrop,
     num::NonZeroU64,
     pin::Pin,
     task::{Context, Poll},
@@ -165,11 +166,36 @@ impl<B: Body, P: Permit, C: Classify> Body for GuardedBody<B, P, C> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        match this.inner.as_pin_mut() {
-            Some(body) => poll_held(body, this.held, cx),
+        let mut this = self.project();
+        // With one way out, and nothing to drop on the way if settling panics (the frame would only be leaked), a frame is
+        // not moved from place to place before it reaches the caller.
+        let polled = ManuallyDrop::new(match this.inner.as_mut().as_pin_mut() {
+            Some(body) => body.poll_frame(cx),
             None => Poll::Ready(None),
+        });
+        match &*polled {
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok(frame))) => {
+                let trailers = frame.trailers_ref();
+                let is_over = trailers.is_some()
+                    || this.inner.as_ref().as_pin_ref().is_none_or(|body| body.is_end_stream());
+                if is_over && let Some(held) = this.held.take() {
+                    held.settle(|classify| classify.end(trailers));
+                }
+            }
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(Held { permit, classify, .. }) = this.held.take() {
+                    // Whatever the head said, the answer is not whole.
+                    permit.settle_now(classify.failed());
+                }
+            }
+            Poll::Ready(None) => {
+                if let Some(held) = this.held.take() {
+                    held.settle(|classify| classify.end(None));
+                }
+            }
         }
+        ManuallyDrop::into_inner(polled)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -179,40 +205,6 @@ impl<B: Body, P: Permit, C: Classify> Body for GuardedBody<B, P, C> {
     fn size_hint(&self) -> SizeHint {
         self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
-}
-
-/// Polls `body`, and settles what is `held` when it ends. The frame stays where it was written, and there is one way out:
-/// so it is not moved on its way to the caller.
-#[inline(always)]
-fn poll_held<B: Body, P: Permit, C: Classify>(
-    mut body: Pin<&mut B>,
-    held: &mut Option<Held<P, C>>,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-    let polled = body.as_mut().poll_frame(cx);
-    match &polled {
-        Poll::Pending => {}
-        Poll::Ready(Some(Ok(frame))) => {
-            let trailers = frame.trailers_ref();
-            if (trailers.is_some() || body.is_end_stream())
-                && let Some(held) = held.take()
-            {
-                held.settle(|classify| classify.end(trailers));
-            }
-        }
-        Poll::Ready(Some(Err(_))) => {
-            if let Some(Held { permit, classify, .. }) = held.take() {
-                // Whatever the head said, the answer is not whole.
-                permit.settle_now(classify.failed());
-            }
-        }
-        Poll::Ready(None) => {
-            if let Some(held) = held.take() {
-                held.settle(|classify| classify.end(None));
-            }
-        }
-    }
-    polled
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl Permit {
     /// Gives the permit back, reading the clock only if the limiter wishes to know the time.
     #[inline]
     pub fn finish(mut self, outcome: Outcome) {
-        self.give_back(outcome, None);
+        self.end(outcome, None);
     }
 
     /// What tells its limiter from others; of a nested call's permit, nothing.
@@ -74,11 +74,19 @@ impl Permit {
         self.shared.as_ref().is_some_and(|shared| shared.nested == Nested::CountOnce)
     }
 
-    #[inline]
-    fn give_back(&mut self, outcome: Outcome, now: Option<Instant>) {
-        let Some(shared) = self.shared.take() else { return };
-        if self.stamp != Stamp::NONE {
-            shared.end(self.stamp, outcome, now);
+    #[inline(always)]
+    fn end(&mut self, outcome: Outcome, now: Option<Instant>) {
+        if let Some(shared) = self.shared.take() {
+            Self::give_back(shared, self.stamp, outcome, now);
+        }
+    }
+
+    /// Takes what is to be given back by value: a permit that is passed by reference would be kept in memory, with the
+    /// future or the body around it, on the path of every call.
+    #[inline(never)]
+    fn give_back(shared: Arc<Shared>, stamp: Stamp, outcome: Outcome, now: Option<Instant>) {
+        if stamp != Stamp::NONE {
+            shared.end(stamp, outcome, now);
         }
         shared.permits.leave();
     }
@@ -93,7 +101,7 @@ impl crate::Permit for Permit {
 
     #[inline]
     fn settle(mut self, outcome: Outcome, now: Instant) {
-        self.give_back(outcome, Some(now));
+        self.end(outcome, Some(now));
     }
 
     #[inline]
@@ -103,9 +111,9 @@ impl crate::Permit for Permit {
 }
 
 impl Drop for Permit {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        self.give_back(Outcome::Abandoned, None);
+        self.end(Outcome::Abandoned, None);
     }
 }
 

@@ -26,10 +26,10 @@ pub(super) struct Asked {
 }
 
 /// A grant that is out, counted.
-struct Out<'a>(&'a AtomicUsize);
+pub(super) struct Out<'a>(&'a AtomicUsize);
 
 impl<'a> Out<'a> {
-    fn begin(counters: &'a Counters) -> Self {
+    pub(super) fn begin(counters: &'a Counters) -> Self {
         counters.in_flight.fetch_add(1, Relaxed);
         Self(&counters.in_flight)
     }
@@ -83,16 +83,9 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
 
     /// What an answer says of the endpoint: once for each grant, however many wait for it.
     async fn learn(&self, result: &Result<Tokens, GrantError>, asking: Option<Asking<'_>>) {
-        let late = asking.is_none();
-        let outcome = match result {
-            Ok(_) if late => GrantOutcome::Late,
-            Ok(_) => GrantOutcome::Granted,
-            Err(GrantError::Terminal { .. }) => GrantOutcome::Terminal,
-            Err(GrantError::Scope | GrantError::Misconfigured { .. }) => GrantOutcome::Misconfigured,
-            Err(GrantError::Transient { .. }) => GrantOutcome::Transient,
-            Err(GrantError::NotSent { .. }) => GrantOutcome::NotSent,
-            Err(GrantError::Unknown { .. }) => GrantOutcome::Unknown,
-            Err(GrantError::Protocol { .. }) => GrantOutcome::Protocol,
+        let outcome = match (GrantOutcome::of(result), &asking) {
+            (GrantOutcome::Granted, None) => GrantOutcome::Late,
+            (outcome, _) => outcome,
         };
         self.counters.granted(outcome);
         match (outcome, asking) {

@@ -278,7 +278,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
 }
 
 #[cold]
-fn refused(refusal: Refusal<Trouble>) -> TokenError {
+pub(super) fn refused(refusal: Refusal<Trouble>) -> TokenError {
     match refusal {
         Refusal::Failing { why, retry_after } => {
             let why = match why {

@@ -230,8 +230,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
             }
             Kept::Gone => {
                 // Logged out meanwhile: what was got is given up, so that nobody can use it.
-                self.revoke(tokens).await;
-                self.gone()
+                self.revoke(tokens, self.gone(), early).await
             }
         }
     }
@@ -264,10 +263,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
                     Kept::Stored if matches!(self.assess(Origin::Granted), Assessed::Refresh(None)) => None,
                     Kept::Stored => Some(self.told(Origin::Granted)),
                     Kept::Theirs => Some(self.told(Origin::Shared)),
-                    Kept::Gone => {
-                        self.revoke(tokens).await;
-                        Some(self.gone())
-                    }
+                    Kept::Gone => Some(self.revoke(tokens, self.gone(), early).await),
                 };
             }
             Err(error) => error,
@@ -290,12 +286,8 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
             }
         }
         let mismatch = self.record.over.is_some();
-        let kept = self.keep(Under::AnybodyReleasing, &failed, early).await;
-        if mismatch {
-            self.revoke(tokens).await;
-        }
-        Some(match kept {
-            Kept::Stored if mismatch => self.told(Origin::Granted),
+        Some(match self.keep(Under::AnybodyReleasing, &failed, early).await {
+            Kept::Stored if mismatch => self.revoke(tokens, self.told(Origin::Granted), early).await,
             Kept::Stored => failed,
             Kept::Theirs => self.told(Origin::Shared),
             Kept::Gone => self.gone(),
@@ -320,9 +312,12 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
         End::Found(self.of.gone())
     }
 
-    async fn revoke(&self, tokens: Tokens) {
+    /// Gives up tokens that must not be used. Nobody waits for that.
+    async fn revoke(&self, tokens: Tokens, end: End, early: &mut Early) -> End {
+        early.land(end.clone());
         count(&self.of.counters.revoked);
         let _ = timeout(self.of.settings.limit, caught(self.of.endpoint.revoke(tokens))).await;
+        end
     }
 
     /// Stores the record, however long that takes; those who wait are told `meanwhile` once it takes long.

@@ -1,16 +1,20 @@
-//! Sessions in the memory of one process.
+//! Sessions in the memory of one process, and on its disk if that is wanted.
 
 use std::{
     collections::{BTreeSet, HashMap},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use tokio::sync::broadcast;
 
-use super::SessionId;
 use super::store::{
     Change, Fence, Leased, Phase, SessionStore, SessionStoreError, Stored, Under, Write, Written,
+};
+use super::{
+    Seal, SessionId,
+    journal::{Entry, Journal, JournalError, OnDisk},
 };
 use crate::{
     Instant,
@@ -20,7 +24,7 @@ use crate::{
 /// Changes that are remembered for those who listen; who is further behind misses some.
 const CHANGES: usize = 4096;
 
-/// Sessions in the memory of one process. Clones share them.
+/// Sessions in the memory of one process, and on its disk if that is wanted. Clones share them.
 #[derive(Clone)]
 pub struct MemorySessions(Arc<Inner>);
 
@@ -28,6 +32,7 @@ struct Inner {
     table: Mutex<Table>,
     most: usize,
     changes: broadcast::Sender<Change>,
+    journal: Option<Journal>,
 }
 
 #[derive(Default)]
@@ -43,6 +48,8 @@ struct Session {
     version: u64,
     written_at: Instant,
     ends_at: Instant,
+    /// The end that stands on disk.
+    end_on_disk: Instant,
     lease: Option<Lease>,
 }
 
@@ -67,10 +74,36 @@ impl MemorySessions {
 
     /// A store for at most `most` sessions; one more is refused.
     pub fn with_room_for(most: usize) -> Self {
+        Self::of(Table::default(), most, None)
+    }
+
+    /// Sessions that stand in a sealed file too, so that a restart logs nobody out. Every change is on disk before it is
+    /// answered. The file belongs to one process at a time. Reads it, which takes a moment: call it at the start.
+    ///
+    /// # Errors
+    /// [`JournalError`] when the file cannot be had, or is not one of ours.
+    pub fn on_disk(path: &Path, seal: Arc<dyn Seal>) -> Result<Self, JournalError> {
+        let (journal, entries) = Journal::open(path, seal)?;
+        let (mut table, now) = (Table::default(), now());
+        for (id, entry) in entries {
+            let mut session = Session::of(entry);
+            table.fences = table.fences.max(session.lease.as_ref().map_or(0, |lease| lease.fence.0));
+            let ends_at = session.ends_at;
+            table.keep(&id, &mut session, ends_at);
+            table.sessions.insert(id, session);
+        }
+        // Fences of leases that were given back are not on disk: a clock that goes on is above all of them.
+        table.fences = table.fences.max(now.as_nanos() >> 10);
+        table.forget(now);
+        Ok(Self::of(table, Self::MOST, Some(journal)))
+    }
+
+    fn of(table: Table, most: usize, journal: Option<Journal>) -> Self {
         Self(Arc::new(Inner {
-            table: Mutex::new(Table::default()),
+            table: Mutex::new(table),
             most,
             changes: broadcast::channel(CHANGES).0,
+            journal,
         }))
     }
 
@@ -89,20 +122,51 @@ impl MemorySessions {
         let _ = self.0.changes.send(change);
     }
 
-    /// Decides on one session that is there, under the lock.
-    fn with<R>(
+    /// Decides on one session that is there, under the lock, and has on disk what changed before it answers.
+    async fn with<R>(
         &self,
         id: &SessionId,
         now: Instant,
-        decide: impl FnOnce(&mut Table, &mut Session) -> R,
-    ) -> Option<R> {
-        let table = &mut *self.0.table.lock();
-        table.forget(now);
-        // Out of the table while it is looked at, so that both can be changed.
-        let (id, mut session) = table.sessions.remove_entry(id)?;
-        let decided = decide(table, &mut session);
-        table.sessions.insert(id, session);
-        Some(decided)
+        decide: impl FnOnce(&mut Table, &mut Session) -> (R, Save) + Send,
+    ) -> Result<Option<R>, SessionStoreError> {
+        let (decided, on_disk) = {
+            let table = &mut *self.0.table.lock();
+            table.forget(now);
+            // Out of the table while it is looked at, so that both can be changed.
+            let Some((id, mut session)) = table.sessions.remove_entry(id) else { return Ok(None) };
+            let (decided, save) = decide(table, &mut session);
+            let on_disk = match save {
+                Save::Yes => self.save(&id, Some(&mut session)),
+                Save::No => None,
+            };
+            table.sessions.insert(id, session);
+            (decided, on_disk)
+        };
+        written(on_disk).await?;
+        Ok(Some(decided))
+    }
+
+    /// Begins to write a session to disk, under the lock, so that changes stand there in their order.
+    fn save(&self, id: &SessionId, session: Option<&mut Session>) -> Option<OnDisk> {
+        let journal = self.0.journal.as_ref()?;
+        let entry = session.map(|session| {
+            session.end_on_disk = session.ends_at;
+            session.entry()
+        });
+        Some(journal.put(id, entry.as_ref()))
+    }
+}
+
+/// Whether a change has to be on disk.
+enum Save {
+    Yes,
+    No,
+}
+
+async fn written(on_disk: Option<OnDisk>) -> Result<(), SessionStoreError> {
+    match on_disk {
+        Some(on_disk) => on_disk.done().await.map_err(SessionStoreError),
+        None => Ok(()),
     }
 }
 
@@ -124,12 +188,60 @@ impl Table {
 }
 
 impl Session {
+    fn of(entry: Entry) -> Self {
+        let [written_at, ends_at, sent_at] =
+            [entry.written_at, entry.ends_at, entry.sent_at].map(Instant::from_nanos);
+        // Whoever held it is gone; what it had sent, nobody knows.
+        let sent_at = (entry.sent_at != 0).then_some(sent_at);
+        let lease = sent_at.map(|_| Lease {
+            holder: 0,
+            fence: Fence(entry.fence),
+            until: Instant::EPOCH,
+            sent_at,
+            orphaned: None,
+        });
+        let Entry { version, record, .. } = entry;
+        Self { record, version, written_at, ends_at, end_on_disk: ends_at, lease }
+    }
+
+    fn entry(&self) -> Entry {
+        let lease = self.lease.as_ref();
+        Entry {
+            version: self.version,
+            written_at: self.written_at.as_nanos(),
+            ends_at: self.ends_at.as_nanos(),
+            fence: lease.map_or(0, |lease| lease.fence.0),
+            sent_at: lease.and_then(|lease| lease.sent_at).map_or(0, Instant::as_nanos),
+            record: self.record.clone(),
+        }
+    }
+
     fn stored(&self, now: Instant) -> Stored {
         Stored { version: self.version, age: now.since(self.written_at), record: self.record.clone() }
     }
 
     fn holds(&self, fence: Fence) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.fence == fence)
+    }
+
+    fn lease(&mut self, table: &mut Table, holder: u64, life: Duration, now: Instant) -> Leased {
+        let mut orphan = None;
+        if let Some(lease) = &mut self.lease {
+            if lease.holder == holder {
+                lease.until = lease.until.max(now + life);
+                let (fence, orphan) = (lease.fence, lease.orphaned.map(|at| now.since(at)));
+                return Leased::Taken { fence, stored: self.stored(now), orphan };
+            }
+            if now < lease.until {
+                return Leased::Held(lease.until.since(now));
+            }
+            orphan = lease.sent_at;
+        }
+        table.fences += 1;
+        let fence = Fence(table.fences);
+        // What the dead holder sent stays known until the record says what became of it.
+        self.lease = Some(Lease { holder, fence, until: now + life, sent_at: orphan, orphaned: orphan });
+        Leased::Taken { fence, stored: self.stored(now), orphan: orphan.map(|at| now.since(at)) }
     }
 
     fn write(&mut self, write: Write, now: Instant) -> Written {
@@ -159,12 +271,17 @@ impl SessionStore for MemorySessions {
         keep: Option<Duration>,
     ) -> Result<Option<Stored>, SessionStoreError> {
         let now = now();
-        Ok(self.with(id, now, |table, session| {
+        self.with(id, now, |table, session| {
+            let mut save = Save::No;
             if let Some(keep) = keep {
                 table.keep(id, session, now + keep);
+                if session.ends_at.since(session.end_on_disk) > keep / 16 {
+                    save = Save::Yes;
+                }
             }
-            session.stored(now)
-        }))
+            (session.stored(now), save)
+        })
+        .await
     }
 
     async fn create(
@@ -174,33 +291,43 @@ impl SessionStore for MemorySessions {
         keep: Duration,
     ) -> Result<bool, SessionStoreError> {
         let now = now();
-        let table = &mut *self.0.table.lock();
-        table.forget(now);
-        if table.sessions.contains_key(id) {
-            return Ok(false);
-        }
-        if table.sessions.len() >= self.0.most {
-            return Err(SessionStoreError::new(format!(
-                "it holds {} sessions, and no more; raise its bound",
-                self.0.most
-            )));
-        }
-        let mut session = Session { record, version: 1, written_at: now, ends_at: now + keep, lease: None };
-        table.keep(id, &mut session, now + keep);
-        table.sessions.insert(id.clone(), session);
+        let on_disk = {
+            let table = &mut *self.0.table.lock();
+            table.forget(now);
+            if table.sessions.contains_key(id) {
+                return Ok(false);
+            }
+            if table.sessions.len() >= self.0.most {
+                let why = format!("it holds {} sessions, and no more; raise its bound", self.0.most);
+                return Err(SessionStoreError::new(why));
+            }
+            let ends_at = now + keep;
+            let mut session =
+                Session { record, version: 1, written_at: now, ends_at, end_on_disk: ends_at, lease: None };
+            table.keep(id, &mut session, ends_at);
+            let on_disk = self.save(id, Some(&mut session));
+            table.sessions.insert(id.clone(), session);
+            on_disk
+        };
+        written(on_disk).await?;
         Ok(true)
     }
 
     async fn write(&self, id: &SessionId, write: Write) -> Result<Written, SessionStoreError> {
         let now = now();
-        let written = self.with(id, now, |table, session| {
-            let keep = write.keep;
-            let written = session.write(write, now);
-            if let Written::Done(_) = written {
-                table.keep(id, session, now + keep);
-            }
-            written
-        });
+        let written = self
+            .with(id, now, |table, session| {
+                let keep = write.keep;
+                let written = session.write(write, now);
+                match written {
+                    Written::Done(_) => {
+                        table.keep(id, session, now + keep);
+                        (written, Save::Yes)
+                    }
+                    Written::Conflict | Written::Gone | Written::Fenced => (written, Save::No),
+                }
+            })
+            .await?;
         if let Some(Written::Done(version)) = written {
             self.tell(Change::Written { id: id.clone(), version });
         }
@@ -208,42 +335,24 @@ impl SessionStore for MemorySessions {
     }
 
     async fn remove(&self, id: &SessionId) -> Result<bool, SessionStoreError> {
-        let removed = {
+        let (removed, on_disk) = {
             let table = &mut *self.0.table.lock();
             table.forget(now());
             let removed = table.sessions.remove(id);
             if let Some(session) = &removed {
                 table.ends.remove(&(session.ends_at, id.clone()));
             }
-            removed.is_some()
+            (removed.is_some(), self.save(id, None))
         };
+        written(on_disk).await?;
         self.tell(Change::Removed(id.clone()));
         Ok(removed)
     }
 
     async fn lease(&self, id: &SessionId, holder: u64, life: Duration) -> Result<Leased, SessionStoreError> {
         let now = now();
-        let leased = self.with(id, now, |table, session| {
-            let mut orphan = None;
-            if let Some(lease) = &mut session.lease {
-                if lease.holder == holder {
-                    lease.until = lease.until.max(now + life);
-                    let (fence, orphan) = (lease.fence, lease.orphaned.map(|at| now.since(at)));
-                    return Leased::Taken { fence, stored: session.stored(now), orphan };
-                }
-                if now < lease.until {
-                    return Leased::Held(lease.until.since(now));
-                }
-                orphan = lease.sent_at;
-            }
-            table.fences += 1;
-            let fence = Fence(table.fences);
-            // What the dead holder sent stays known until the record says what became of it.
-            session.lease =
-                Some(Lease { holder, fence, until: now + life, sent_at: orphan, orphaned: orphan });
-            Leased::Taken { fence, stored: session.stored(now), orphan: orphan.map(|at| now.since(at)) }
-        });
-        Ok(leased.unwrap_or(Leased::Gone))
+        let leased = self.with(id, now, |table, session| (session.lease(table, holder, life, now), Save::No));
+        Ok(leased.await?.unwrap_or(Leased::Gone))
     }
 
     async fn renew(
@@ -256,24 +365,27 @@ impl SessionStore for MemorySessions {
         let now = now();
         let renewed = self.with(id, now, |_, session| {
             let Some(lease) = session.lease.as_mut().filter(|lease| lease.fence == fence) else {
-                return false;
+                return (false, Save::No);
             };
             lease.until = now + life;
-            if phase == Phase::Sent {
-                lease.sent_at.get_or_insert(now);
+            let mut save = Save::No;
+            if phase == Phase::Sent && lease.sent_at.is_none() {
+                lease.sent_at = Some(now);
+                save = Save::Yes;
             }
-            true
+            (true, save)
         });
-        Ok(renewed.unwrap_or(false))
+        Ok(renewed.await?.unwrap_or(false))
     }
 
     async fn release(&self, id: &SessionId, fence: Fence) -> Result<(), SessionStoreError> {
         self.with(id, now(), |_, session| {
-            if session.holds(fence) {
-                session.lease = None;
-            }
-        });
-        Ok(())
+            let released = session.lease.take_if(|lease| lease.fence == fence);
+            let had_sent = released.is_some_and(|lease| lease.sent_at.is_some());
+            ((), if had_sent { Save::Yes } else { Save::No })
+        })
+        .await
+        .map(drop)
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use tidegate_core::{Instant, recovery::Reach};
 
+use super::{GrantError, Tokens};
 use crate::keeper;
 
 /// How a grant ended. Each grant that was sent counts once, however many waited for it.
@@ -39,6 +40,19 @@ impl GrantOutcome {
         Self::Unknown,
         Self::Protocol,
     ];
+
+    /// How a grant ended in time.
+    pub(super) const fn of(result: &Result<Tokens, GrantError>) -> Self {
+        match result {
+            Ok(_) => Self::Granted,
+            Err(GrantError::Terminal { .. }) => Self::Terminal,
+            Err(GrantError::Scope | GrantError::Misconfigured { .. }) => Self::Misconfigured,
+            Err(GrantError::Transient { .. }) => Self::Transient,
+            Err(GrantError::NotSent { .. }) => Self::NotSent,
+            Err(GrantError::Unknown { .. }) => Self::Unknown,
+            Err(GrantError::Protocol { .. }) => Self::Protocol,
+        }
+    }
 
     /// The word for it in metrics.
     pub const fn as_str(self) -> &'static str {

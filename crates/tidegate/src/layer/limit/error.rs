@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::Refused;
 
-/// A refusal, or the error of the service below.
+/// A refusal, or the error of the service below. The refusal is in a box, as the result of every call has room for it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Error<E> {
     /// The limiter refused; the call was not sent.

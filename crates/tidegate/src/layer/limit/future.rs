@@ -8,7 +8,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -55,7 +55,8 @@ pin_project! {
     {
         // Admitted at once. What most calls never see is apart, so that they do not carry it about.
         Calling { #[pin] calling: Calling<F, HeadOf<B, C, D, I>> },
-        Apart { apart: Box<Apart<S, B, C, D, I, F>> },
+        // Gone when it has ended.
+        Apart { apart: Option<Box<Apart<S, B, C, D, I, F>>> },
     }
 }
 
@@ -117,7 +118,7 @@ where
 
     #[inline(always)]
     pub(super) const fn apart(apart: Box<Apart<S, B, C, D, I, S::Future>>) -> Self {
-        Self { state: State::Apart { apart } }
+        Self { state: State::Apart { apart: Some(apart) } }
     }
 }
 
@@ -211,7 +212,15 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             Projection::Calling { calling } => calling.poll::<I, R, S::Error>(cx, D::limiter),
-            Projection::Apart { apart } => apart.poll(cx).map(|result| *result),
+            Projection::Apart { apart } => {
+                match apart.take().expect("a future is not polled after its end").poll(cx) {
+                    Ok(result) => Poll::Ready(*result),
+                    Err(still) => {
+                        *apart = Some(still);
+                        Poll::Pending
+                    }
+                }
+            }
         }
     }
 }
@@ -224,12 +233,17 @@ where
     C: Classify + Clone,
     I: Silence,
 {
+    /// How it ends; or itself, if it goes on. By value: so the compiler sees on the others' path that nothing is left.
     #[cold]
     #[inline(never)]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered<I, R, D::Held, C, S::Error>> {
-        if let Self::Waiting { admission, .. } = self {
-            let admitted = ready!(admission.as_mut().poll(cx));
-            let Self::Waiting { mut ready, settings, request, .. } = std::mem::replace(self, Self::Over)
+    fn poll(
+        mut self: Box<Self>,
+        cx: &mut Context<'_>,
+    ) -> Result<Answered<I, R, D::Held, C, S::Error>, Box<Self>> {
+        if let Self::Waiting { admission, .. } = &mut *self {
+            let Poll::Ready(admitted) = admission.as_mut().poll(cx) else { return Err(self) };
+            let Self::Waiting { mut ready, settings, request, .. } =
+                std::mem::replace(&mut *self, Self::Over)
             else {
                 unreachable!("it waited a moment ago")
             };
@@ -245,13 +259,16 @@ where
                 }
             };
         }
-        if let Self::Calling(calling) = self {
-            return calling.as_mut().poll::<I, R, S::Error>(cx, D::limiter).map(Box::new);
+        if let Self::Calling(calling) = &mut *self {
+            return match calling.as_mut().poll::<I, R, S::Error>(cx, D::limiter) {
+                Poll::Ready(result) => Ok(Box::new(result)),
+                Poll::Pending => Err(self),
+            };
         }
-        let Self::Refused { refused, refusals, is_grpc } = std::mem::replace(self, Self::Over) else {
+        let Self::Refused { refused, refusals, is_grpc } = std::mem::replace(&mut *self, Self::Over) else {
             unreachable!("a future is not polled after its end")
         };
-        Poll::Ready(Box::new(match refusals {
+        Ok(Box::new(match refusals {
             Refusals::Error => Err(Error::Refused(Box::new(refused))),
             Refusals::Answer => Ok(answer(&refused, is_grpc).map(|()| GuardedBody::empty())),
         }))

@@ -1,0 +1,107 @@
+//! Tokens of the client itself.
+
+use std::{sync::Arc, time::Duration};
+
+use tidegate::{
+    Call, clock,
+    token::{GrantError, Rejected, ServiceKey, ServiceSettings, ServiceToken, ServiceTokens, TokenError},
+};
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{Idp, until_over};
+
+fn tokens() -> (Idp, Arc<ServiceTokens<Idp>>) {
+    let idp = Idp::new();
+    let tokens = ServiceTokens::new(idp.clone(), ServiceSettings::default()).expect("good settings");
+    (idp, Arc::new(tokens))
+}
+
+async fn fresh(tokens: &ServiceTokens<Idp>, key: &ServiceKey) -> Result<ServiceToken, TokenError> {
+    tokens.fresh(key, &Call::at(clock::now()).within(Duration::from_secs(5))).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_grant_a_life_for_each_scope_and_audience() {
+    let (idp, tokens) = tokens();
+    let keys = [
+        ServiceKey::default().scope("orders"),
+        ServiceKey::default().scope("orders").audience("billing"),
+        ServiceKey::default().resource("https://billing"),
+    ];
+    for life in 1..=5 {
+        let mut crowd = JoinSet::new();
+        for caller in 0..300 {
+            let (tokens, key) = (Arc::clone(&tokens), keys[caller % 3].clone());
+            crowd.spawn(async move { fresh(&tokens, &key).await.map(drop) });
+        }
+        assert!(crowd.join_all().await.iter().all(Result::is_ok));
+        assert_eq!(idp.grants(), 3 * life);
+        until_over().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_renewed_at_four_fifths_of_its_life_and_nobody_waits() {
+    let (idp, tokens) = tokens();
+    let key = ServiceKey::default();
+    fresh(&tokens, &key).await.unwrap();
+    let mut renewed_at = None;
+    for second in 0..265 {
+        let now = tokens.fresh(&key, &Call::at(clock::now()).within(Duration::from_millis(1))).await;
+        assert!(now.is_ok(), "second {second}");
+        if idp.grants() == 2 && renewed_at.is_none() {
+            renewed_at = Some(second);
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(renewed_at.is_some_and(|second| (239..=257).contains(&second)), "{renewed_at:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_old_token_is_served_to_its_end_while_renewal_fails() {
+    let (idp, tokens) = tokens();
+    let key = ServiceKey::default();
+    let first = fresh(&tokens, &key).await.unwrap();
+    idp.always(Some(GrantError::Misconfigured { code: "invalid_client".into() }));
+    while clock::now() < first.expires_at() {
+        assert!(fresh(&tokens, &key).await.is_ok());
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(idp.grants() > 1, "it was tried");
+    let error = fresh(&tokens, &key).await.unwrap_err();
+    assert!(matches!(error, TokenError::Unavailable { .. }), "{error}");
+    idp.always(None);
+    sleep(Duration::from_secs(16)).await;
+    assert!(fresh(&tokens, &key).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_an_upstream_refuses_is_dropped_once_an_interval() {
+    let (idp, tokens) = tokens();
+    let key = ServiceKey::default();
+    let first = fresh(&tokens, &key).await.unwrap();
+    assert_eq!(tokens.rejected(&key, &first, clock::now()), Rejected::Dropped);
+    let second = fresh(&tokens, &key).await.unwrap();
+    assert_eq!(
+        tokens.rejected(&key, &first, clock::now()),
+        Rejected::Replaced,
+        "calls that were out with it"
+    );
+    assert_eq!(tokens.rejected(&key, &second, clock::now()), Rejected::Kept);
+    assert_eq!(idp.grants(), 2);
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(tokens.rejected(&key, &second, clock::now()), Rejected::Dropped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_closed_asks_no_more_and_serves_what_is_good() {
+    let (idp, tokens) = tokens();
+    let key = ServiceKey::default();
+    fresh(&tokens, &key).await.unwrap();
+    tokens.close();
+    tokens.close();
+    assert!(fresh(&tokens, &key).await.is_ok());
+    until_over().await;
+    assert!(fresh(&tokens, &key).await.is_err());
+    assert_eq!((idp.grants(), tokens.stats().in_flight), (1, 0));
+}
