@@ -1,9 +1,16 @@
 //! The command line.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    convert::Infallible, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration,
+};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
+use tidegate::{
+    Secret,
+    registry::{Address, ServiceName},
+};
 use tidegate_core::{Rate, simulation::Fault};
+use tidegate_etcd::Layout;
 
 use crate::config::{EndpointArg, HumanDuration};
 
@@ -14,7 +21,8 @@ use crate::config::{EndpointArg, HumanDuration};
 #[command(name = "tidegate", version, max_term_width = 100)]
 #[command(
     after_help = "Environment: TIDEGATE_CONFIG is --config; TIDEGATE_LOG is the filter of the log, like debug or \
-                        info,tidegate_gateway=debug, in place of log.level; TIDEGATE_ADMIN is --admin of limits.\n\n\
+                        info,tidegate_gateway=debug, in place of log.level; TIDEGATE_ADMIN is --admin of limits; TIDEGATE_REGISTRY is \
+                        --registry of register.\n\n\
                         Exit codes: 0 after an orderly end, 1 when it could not run or was aborted, 2 for a wrong command \
                         line or configuration."
 )]
@@ -49,8 +57,88 @@ pub enum Command {
     /// Read, adjust and reset the counters of a running gateway.
     #[command(subcommand)]
     Limits(Limits),
+    /// Keep an instance of a service registered, as its sidecar, until SIGTERM or SIGINT.
+    Register(Box<Register>),
     /// Try the limits of a configuration on an access log or a made-up load, on virtual time.
     Simulate(Simulate),
+}
+
+/// What to register, and where.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 once it is deregistered, 1 when it could not be (it ends with its lease then), 2 for \
+                        a wrong command line."
+)]
+pub struct Register {
+    /// The registry, like etcd://user:pass@10.0.0.1:2379,10.0.0.2:2379/tidegate/; etcds over TLS. A password is better
+    /// given by the variable, or by --password-file.
+    // A text that never shows: an error of the command line would repeat it.
+    #[arg(long, value_name = "URL", env = "TIDEGATE_REGISTRY", hide_env_values = true, value_parser = secret)]
+    pub registry: Secret,
+    /// The name of the service.
+    #[arg(long, value_name = "NAME")]
+    pub service: ServiceName,
+    /// Where the instance listens: [http://|https://]HOST:PORT, as others reach it.
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Address,
+    /// What tells it from other instances, the same over a restart. Default: its address.
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    pub id: Option<String>,
+    /// How long it stays registered when this process ends without a word; whole seconds. Default: 30s, more in a large
+    /// fleet that logs in.
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
+    pub ttl: Option<Duration>,
+    /// What else it says of itself; may be given again.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub metadata: Vec<(String, String)>,
+    /// Its share of the calls, beside the others'; 0: no new calls. Default: 1.
+    #[arg(long, value_name = "N")]
+    pub weight: Option<u32>,
+    /// The zone it runs in.
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
+    /// The version of the service that it is.
+    #[arg(long = "version", value_name = "VERSION")]
+    pub release: Option<String>,
+    /// How registrations stand in etcd: tidegate or go-micro.
+    #[arg(long, value_name = "LAYOUT", default_value_t)]
+    pub layout: Layout,
+    /// Who logs in, where that does not stand in the URL.
+    #[arg(long, value_name = "USER", requires = "password_file")]
+    pub user: Option<String>,
+    /// The file of the password.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+    /// Roots to trust instead of the system's, PEM; for etcds.
+    #[arg(long, value_name = "FILE")]
+    pub roots: Option<PathBuf>,
+    /// A client certificate, PEM; for etcds.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// How long deregistering may take at the end.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = length)]
+    pub patience: HumanDuration,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a parser")]
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
+}
+
+fn ttl(text: &str) -> Result<Duration, &'static str> {
+    let ttl = *text.parse::<HumanDuration>()?;
+    let whole = ttl.subsec_nanos() == 0 && (2..=3600).contains(&ttl.as_secs());
+    if whole { Ok(ttl) } else { Err("write whole seconds, 2s to 1h, like 15s") }
+}
+
+fn pair(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("write KEY=VALUE, like team=payments"),
+    }
 }
 
 /// What to try, on which calls, in which fleet.
@@ -286,6 +374,13 @@ mod tests {
             "tidegate limits add per-client alice",
             "tidegate limits reset",
             "tidegate limits get --admin localhost",
+            "tidegate register",
+            "tidegate register --registry etcd://h --service a",
+            "tidegate register --registry etcd://h --service a --address nowhere",
+            "tidegate register --registry etcd://h --service a --address h:1 --ttl 500ms",
+            "tidegate register --registry etcd://h --service a --address h:1 --metadata team",
+            "tidegate register --registry etcd://h --service a --address h:1 --layout consul",
+            "tidegate register --registry etcd://h --service a --address h:1 --user gate",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
@@ -297,6 +392,7 @@ mod tests {
             "tidegate limits get per-client alice - --json",
             "tidegate limits add per-client alice --units -5",
             "tidegate limits reset backend --admin 10.0.0.1:9900",
+            "tidegate register --registry etcd://h --service a --address http://h --version 2 --metadata a=b=c",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

@@ -237,6 +237,7 @@ impl Exchange {
             | Cause::Method
             | Cause::NoToken(_)
             | Cause::Refused(_)
+            | Cause::NoEndpoint(_)
             | Cause::Unreachable(_) => Outcome::Unsent,
         };
         let grpc_status = self.is_grpc().then(|| cause.grpc_status());

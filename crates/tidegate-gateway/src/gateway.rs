@@ -25,10 +25,11 @@ use crate::{
     limit::Limit,
     listener::{Limits, ListenerStats, LiveLimits, LiveTls},
     logging::Logging,
+    registry::{NoRegistry, ServiceRegistry},
     stack::Stack,
     state::{
         BreakerState, ConfigState, ConnectionsState, EndpointState, InFlightState, LimitState, ListenerState,
-        PartitionState, RouteState, State, UpstreamState,
+        PartitionState, RegistryState, RouteState, State, UpstreamState,
     },
     store::{NoStore, Store},
     table::{BuildError, Route, Service, Table},
@@ -59,6 +60,7 @@ pub struct Gateway {
 struct Running {
     config: Config,
     store: Arc<Store>,
+    registry: Option<ServiceRegistry>,
     state: ConfigState,
 }
 
@@ -95,6 +97,9 @@ pub enum ReloadError {
     /// There is no such store.
     #[error(transparent)]
     Store(#[from] NoStore),
+    /// There is no such registry.
+    #[error(transparent)]
+    Registry(#[from] NoRegistry),
     /// The log's filter is none.
     #[error(transparent)]
     Logging(#[from] crate::logging::LoggingError),
@@ -114,7 +119,8 @@ impl Gateway {
         logging: Logging,
     ) -> Result<Self, ReloadError> {
         let store = Arc::new(store);
-        let table = Table::build(&config, None, &store, &telemetry)?.commit();
+        let registry = config.registry.as_ref().map(ServiceRegistry::open).transpose()?;
+        let table = Table::build(&config, None, &store, registry.as_ref(), &telemetry)?.commit();
         let tls = config.listen.tls.as_ref().map(LiveTls::load).transpose()?.map(Arc::new);
         let stack = Stack {
             table: ArcSwap::from_pointee(table),
@@ -133,7 +139,7 @@ impl Gateway {
             limits: Limits::from(&config.bounds).live(),
             tls,
             logging,
-            running: Mutex::new(Running { config, store, state }),
+            running: Mutex::new(Running { config, store, registry, state }),
             stage: AtomicU8::new(Stage::Starting as u8),
             started: Instant::now(),
             draining_since: OnceLock::new(),
@@ -180,8 +186,14 @@ impl Gateway {
         } else {
             Arc::new(Store::open(&config.store, &config.namespace).await?)
         };
+        let registry = match (&config.registry, self.running.lock().registry.clone()) {
+            (None, _) => None,
+            (Some(wanted), Some(running)) if running.is_of(wanted) => Some(running),
+            (Some(wanted), _) => Some(ServiceRegistry::open(wanted)?),
+        };
         let mut running = self.running.lock();
-        let built = Table::build(&config, Some(&self.stack.table.load()), &store, &self.telemetry)?;
+        let table = self.stack.table.load();
+        let built = Table::build(&config, Some(&table), &store, registry.as_ref(), &self.telemetry)?;
         match (&self.tls, &config.listen.tls) {
             (Some(tls), Some(files)) => tls.reload(files)?,
             (None, None) => {}
@@ -212,6 +224,7 @@ impl Gateway {
         running.state.loaded_at_seconds = unix_seconds();
         running.config = config;
         running.store = store;
+        running.registry = registry;
         Ok(())
     }
 
@@ -310,6 +323,7 @@ impl AdminSource for Gateway {
         let config = self.running.lock().state.clone();
         let mut services: Vec<_> = table.services.values().collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));
+        let registry = self.registry(&table);
         let mut tokens: Vec<_> = table.tokens.values().collect();
         tokens.sort_by(|a, b| a.name().cmp(b.name()));
         let mut sessions: Vec<_> = table.sessions.values().collect();
@@ -322,6 +336,7 @@ impl AdminSource for Gateway {
             routes: table.all.iter().map(|route| route_state(route)).collect(),
             store: self.running.lock().store.state(),
             limits: self.limits(),
+            registry,
             upstreams: services.into_iter().map(|service| service_state(service)).collect(),
             tokens: tokens.into_iter().map(|token| token.state()).collect(),
             sessions: sessions.into_iter().map(|session| session.state()).collect(),
@@ -368,6 +383,15 @@ impl Gateway {
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
             CounterError::NoLimit { name, known }
         })
+    }
+
+    fn registry(&self, table: &Table) -> Option<RegistryState> {
+        let registry = self.running.lock().registry.clone()?;
+        let resolvers = table.services.values().filter_map(|service| service.resolver.as_ref());
+        let all = registry.guard().services();
+        let mut services: Vec<_> = resolvers.map(|resolver| resolver.state(&all)).collect();
+        services.sort_by(|a, b| (&a.name, &a.upstream).cmp(&(&b.name, &b.upstream)));
+        Some(RegistryState { services, ..registry.state() })
     }
 
     fn listeners(&self) -> Vec<ListenerState> {

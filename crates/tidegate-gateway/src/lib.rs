@@ -29,6 +29,8 @@ mod ports;
 pub mod proxy;
 pub mod record;
 pub mod refusal;
+pub mod register;
+pub mod registry;
 pub mod route;
 pub mod serve;
 pub mod signals;

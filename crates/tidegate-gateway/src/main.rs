@@ -6,6 +6,7 @@ use clap::Parser;
 use tidegate_gateway::{
     cli::{Cli, Command},
     config, operate,
+    register::register,
     serve::serve,
     simulate::simulate,
 };
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Command::Register(what) => register(&what),
         Command::Simulate(what) => match simulate(&what) {
             Ok(said) => {
                 say(&said);

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use tidegate_core::{By, Refused};
 
-use crate::{body::ResponseBody, oidc::service};
+use crate::{
+    body::ResponseBody,
+    oidc::service,
+    registry::{NoEndpoint, Why},
+};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -32,6 +36,8 @@ pub enum Cause {
     SlowClient,
     /// A gate refused; the call was not sent.
     Refused(Refused),
+    /// The registry tells of no endpoint; the call was not sent.
+    NoEndpoint(NoEndpoint),
     /// There is no token that the call could carry; it was not sent.
     NoToken(service::Refused),
     /// No endpoint could be reached; the call was not sent.
@@ -65,7 +71,9 @@ impl Cause {
             Self::Refused(Refused { by: By::Quota, .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoToken(refused) => refused.status(),
             Self::Refused(Refused { by: By::Deadline, .. }) | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Refused(_) | Self::Unreachable(_) | Self::LeaseLost => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Refused(_) | Self::NoEndpoint(_) | Self::Unreachable(_) | Self::LeaseLost => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
         }
     }
@@ -78,7 +86,11 @@ impl Cause {
             Self::TooLarge | Self::Refused(Refused { by: By::Quota, .. }) => 8,
             Self::SlowClient | Self::Timeout | Self::Refused(Refused { by: By::Deadline, .. }) => 4,
             Self::NoToken(refused) => refused.grpc_status(),
-            Self::Refused(_) | Self::Unreachable(_) | Self::BadGateway(_) | Self::LeaseLost => 14,
+            Self::Refused(_)
+            | Self::NoEndpoint(_)
+            | Self::Unreachable(_)
+            | Self::BadGateway(_)
+            | Self::LeaseLost => 14,
         }
     }
 
@@ -91,6 +103,12 @@ impl Cause {
             Self::TooLarge => "too-large",
             Self::SlowClient => "slow-client",
             Self::Refused(refused) => refused.by.as_str(),
+            Self::NoEndpoint(NoEndpoint { why, .. }) => match why {
+                Why::NotFound => "service-not-found",
+                Why::Unavailable => "registry-unavailable",
+                Why::Throttled => "registry-throttled",
+                Why::Closed => "service-closed",
+            },
             Self::NoToken(_) => "token",
             Self::Unreachable(_) => "unreachable",
             Self::BadGateway(_) => "bad-gateway",
@@ -111,6 +129,16 @@ impl Cause {
             Self::LeaseLost => {
                 "the store that keeps the fleet's permits does not answer; the call was cut, and may have had an effect"
             }
+            Self::NoEndpoint(NoEndpoint { why, .. }) => match why {
+                Why::NotFound => "the registry knows no instance of the service; the call was not sent",
+                Why::Unavailable => {
+                    "the registry cannot be asked where the service is, and nothing is known of it; the call was not sent"
+                }
+                Why::Throttled => {
+                    "the registry was asked as often as it may be, and nothing is known of the service; the call was not sent"
+                }
+                Why::Closed => "no instance of the service takes calls; the call was not sent",
+            },
             Self::Refused(refused) => match refused.by {
                 By::Quota => "the limit on calls per time is reached; the call was not sent",
                 By::InFlight => "too many calls are in flight; the call was not sent",
@@ -143,6 +171,7 @@ impl Cause {
         match self {
             Self::Refused(Refused { by: By::Quota, .. }) => "Quota exceeded",
             Self::Refused(_) => "Temporarily reduced capacity",
+            Self::NoEndpoint(_) => "No endpoint is known",
             _ => self.status().canonical_reason().unwrap_or("Error"),
         }
     }
@@ -162,6 +191,7 @@ impl Cause {
     fn retry_after(&self) -> Option<Duration> {
         let known = match self {
             Self::Refused(refused) => refused.retry_after,
+            Self::NoEndpoint(none) => none.retry_after,
             Self::NoToken(refused) => refused.retry_after,
             _ => None,
         };
@@ -366,7 +396,13 @@ mod tests {
 
     #[test]
     fn every_503_says_when_to_come_back() {
-        for cause in [Cause::Unreachable("x"), Cause::Refused(Refused::new(By::QueueFull))] {
+        let none = |why| Cause::NoEndpoint(NoEndpoint { why, retry_after: None });
+        for cause in [
+            Cause::Unreachable("x"),
+            Cause::Refused(Refused::new(By::QueueFull)),
+            none(Why::NotFound),
+            none(Why::Closed),
+        ] {
             let http = render(&cause, Dialect::Http, "id-1", None, []);
             assert_eq!(http.headers()["retry-after"], "1", "{cause:?}");
             let grpc = render(&cause, Dialect::Grpc, "id-1", None, []);

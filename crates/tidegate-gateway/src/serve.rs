@@ -17,7 +17,7 @@ use crate::{
     example::{self, ExampleUpstream},
     exchange::Scribe,
     flow,
-    gateway::Gateway,
+    gateway::{Gateway, ReloadError},
     listener::{Drained, Listener, Settings},
     logging::Logging,
     open_files,
@@ -101,8 +101,11 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     let telemetry = Arc::new(Telemetry::new(workers.count()));
     let config = loaded.config.clone();
     let store = Store::open(&config.store, &config.namespace).await.map_err(Failed::asked)?;
-    let gateway =
-        Arc::new(Gateway::new(config, origin.name(), store, Arc::clone(&telemetry), scribe, logging)?);
+    let gateway = Gateway::new(config, origin.name(), store, Arc::clone(&telemetry), scribe, logging);
+    let gateway = Arc::new(gateway.map_err(|error| match error {
+        ReloadError::Registry(error) => Failed::asked(error),
+        error => Failed::from(error),
+    })?);
 
     let admin = loaded.config.listen.admin;
     let admin = Admin::bind(admin).await.map_err(|error| NoAdmin { address: admin, error })?;

@@ -32,7 +32,7 @@ use crate::{
         hop, target, upgrade,
     },
     refusal::{self, Cause},
-    table::{Route, Table},
+    table::{Route, Service, Table},
     trace,
     upstream::UpstreamBody,
 };
@@ -119,6 +119,10 @@ async fn pass<'t>(
     let call = match pay(&mut charge, call).await {
         Ok(call) => call,
         Err(refusal) => return Err(stop(route, charge, refusal)),
+    };
+    let call = match resolve(&route.service, call).await {
+        Ok(call) => call,
+        Err(cause) => return Err(Stop { charge: Some(charge), ..cause.into() }),
     };
     let call = match admit(route, lane, call, exchange).await {
         Ok(call) => call,
@@ -210,6 +214,17 @@ async fn pay(charge: &mut Charge<'_>, call: Call) -> Result<Call, Refusal> {
         Some(refusal) => Err(refusal),
         None => Ok(after(waited, call)),
     }
+}
+
+/// Has the registry tell of an endpoint, before anything of the upstream's is taken. With any that are known, however
+/// old, nobody waits.
+async fn resolve(service: &Service, call: Call) -> Result<Call, Cause> {
+    let Some(resolver) = &service.resolver else { return Ok(call) };
+    if resolver.try_resolve(&call) {
+        return Ok(call);
+    }
+    let (resolved, waited) = with_wait(Box::pin(resolver.resolve(&call))).await;
+    resolved.map(|()| after(waited, call))
 }
 
 /// The time in a queue is not the upstream's.

@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod example;
 mod readings;
+mod registry;
 mod session;
 mod store;
 mod token;
@@ -16,6 +17,7 @@ use serde::Serialize;
 #[cfg(test)]
 pub(crate) use self::example::example;
 pub use self::{
+    registry::{EtcdState, RegistryEndpointState, RegistryState, ServiceState},
     session::SessionsState,
     store::{CreditState, StorePhase, StoreServerState, StoreState},
     token::{TokenPhase, TokenState},
@@ -40,6 +42,8 @@ pub struct State {
     pub store: StoreState,
     /// Limits on calls per time.
     pub limits: Vec<LimitState>,
+    /// Where services are looked up; none when nowhere.
+    pub registry: Option<RegistryState>,
     /// The services behind the gateway.
     pub upstreams: Vec<UpstreamState>,
     /// The tokens that their calls carry.

@@ -22,12 +22,14 @@ use crate::{
         session::{NoSession, Page, Session},
     },
     refusal,
+    registry::ServiceRegistry,
     route::{Matcher, Routes},
     store::Store,
     telemetry::{NO_ROUTE, RouteMetrics, Telemetry},
     upload::Allowance,
 };
 
+use self::service::Means;
 pub(crate) use self::service::Service;
 
 /// What the request path needs of a configuration.
@@ -129,6 +131,7 @@ impl Table {
         config: &Config,
         running: Option<&Self>,
         store: &Arc<Store>,
+        registry: Option<&ServiceRegistry>,
         telemetry: &Telemetry,
     ) -> Result<Built, BuildError> {
         let mut changes: Vec<Change> = Vec::new();
@@ -140,12 +143,13 @@ impl Table {
                 Arc::new(Limit::build(name, limit, old.map(|old| &**old), store, &mut changes)?),
             );
         }
+        let means = Means { store, registry };
         let mut services = HashMap::new();
         for (name, upstream) in &config.upstreams {
             let old = running.and_then(|table| table.services.get(name));
             services.insert(
                 name.clone(),
-                Arc::new(Service::build(name, upstream, old.map(|old| &**old), store, &mut changes)?),
+                Arc::new(Service::build(name, upstream, old.map(|old| &**old), means, &mut changes)?),
             );
         }
         let mut tokens = HashMap::new();

@@ -11,6 +11,7 @@ mod histogram;
 mod in_flight;
 mod process;
 mod refusals;
+mod registry;
 mod route;
 mod sessions;
 mod shard;

@@ -32,6 +32,26 @@ pub(super) const fn default_store_in_flight() -> NonZeroU32 {
     count(1024)
 }
 
+pub(super) const fn default_registry_ttl() -> HumanDuration {
+    secs(60)
+}
+
+pub(super) const fn default_grace() -> HumanDuration {
+    secs(30)
+}
+
+pub(super) const fn default_max_stale() -> HumanDuration {
+    secs(24 * 60 * 60)
+}
+
+pub(super) const fn default_minimum_retry_interval() -> HumanDuration {
+    secs(5)
+}
+
+pub(super) const fn default_registry_timeout() -> HumanDuration {
+    secs(5)
+}
+
 pub(super) const fn default_estimate() -> NonZeroU32 {
     count(1)
 }
@@ -177,6 +197,7 @@ impl Config {
             listen: Listen::default(),
             store: Store::default(),
             namespace: default_namespace(),
+            registry: None,
             upstreams,
             limits: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -197,6 +218,7 @@ impl Upstream {
     pub fn at(endpoints: Vec<String>) -> Self {
         Self {
             endpoints,
+            service: None,
             protocol: Protocol::default(),
             tls: None,
             in_flight: None,

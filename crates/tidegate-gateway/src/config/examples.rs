@@ -25,7 +25,9 @@ fn switched_on() -> String {
         _ => line.to_owned(),
     });
     // What a store in memory has no use for.
-    lines.collect::<Vec<_>>().join("\n").replace("url: memory://", "url: rediss://store.internal/0")
+    let text = lines.collect::<Vec<_>>().join("\n");
+    // And what a registry in plain text has none for.
+    text.replace("url: memory://", "url: rediss://store.internal/0").replace("url: etcd://", "url: etcds://")
 }
 
 #[test]
@@ -41,10 +43,10 @@ fn every_example_is_valid_and_without_warnings() {
 fn the_example_is_valid_with_every_setting_switched_on() {
     let home = tempfile::tempdir().unwrap();
     let pair = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-    for name in ["tls.crt", "client.crt", "roots.crt", "store.crt"] {
+    for name in ["tls.crt", "client.crt", "roots.crt", "store.crt", "etcd.crt", "gate.crt"] {
         fs::write(home.path().join(name), pair.cert.pem()).unwrap();
     }
-    for name in ["tls.key", "client.key"] {
+    for name in ["tls.key", "client.key", "gate.key"] {
         fs::write(home.path().join(name), pair.signing_key.serialize_pem()).unwrap();
     }
     let key: Vec<u8> = (0..32).collect();
@@ -54,7 +56,7 @@ fn the_example_is_valid_with_every_setting_switched_on() {
     fs::write(&file, switched_on()).unwrap();
     let loaded = load(&Source::File(file.clone())).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.listen.tls.unwrap().cert, home.path().join("tls.crt"));
-    assert_eq!(loaded.files.len(), 17);
+    assert_eq!(loaded.files.len(), 20);
 
     // The key of another certificate is refused.
     let other = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();

@@ -3,8 +3,9 @@
 use std::{borrow::Cow, net::SocketAddr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use tidegate::{InvalidServerUrl, ServerUrl};
+use tidegate::{InvalidServerUrl, ServerUrl, registry::ServiceName};
 use tidegate_core::Rate;
+use tidegate_etcd::RegistryUrl;
 use tidegate_redis::{InvalidStoreUrl, StoreUrl};
 
 use super::{
@@ -95,6 +96,10 @@ formats! {
     EndpointText "tidegate-endpoint" "http://127.0.0.1:9001" => |text| endpoint(text).map(drop);
     /// `http://127.0.0.1:4317`.
     OtlpText "tidegate-otlp" "http://127.0.0.1:4317" => |text| endpoint(text).map(drop);
+    /// `etcd://127.0.0.1:2379/tidegate/`.
+    RegistryText "tidegate-registry" "etcd://127.0.0.1:2379/tidegate/" => parses::<RegistryUrl>;
+    /// `orders`.
+    ServiceText "tidegate-service" "orders" => parses::<ServiceName>;
     /// `memory://`.
     StoreText "tidegate-store" "memory://" => store;
     /// `tidegate`.

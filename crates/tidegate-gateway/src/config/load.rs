@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use tidegate_etcd::RegistryUrl;
 
 use super::{
     formats::Wrong,
@@ -172,6 +173,14 @@ fn resolve(config: &mut Config, base: &Path) {
     for path in paths(config) {
         *path = base.join(&*path);
     }
+    // These are not watched: the registry reads the one again by itself, and writes the other.
+    let Some(registry) = &mut config.registry else { return };
+    if let Ok(RegistryUrl::File(path)) = registry.url.parse() {
+        registry.url = RegistryUrl::File(base.join(path)).to_string();
+    }
+    if let Some(snapshot) = &mut registry.snapshot {
+        *snapshot = base.join(&*snapshot);
+    }
 }
 
 /// Every path in a configuration.
@@ -181,7 +190,15 @@ fn paths(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
     let upstreams =
         upstreams.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten());
     let roots = config.store.tls.iter_mut().flat_map(|tls| &mut tls.roots);
-    let password = config.store.password.iter_mut().filter_map(|password| match password {
+    let (registry_tls, registry_password) = match &mut config.registry {
+        Some(registry) => (registry.tls.as_mut(), registry.password.as_mut()),
+        None => (None, None),
+    };
+    let registry = registry_tls
+        .into_iter()
+        .flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten());
+    let passwords = config.store.password.iter_mut().chain(registry_password);
+    let passwords = passwords.filter_map(|password| match password {
         SecretSetting::File(path) => Some(path),
         SecretSetting::Env(_) => None,
     });
@@ -203,5 +220,5 @@ fn paths(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
         let tls = session.tls.iter_mut();
         secrets.chain(tls.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten()))
     });
-    listener.chain(upstreams).chain(roots).chain(password).chain(tokens).chain(sessions)
+    listener.chain(upstreams).chain(roots).chain(registry).chain(passwords).chain(tokens).chain(sessions)
 }

@@ -5,6 +5,7 @@
 mod files;
 mod in_flight;
 mod limits;
+mod registry;
 mod routes;
 mod sessions;
 mod store;
@@ -33,6 +34,7 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     }
     limits::check(root, problems);
     store::check(root, problems);
+    registry::check(root, problems);
     tokens::check(root, base, problems);
     sessions::check(root, base, problems);
     bounds(root, problems);
@@ -109,7 +111,39 @@ fn upstream(entry: &Entry, problems: &mut Vec<Problem>) {
     let node = &entry.value;
     let setting = format!("upstreams.{}", entry.key.escape_debug());
     let of = |key: &str| format!("{setting}.{key}");
-    let Some(endpoints) = node.get("endpoints") else { return };
+    if let Some(endpoints) = node.get("endpoints") {
+        self::endpoints(node, endpoints, &setting, problems);
+    }
+    in_flight::check(node, &setting, problems);
+    for key in ["timeout", "head_timeout", "idle_timeout"] {
+        not_zero(node, key, "write off for no limit", &setting, problems);
+    }
+    for (section, key) in [
+        ("connections", "connect_timeout"),
+        ("connections", "idle"),
+        ("breaker", "within"),
+        ("breaker", "open_for"),
+    ] {
+        if let Some(node) = node.get(section) {
+            not_zero(node, key, "write a time that is not zero", &of(section), problems);
+        }
+    }
+    let (whole, head): (Option<HumanDuration>, Option<HumanDuration>) =
+        (parsed(node, "timeout"), parsed(node, "head_timeout"));
+    if let (Some(whole), Some(head), Some(at)) = (whole, head, node.get("head_timeout"))
+        && head > whole
+    {
+        let problem = Problem::warning(
+            format!("the response head may take {head}, but the whole call only {whole}"),
+            "raise `timeout` or lower `head_timeout`",
+        );
+        problems.push(problem.at(&at.span).of(of("head_timeout")));
+    }
+}
+
+/// The endpoints that are listed.
+fn endpoints(node: &Node, endpoints: &Node, setting: &str, problems: &mut Vec<Problem>) {
+    let of = |key: &str| format!("{setting}.{key}");
     if matches!(&endpoints.value, Value::List(items) if items.is_empty()) {
         let problem =
             Problem::error("there are no endpoints", "list at least one, like [http://127.0.0.1:9001]");
@@ -143,31 +177,6 @@ fn upstream(entry: &Entry, problems: &mut Vec<Problem>) {
             "write https:// endpoints, or remove `tls`",
         );
         problems.push(problem.at(&tls.key_span).of(of("tls")));
-    }
-    in_flight::check(node, &setting, problems);
-    for key in ["timeout", "head_timeout", "idle_timeout"] {
-        not_zero(node, key, "write off for no limit", &setting, problems);
-    }
-    for (section, key) in [
-        ("connections", "connect_timeout"),
-        ("connections", "idle"),
-        ("breaker", "within"),
-        ("breaker", "open_for"),
-    ] {
-        if let Some(node) = node.get(section) {
-            not_zero(node, key, "write a time that is not zero", &of(section), problems);
-        }
-    }
-    let (whole, head): (Option<HumanDuration>, Option<HumanDuration>) =
-        (parsed(node, "timeout"), parsed(node, "head_timeout"));
-    if let (Some(whole), Some(head), Some(at)) = (whole, head, node.get("head_timeout"))
-        && head > whole
-    {
-        let problem = Problem::warning(
-            format!("the response head may take {head}, but the whole call only {whole}"),
-            "raise `timeout` or lower `head_timeout`",
-        );
-        problems.push(problem.at(&at.span).of(of("head_timeout")));
     }
 }
 

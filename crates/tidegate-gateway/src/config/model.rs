@@ -20,6 +20,7 @@ use super::{
     defaults::*,
     formats::*,
     limit::Limit,
+    registry::{Registry, RegistryForm},
     session::Session,
     store::{Store, StoreForm},
     token::Token,
@@ -41,6 +42,10 @@ pub struct Config {
     #[serde(default = "default_namespace")]
     #[schemars(with = "NamespaceText")]
     pub namespace: String,
+    /// Where services are looked up: a URL, or a section with a `url`. Default: none.
+    #[serde(default, deserialize_with = "Registry::of_either_form")]
+    #[schemars(with = "Option<RegistryForm>")]
+    pub registry: Option<Registry>,
     /// The services behind the gateway, by name.
     pub upstreams: BTreeMap<String, Upstream>,
     /// Limits on calls per time, by name. Default: none.
@@ -107,9 +112,14 @@ pub struct ServerTls {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// Its endpoints, as `http://host:port` or `https://host:port`.
+    /// Its endpoints, as `http://host:port` or `https://host:port`; or its `service` in their place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<EndpointText>")]
     pub endpoints: Vec<String>,
+    /// The service of the registry whose endpoints these are, in place of `endpoints`. Default: none.
+    #[serde(default)]
+    #[schemars(with = "Option<ServiceText>")]
+    pub service: Option<String>,
     /// The protocol spoken to it. Default: `auto`.
     #[serde(default)]
     pub protocol: Protocol,

@@ -78,6 +78,11 @@ pub fn summary(config: &Config) -> String {
         let (url, namespace) = (redacted_url(&config.store.url), &config.namespace);
         let _ = writeln!(text, "  counters in {url}, namespace {namespace}");
     }
+    if let Some(registry) = &config.registry {
+        let kept = registry.snapshot.as_ref().map(|at| format!(", snapshots in {}", at.display()));
+        let url = redacted_url(&registry.url);
+        let _ = writeln!(text, "  services in {url}{}", kept.unwrap_or_default());
+    }
     for (name, upstream) in &config.upstreams {
         let _ = writeln!(text, "  upstream {name}: {}", upstream_summary(upstream));
     }
@@ -101,9 +106,10 @@ pub fn summary(config: &Config) -> String {
 }
 
 fn upstream_summary(upstream: &Upstream) -> String {
-    let mut parts = vec![match upstream.endpoints.as_slice() {
-        [only] => only.clone(),
-        several => format!("{} endpoints", several.len()),
+    let mut parts = vec![match (&upstream.service, upstream.endpoints.as_slice()) {
+        (Some(service), _) => format!("service {service}"),
+        (None, [only]) => only.clone(),
+        (None, several) => format!("{} endpoints", several.len()),
     }];
     parts.push(match &upstream.in_flight {
         Some(in_flight) => in_flight_summary(in_flight),

@@ -62,7 +62,7 @@ mistakes! {
     routes_that_never_match: format!("{UPSTREAM}routes:\n  - {{ match: {{ path: /a, methods: [GET, POST] }}, upstream: orders }}\n  - {{ match: {{ path: /a/, methods: [GET] }}, upstream: orders }}\n  - {{ match: {{ host: \"*.x.io\" }}, upstream: orders }}\n  - upstream: orders\n    match:\n      host: \"*.X.io\"\n");
     routes_of_one_name: format!("{UPSTREAM}routes:\n  - {{ name: a, upstream: orders }}\n  - {{ name: a, match: {{ path: /a }}, upstream: orders }}\n");
     networks_that_are_none: format!("{UPSTREAM}{ROUTE}trusted_proxies: [10.1.0.0/8, localhost, 10.0.0.0/40]\n");
-    what_is_not_there_yet: "registry: etcd://u:hunter2@127.0.0.1:2379/tidegate/\nupstreams:\n  orders:\n    service: orders\n    in_flight: { adaptive: gradient, min: 10, max: 500 }\nlimits:\n  a: { rate: 1/s, key: [\"claim:sub\"] }\nroutes:\n  - { upstream: orders, limits: [a] }\n";
+    what_is_not_there_yet: "upstreams:\n  orders:\n    endpoints: [http://127.0.0.1:9001]\n    in_flight: { adaptive: gradient, min: 10, max: 500 }\nlimits:\n  a: { rate: 1/s, key: [\"claim:sub\"] }\nroutes:\n  - { upstream: orders, token: a, limits: [a] }\n";
     nothing_that_limits_calls_in_flight: format!("{UPSTREAM}    in_flight: {{ queue: 5 }}\n{ROUTE}");
     a_cost_beyond_what_a_ledger_grants_at_once: format!("store: redis://h\n{UPSTREAM}limits:\n  a: {{ rate: 10/s, cost: 10 }}\n  b: {{ rate: 10/s, cost: 10, algorithm: fixed-window }}\n{ROUTE}    limits: [a, b]\n");
     a_limit_of_a_fleet_that_nobody_may_wait_for: format!("{UPSTREAM}    in_flight: {{ fleet: 5, queue: 0 }}\n{ROUTE}");
@@ -71,6 +71,10 @@ mistakes! {
     adaptive_limits_that_contradict_themselves: format!("{UPSTREAM}    in_flight: {{ adaptive: gradient, min: 50, max: 20, latency: 1s }}\n  b: {{ endpoints: [\"http://h:2\"], in_flight: {{ limit: 5, min: 1, max: 9 }} }}\n  c: {{ endpoints: [\"http://h:3\"], in_flight: {{ adaptive: vegas, max: 5, min: 5 }} }}\nroutes:\n  - upstream: orders\n  - {{ upstream: b, match: {{ path: /b }} }}\n  - {{ upstream: c, match: {{ path: /c }} }}\n");
     partitions_that_share_nothing: format!("{UPSTREAM}    in_flight: {{ fleet: 5, partitions: {{ by: client-ip, shares: {{}} }} }}\n  b: {{ endpoints: [\"http://h:2\"], in_flight: {{ limit: off, partitions: {{ by: tenant, shares: {{ gold: 0, (other): 2, \"\": 1 }}, other: 0 }} }} }}\n  c: {{ endpoints: [\"http://h:3\"], in_flight: {{ limit: 5, partitions: {{ by: \"header:\" }} }} }}\nroutes:\n  - upstream: orders\n  - {{ upstream: b, match: {{ path: /b }} }}\n  - {{ upstream: c, match: {{ path: /c }} }}\n");
     streams_that_are_none: format!("{UPSTREAM}    in_flight: {{ limit: 5, idle_stream: 0s, streams: {{ paths: [Watch, \"/a*b\"] }} }}\nroutes:\n  - {{ upstream: orders, kind: websocket, in_flight: {{ limit: 50, adaptive: gradient }} }}\n");
+    registries_whose_settings_contradict_each_other: format!("registry: {{ url: \"etcd://app:hunter2@host\", layout: consul, password: {{ env: X }}, tls: {{ roots: Cargo.toml }}, ttl: 0s, grace: 2h, minimum_retry_interval: 0s, timeout: never, clients: 0 }}\n{UPSTREAM}{ROUTE}");
+    a_registry_of_a_file_that_logs_in: format!("registry: {{ url: \"file:services.yaml\", layout: go-micro, user: a }}\n{UPSTREAM}{ROUTE}");
+    services_without_a_registry: "upstreams:\n  a: { service: orders }\n  b: { service: \"\", endpoints: [http://h:1] }\n  c: { timeout: 1s }\nroutes:\n  - upstream: a\n  - { upstream: b, match: { path: /b } }\n  - { upstream: c, match: { path: /c } }\n";
+    registries_that_are_none: format!("registry: consul://h\n{UPSTREAM}{ROUTE}");
     a_registry_that_is_wrong_too: format!("registry: {{ url: \"etcd://u:hun/ter2@h\" }}\n{UPSTREAM}{ROUTE}");
     stores_whose_settings_contradict_each_other: format!("store: {{ url: redis://app:hunter2@host, password: {{ env: X }}, tls: {{ roots: Cargo.toml }}, deadline: 0s, in_flight: 0 }}\n{UPSTREAM}{ROUTE}");
     a_store_in_memory_with_a_password: format!("store: {{ user: a, password: hunter2 }}\n{UPSTREAM}{ROUTE}");
@@ -107,6 +111,17 @@ fn a_store_is_a_url_or_a_section() {
     let section = load_text(&format!("store: {{ url: \"{url}\" }}\n{UPSTREAM}{ROUTE}")).unwrap().config.store;
     assert_eq!((alone.url.as_str(), &alone), (url, &section));
     assert_eq!(alone.deadline.as_millis(), 50);
+}
+
+#[test]
+fn a_registry_is_a_url_or_a_section() {
+    let upstream = "upstreams: { orders: { service: orders } }\n";
+    let url = "etcds://app:hunter2@a,b:2380/fleet/";
+    let alone = load_text(&format!("registry: {url}\n{upstream}{ROUTE}")).unwrap().config.registry;
+    let section = load_text(&format!("registry: {{ url: \"{url}\" }}\n{upstream}{ROUTE}")).unwrap().config;
+    assert_eq!((alone.as_ref().unwrap().url.as_str(), &alone), (url, &section.registry));
+    assert_eq!(alone.unwrap().settings(), tidegate::registry::Settings::default());
+    assert_eq!(section.upstreams["orders"].service.as_deref(), Some("orders"));
 }
 
 #[test]

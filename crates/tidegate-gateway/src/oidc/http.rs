@@ -105,7 +105,8 @@ impl Http {
         let reach = Reach::default();
         let call = Call { attempts_left: 0, ..Call::at(clock::now()).within(within) };
         let asking = async {
-            let endpoint = server.endpoints().first().expect("a server was made with one endpoint");
+            let endpoints = server.endpoints();
+            let endpoint = endpoints.first().expect("a server was made with one endpoint");
             let sent = endpoint.send_noting(Box::new(request), &call, &reach).await;
             let response = sent.map_err(|error| NoAnswer {
                 reached: if error.is_unsent() { Reached::No } else { Reached::Maybe },

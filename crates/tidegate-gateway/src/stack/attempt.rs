@@ -52,6 +52,11 @@ pub(super) async fn send(
         }
         let now = clock::now();
         exchange.give_probe_back(outcome_at_endpoint(error.kind), now);
+        if let Some(resolver) = &service.resolver
+            && is_out_of_reach(error.kind)
+        {
+            resolver.unreachable(&endpoint);
+        }
         match error.request {
             Some(whole) if may_retry(service, error.kind, &call) => {
                 call.attempts_left -= 1;
@@ -70,7 +75,7 @@ pub(super) async fn send(
 
 /// Whether another attempt could do better: with another endpoint, or with another connection to the only one.
 fn may_retry(service: &Service, kind: SendErrorKind, call: &Call) -> bool {
-    let elsewhere = service.upstream.endpoints().len() > 1 || kind == SendErrorKind::Unsent(Unsent::Refused);
+    let elsewhere = service.upstream.count() > 1 || kind == SendErrorKind::Unsent(Unsent::Refused);
     elsewhere && call.attempts_left > 0 && matches!(kind, SendErrorKind::Unsent(_))
 }
 
@@ -92,10 +97,15 @@ fn admitted(
         probe.is_some()
     });
     let (probe, retry_after) = taken.into_inner();
-    let endpoint = picked.ok_or(Cause::Refused(Refused { by: By::Breaker, retry_after }))?;
+    let Some(endpoint) = picked else {
+        return Err(match &service.resolver {
+            Some(resolver) if service.upstream.is_empty() => Cause::NoEndpoint(resolver.none()),
+            _ => Cause::Refused(Refused { by: By::Breaker, retry_after }),
+        });
+    };
     exchange.held.probe = probe;
-    exchange.endpoint = Some(Arc::clone(endpoint));
-    Ok(Arc::clone(endpoint))
+    exchange.endpoint = Some(Arc::clone(&endpoint));
+    Ok(endpoint)
 }
 
 /// What a failed attempt says about its endpoint.
@@ -107,6 +117,17 @@ fn outcome_at_endpoint(kind: SendErrorKind) -> Outcome {
         SendErrorKind::Unsent(Unsent::Protocol) => Outcome::Unsent,
         SendErrorKind::Sent(Sent::RequestBody) => Outcome::Ignore,
         SendErrorKind::Unsent(_) | SendErrorKind::Sent(_) => Outcome::Overload { retry_after: None },
+    }
+}
+
+/// Whether nobody seems to be there.
+fn is_out_of_reach(kind: SendErrorKind) -> bool {
+    match kind {
+        SendErrorKind::Unsent(Unsent::Dns | Unsent::Connect | Unsent::ConnectTimeout | Unsent::Tls) => true,
+        SendErrorKind::Unsent(
+            Unsent::Protocol | Unsent::PoolTimeout | Unsent::PoolFull | Unsent::Refused,
+        )
+        | SendErrorKind::Sent(_) => false,
     }
 }
 

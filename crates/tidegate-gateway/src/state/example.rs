@@ -113,6 +113,7 @@ pub(crate) fn example() -> State {
                 ..LimitState::default()
             },
         ],
+        registry: Some(registry()),
         upstreams: vec![UpstreamState {
             name: "orders".into(),
             in_flight: Some(InFlightState {
@@ -167,5 +168,43 @@ pub(crate) fn example() -> State {
             spans_exported: 1200,
             ..TelemetryState::default()
         },
+    }
+}
+
+fn registry() -> RegistryState {
+    let instance = |id: &str, address: &str, suspect_seconds| RegistryEndpointState {
+        id: id.into(),
+        address: address.into(),
+        version: "2.1".into(),
+        weight: 1,
+        zone: Some("eu-1".into()),
+        suspect_seconds,
+    };
+    RegistryState {
+        url: "etcd://gate:***@10.0.0.1:2379,10.0.0.2:2379/tidegate/".into(),
+        reach: "down",
+        reads: [("answered", 12), ("failed", 4), ("lost", 0)].into(),
+        held_back: [("budget", 0), ("down", 31)].into(),
+        watch_restarts: 2,
+        suspects: 1,
+        etcd: Some(EtcdState { calls: 40, logins: 1, watch_streams: 3, ..EtcdState::default() }),
+        problems: vec!["snapshot /var/lib/tidegate/a.snapshot is ignored: its checksum is wrong".into()],
+        services: vec![ServiceState {
+            name: "orders".into(),
+            upstream: "orders".into(),
+            provenance: "stale",
+            age_seconds: Some(42.5),
+            revision: 1207,
+            endpoints: vec![
+                instance("orders-7", "10.0.0.7:9001", None),
+                instance("orders-8", "10.0.0.8:9001", Some(12.0)),
+            ],
+            suspects: 1,
+            watch_restarts: 2,
+            error: Some("range: Unavailable: tcp connect error".into()),
+            lookups: [("live", 110_000), ("stale", 9_900), ("not-found", 0)].into(),
+            ages: Durations::from_buckets(vec![(10.0, 900), (60.0, 9000), (f64::INFINITY, 0)], 250_000.0),
+            ..ServiceState::default()
+        }],
     }
 }

@@ -5,15 +5,15 @@ use std::{
     time::Duration,
 };
 
-use tidegate::{Breaker, RetryBudget, breaker, retry_budget};
+use tidegate::{Breaker, RetryBudget, registry::InvalidServiceName, retry_budget};
 
 use super::{BuildError, Change};
 use crate::{
     config::{self, BreakerSetting},
     in_flight::{Pools, StreamPath},
+    registry::{Resolver, ServiceRegistry},
     store::Store,
-    telemetry::BreakerLog,
-    upstream::{Endpoint, Upstream},
+    upstream::{Endpoint, Upstream, breaker_settings},
 };
 
 /// A service behind the gateway: its endpoints and the guards before them.
@@ -21,12 +21,14 @@ use crate::{
 pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) upstream: Arc<Upstream>,
+    /// Who looks its endpoints up; none when they are configured.
+    pub(crate) resolver: Option<Arc<Resolver>>,
     /// Calls in flight to it; none when nothing counts them.
     pub(crate) pools: Option<Pools>,
     /// Paths whose calls are streams.
     pub(crate) stream_paths: Vec<StreamPath>,
-    /// One for each endpoint, in its order; empty when breakers are off.
-    pub(crate) breakers: Vec<Breaker>,
+    /// Whether endpoints have breakers.
+    breakers: Breakers,
     pub(crate) retry: RetryBudget,
     /// Retries made.
     pub(crate) retries: Arc<AtomicU64>,
@@ -36,17 +38,27 @@ pub(crate) struct Service {
     pub(crate) config: config::Upstream,
 }
 
+/// Whether endpoints have breakers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Breakers {
+    Off,
+    On,
+}
+
 impl Service {
     /// The breaker of an endpoint; none when breakers are off.
-    pub(crate) fn breaker(&self, endpoint: &Endpoint) -> Option<&Breaker> {
-        self.breakers.get(endpoint.index())
+    pub(crate) fn breaker<'e>(&self, endpoint: &'e Endpoint) -> Option<&'e Breaker> {
+        match self.breakers {
+            Breakers::Off => None,
+            Breakers::On => Some(endpoint.breaker()),
+        }
     }
 
     pub(super) fn build(
         name: &str,
         config: &config::Upstream,
         running: Option<&Self>,
-        store: &Arc<Store>,
+        Means { store, registry }: Means<'_>,
         changes: &mut Vec<Change>,
     ) -> Result<Self, BuildError> {
         // Files may have changed under the same names, so connections with TLS settings of their own are made anew.
@@ -55,12 +67,32 @@ impl Service {
             old.tls.is_none()
                 && new.tls.is_none()
                 && old.endpoints == new.endpoints
+                && old.service == new.service
+                && old.host == new.host
                 && old.protocol == new.protocol
                 && old.connections == new.connections
         };
+        let breakers = breaker_settings(config);
+        breakers.check().map_err(|why| BuildError::value(format!("upstreams.{name}.breaker"), why))?;
         let upstream = match running.filter(same_pool) {
             Some(old) => Arc::clone(&old.upstream),
             None => Arc::new(Upstream::new(name, config)?),
+        };
+        let resolver = match &config.service {
+            None => None,
+            Some(service) => {
+                let place = || format!("upstreams.{name}.service");
+                let registry = registry
+                    .ok_or_else(|| BuildError::value(place(), "there is no registry to look it up in"))?;
+                let old = running.and_then(|old| old.resolver.as_ref());
+                match old.filter(|old| old.is_of(service, &upstream, registry)) {
+                    Some(old) => Some(Arc::clone(old)),
+                    None => Some(
+                        resolver(service, config, &upstream, registry, old, changes)
+                            .map_err(|why| BuildError::value(place(), why))?,
+                    ),
+                }
+            }
         };
         let in_flight = || format!("upstreams.{name}.in_flight");
         let pools = match &config.in_flight {
@@ -80,38 +112,13 @@ impl Service {
             })
             .collect::<Result<_, _>>()?;
         let breakers = match config.breaker {
-            BreakerSetting::Off(_) => Vec::new(),
-            BreakerSetting::On(settings) => {
-                let settings = breaker::Settings {
-                    failures: settings.failures,
-                    within: *settings.within,
-                    open_for: *settings.open_for,
-                    probes: settings.probes,
-                };
-                let wrong = |why| BuildError::value(format!("upstreams.{name}.breaker"), why);
-                settings.check().map_err(wrong)?;
-                let kept =
-                    running.filter(|old| Arc::ptr_eq(&old.upstream, &upstream) && !old.breakers.is_empty());
-                match kept {
-                    Some(old) => {
-                        let reconfigured = old.breakers.clone();
-                        changes.push(Box::new(move || {
-                            for breaker in reconfigured {
-                                breaker.reconfigure(settings).expect("these settings were checked");
-                            }
-                        }));
-                        old.breakers.clone()
-                    }
-                    None => upstream
-                        .endpoints()
-                        .iter()
-                        .map(|endpoint| {
-                            let name = format!("{name} {}", endpoint.authority());
-                            Breaker::observed(settings, name, Arc::new(BreakerLog))
-                        })
-                        .collect::<Result<_, _>>()
-                        .map_err(wrong)?,
-                }
+            BreakerSetting::Off(_) => Breakers::Off,
+            BreakerSetting::On(_) => {
+                let upstream = Arc::clone(&upstream);
+                changes.push(Box::new(move || {
+                    upstream.reconfigure_breakers(breakers).expect("these settings were checked");
+                }));
+                Breakers::On
             }
         };
         let retry = match running.filter(|old| old.config.retry == config.retry) {
@@ -126,6 +133,7 @@ impl Service {
         Ok(Self {
             name: name.into(),
             upstream,
+            resolver,
             breakers,
             retry,
             pools,
@@ -137,4 +145,29 @@ impl Service {
             config: config.clone(),
         })
     }
+}
+
+/// What services are built with.
+#[derive(Clone, Copy)]
+pub(super) struct Means<'a> {
+    pub(super) store: &'a Arc<Store>,
+    pub(super) registry: Option<&'a ServiceRegistry>,
+}
+
+/// Who looks endpoints up from now on, in place of `old`.
+fn resolver(
+    service: &str,
+    config: &config::Upstream,
+    upstream: &Arc<Upstream>,
+    registry: &ServiceRegistry,
+    old: Option<&Arc<Resolver>>,
+    changes: &mut Vec<Change>,
+) -> Result<Arc<Resolver>, InvalidServiceName> {
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let tally = old.map(|old| old.tally()).unwrap_or_default();
+    let resolver = Resolver::new(service.parse()?, Arc::clone(upstream), scheme, registry.clone(), tally);
+    let resolver = Arc::new(resolver);
+    let (started, old) = (Arc::clone(&resolver), old.cloned());
+    changes.push(Box::new(move || started.start(old.as_deref())));
+    Ok(resolver)
 }

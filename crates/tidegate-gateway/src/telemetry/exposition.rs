@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use super::{
-    in_flight, process,
+    in_flight, process, registry,
     route::{RouteMetrics, Totals},
     sessions, tokens,
 };
@@ -39,6 +39,9 @@ impl Collector for Snapshot {
         self.limits(&mut page)?;
         self.credit(&mut page)?;
         self.store(&mut page)?;
+        if let Some(state) = &self.state.registry {
+            registry::encode(state, &mut page)?;
+        }
         self.upstreams(&mut page)?;
         tokens::encode(&mut page, &self.state.tokens)?;
         sessions::encode(&mut page, &self.state.sessions)?;

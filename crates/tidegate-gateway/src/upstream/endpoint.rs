@@ -1,13 +1,18 @@
 //! One endpoint of an upstream: sends calls, and knows how many are under way.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use http::{Request, Response, uri::Authority, uri::Scheme};
+use tidegate::Breaker;
 use tidegate_core::Call;
 
 use super::{
     address::Address,
     body::UpstreamBody,
+    endpoints::place,
     error::{SendError, Sent, Unsent},
     exchange::{self, Keep},
     http1::{self, Http1Body},
@@ -25,16 +30,49 @@ const MOST_STALE: u32 = 16;
 /// Dropping it closes the idle connections; calls under way go on to their end.
 #[derive(Debug)]
 pub struct Endpoint {
-    pub(super) address: Address,
+    address: Address,
     pub(super) link: Arc<Link>,
-    /// Its place among the endpoints of its upstream.
-    pub(super) index: usize,
+    breaker: Breaker,
+    /// Whether the registry vouches for it.
+    vouched: AtomicBool,
+}
+
+/// Whether a registry vouches for an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vouched {
+    /// It lists it, or there is no registry.
+    Yes,
+    /// It listed it, and took it away in a way that looks like the registry's own trouble.
+    No,
 }
 
 impl Endpoint {
-    /// Its place among the endpoints of its upstream, from 0.
-    pub fn index(&self) -> usize {
-        self.index
+    pub(super) fn new(address: Address, link: Arc<Link>, breaker: Breaker) -> Self {
+        Self { address, link, breaker, vouched: AtomicBool::new(true) }
+    }
+
+    /// What tells it from others.
+    pub(super) fn place(&self) -> (Scheme, Authority) {
+        (self.address.scheme.clone(), self.address.authority.clone())
+    }
+
+    /// Whether a URL leads to it.
+    pub fn is_at(&self, url: &str) -> bool {
+        place(url).is_ok_and(|place| place == self.place())
+    }
+
+    /// Its breaker, which is not asked where breakers are off.
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    /// Whether its registry vouches for it.
+    pub fn vouched(&self) -> Vouched {
+        if self.vouched.load(Relaxed) { Vouched::Yes } else { Vouched::No }
+    }
+
+    pub(super) fn vouch(&self, vouched: Vouched) {
+        self.vouched.store(vouched == Vouched::Yes, Relaxed);
     }
 
     /// The host and port as configured.

@@ -9,6 +9,12 @@ mod support;
 #[path = "../../../tidegate-redis/tests/support/mod.rs"]
 mod servers;
 
+#[expect(dead_code, reason = "what these tests do not need of it")]
+#[path = "../../../tidegate-etcd/tests/etcd/server.rs"]
+mod server;
+
+use servers::ports;
+
 mod admin;
 mod bad_input;
 mod costs;
@@ -22,6 +28,7 @@ mod lifecycle;
 mod memory;
 mod oidc;
 mod overload;
+mod registry;
 mod sessions;
 mod setup;
 mod streams;

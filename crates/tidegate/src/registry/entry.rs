@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::watch, task::AbortHandle};
 
-use super::{Preservation, ServiceName, Snapshot, service::Service, snapshot::Origin};
+use super::{Preservation, ServiceName, Snapshot, SourceError, service::Service, snapshot::Origin};
 use crate::Instant;
 
 pub(super) struct Entry {
@@ -24,6 +24,8 @@ pub(super) struct Known {
     pub(super) version: u64,
     /// Watches that ended.
     pub(super) watch_restarts: u64,
+    /// Why the last watch ended, or did not begin, until one tells something.
+    pub(super) trouble: Option<SourceError>,
 }
 
 impl Entry {
@@ -31,7 +33,13 @@ impl Entry {
         let service = Service::new(name.clone(), rule, now);
         Self {
             name,
-            known: Mutex::new(Known { service, origin: Origin::Read, version: 0, watch_restarts: 0 }),
+            known: Mutex::new(Known {
+                service,
+                origin: Origin::Read,
+                version: 0,
+                watch_restarts: 0,
+                trouble: None,
+            }),
             tell: watch::Sender::new(None),
             follower: Mutex::new(None),
         }

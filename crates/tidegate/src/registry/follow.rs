@@ -66,18 +66,23 @@ async fn follow(books: Arc<Books>, keeper: Keeper<Lookups>, entry: Weak<Entry>, 
         let mut watch = match begin(&books, &keeper, &name).await {
             Begun::Watch(watch) => watch,
             Begun::Unsupported => return poll(&books, &keeper, &entry, &name).await,
-            Begun::Failed(asked) => {
+            Begun::Failed(error) => {
+                let asked = error.retry_after;
+                if let Some(entry) = entry.upgrade() {
+                    entry.change(|known| known.trouble = Some(error));
+                }
                 tries += 1;
                 sleep_until(clock::timer_at(backoff.next(tries, asked, clock::now(), dice()))).await;
                 continue;
             }
         };
-        let asked = loop {
+        let error = loop {
             match watch.next().await {
                 Ok(update) => {
                     tries = 0;
                     let Some(entry) = entry.upgrade() else { return };
                     let heard = entry.change(|known| {
+                        known.trouble = None;
                         let heard = known.service.update(update, clock::now());
                         let live = heard != Heard::Late && known.origin != Origin::Watch;
                         if live {
@@ -89,12 +94,13 @@ async fn follow(books: Arc<Books>, keeper: Keeper<Lookups>, entry: Weak<Entry>, 
                         heard_news(&books, &entry);
                     }
                 }
-                Err(error) => break error.retry_after,
+                Err(error) => break error,
             }
         };
         drop(watch);
+        let asked = error.retry_after;
         let Some(known) = entry.upgrade() else { return };
-        cut_off(&books, &known);
+        cut_off(&books, &known, error);
         drop(known);
         tries += 1;
         sleep_until(clock::timer_at(backoff.next(tries, asked, clock::now(), dice()))).await;
@@ -111,9 +117,10 @@ fn heard_news(books: &Books, entry: &Arc<Entry>) {
 }
 
 /// The watch ended: what it told was true until now, and ages from now on.
-fn cut_off(books: &Books, entry: &Arc<Entry>) {
+fn cut_off(books: &Books, entry: &Arc<Entry>, error: SourceError) {
     let was_live = entry.change(|known| {
         known.watch_restarts += 1;
+        known.trouble = Some(error);
         let live = known.origin == Origin::Watch;
         if live {
             known.origin = Origin::Read;
@@ -129,8 +136,7 @@ fn cut_off(books: &Books, entry: &Arc<Entry>) {
 enum Begun {
     Watch(Box<dyn AnyWatch>),
     Unsupported,
-    /// With the time the source asked for.
-    Failed(Option<Duration>),
+    Failed(SourceError),
 }
 
 /// Begins a watch, when the budget allows and the source is not known to be down.
@@ -157,20 +163,19 @@ async fn begin(books: &Books, keeper: &Keeper<Lookups>, name: &ServiceName) -> B
             Begun::Unsupported
         }
         Ok(Err(error)) => {
-            let asked = error.retry_after;
             match error.kind {
                 SourceErrorKind::Unavailable | SourceErrorKind::Throttled => {
-                    asking.unreachable(name, Why::Failed(error), asked);
+                    asking.unreachable(name, Why::Failed(error.clone()), error.retry_after);
                 }
                 SourceErrorKind::Denied | SourceErrorKind::Malformed | SourceErrorKind::Unsupported => {
                     asking.answered();
                 }
             }
-            Begun::Failed(asked)
+            Begun::Failed(error)
         }
         Err(_) => {
             asking.unreachable(name, Why::TimedOut(longest), None);
-            Begun::Failed(None)
+            Begun::Failed(SourceError::unavailable(format!("no answer within {longest:?}")))
         }
     }
 }

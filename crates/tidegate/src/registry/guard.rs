@@ -173,15 +173,15 @@ fn answer(found: Answer<View, SourceError>, now: Instant) -> Result<Endpoints, L
                 Origin::Read => Provenance::Fresh,
                 Origin::Disk => Provenance::Snapshot { age: now.since(view.snapshot.as_of) },
             };
-            Ok(Endpoints { view, provenance })
+            Ok(Endpoints { view, provenance, why: None })
         }
-        Answer::Stale { value: view, .. } => {
+        Answer::Stale { value: view, why, .. } => {
             let age = now.since(view.snapshot.as_of);
             let provenance = match view.origin {
                 Origin::Disk => Provenance::Snapshot { age },
                 Origin::Watch | Origin::Read => Provenance::Stale { age },
             };
-            Ok(Endpoints { view, provenance })
+            Ok(Endpoints { view, provenance, why })
         }
         Answer::Nothing { .. } => Err(LookupError::NotFound),
         Answer::Refused(refusal) => Err(match refusal {

@@ -91,6 +91,8 @@ pub struct Endpoints {
     pub(super) view: Kept<View>,
     /// Where the answer comes from.
     pub provenance: Provenance,
+    /// Why the source could not be asked for a newer one, where it could not.
+    pub why: Option<Why<SourceError>>,
 }
 
 impl Endpoints {

@@ -1,6 +1,6 @@
 //! What a registry looks like from outside: for pages and metrics.
 
-use super::{LookupError, Provenance, Registry, Revision, ServiceName, snapshot::Origin};
+use super::{LookupError, Provenance, Registry, Revision, ServiceName, SourceError, snapshot::Origin};
 use crate::{clock, keeper};
 
 /// One service that is known.
@@ -20,6 +20,8 @@ pub struct ServiceStatus {
     pub malformed: u64,
     /// Watches that ended.
     pub watch_restarts: u64,
+    /// Why it cannot be watched now; `None` while a watch lives, and for a source that has none.
+    pub trouble: Option<SourceError>,
 }
 
 /// What a registry did since the beginning.
@@ -66,6 +68,7 @@ impl Registry {
                     suspects: known.service.suspects(),
                     malformed: known.service.malformed,
                     watch_restarts: known.watch_restarts,
+                    trouble: known.trouble.clone(),
                 }
             })
         };

@@ -1,5 +1,7 @@
 //! The tables of the page of state.
 
+mod registry;
+
 use tidegate_core::Instant;
 
 use super::html::{Html, bytes, count, span};
@@ -16,6 +18,10 @@ pub(super) fn all(html: &mut Html, state: &State, now: Instant) {
     summary(html, state, now);
     section(html, "Upstreams", state.upstreams.is_empty(), "none");
     state.upstreams.iter().for_each(|each| upstream(html, each));
+    if let Some(registry) = &state.registry {
+        section(html, "Registry", false, "");
+        registry::table(html, registry);
+    }
     section(html, "Limits", state.limits.is_empty(), "none");
     limits(html, &state.limits);
     store(html, state);

@@ -21,24 +21,31 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     if let Some(tls) = root.get("store").and_then(|store| store.get("tls")) {
         certificates(tls, "roots", base, "store.tls", problems);
     }
+    if let Some(tls) = root.get("registry").and_then(|registry| registry.get("tls")) {
+        client(tls, base, "registry.tls", problems);
+    }
     let of = |section: &'static str| entries(root, section).iter().map(move |entry| (section, entry));
     for (section, entry) in of("upstreams").chain(of("tokens")).chain(of("sessions")) {
         let Some(tls) = entry.value.get("tls") else { continue };
-        let setting = format!("{section}.{}.tls", entry.key.escape_debug());
-        for (given, missing) in [("cert", "key"), ("key", "cert")] {
-            if let Some(entry) = tls.entry(given).filter(|entry| !entry.value.is_null())
-                && tls.get(missing).is_none_or(Node::is_null)
-            {
-                let problem = Problem::error(
-                    format!("there is a `{given}` without a `{missing}`"),
-                    format!("add {missing}: PATH, or remove `{given}`"),
-                );
-                problems.push(problem.at(&entry.key_span).of(setting.as_str()));
-            }
-        }
-        pair(tls, base, &setting, problems);
-        certificates(tls, "roots", base, &setting, problems);
+        client(tls, base, &format!("{section}.{}.tls", entry.key.escape_debug()), problems);
     }
+}
+
+/// Roots, and a certificate that goes with its key.
+fn client(tls: &Node, base: &Path, setting: &str, problems: &mut Vec<Problem>) {
+    for (given, missing) in [("cert", "key"), ("key", "cert")] {
+        if let Some(entry) = tls.entry(given).filter(|entry| !entry.value.is_null())
+            && tls.get(missing).is_none_or(Node::is_null)
+        {
+            let problem = Problem::error(
+                format!("there is a `{given}` without a `{missing}`"),
+                format!("add {missing}: PATH, or remove `{given}`"),
+            );
+            problems.push(problem.at(&entry.key_span).of(setting));
+        }
+    }
+    pair(tls, base, setting, problems);
+    certificates(tls, "roots", base, setting, problems);
 }
 
 /// A certificate chain and its key, each for itself and both together.

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use super::{
-    super::{Endpoint, Upstream, pool::InFlight},
+    super::{Endpoint, Upstream, Vouched, Wanted, pool::InFlight},
     server::config,
 };
 
@@ -23,9 +23,9 @@ fn calls_spread_evenly_when_each_goes_to_the_less_busy_of_two() {
     let mut calls = Vec::new();
     for _ in 0..1000 {
         let endpoint = upstream.pick(None, |_| true).unwrap();
-        calls.extend(busy(endpoint, 1));
+        calls.extend(busy(&endpoint, 1));
     }
-    for endpoint in upstream.endpoints() {
+    for endpoint in upstream.endpoints().iter() {
         assert!((150..=250).contains(&endpoint.in_flight()), "{}", endpoint.in_flight());
     }
     drop(calls);
@@ -37,21 +37,21 @@ fn the_busiest_of_all_is_never_picked() {
     let upstream = upstream(3);
     let _calls = busy(&upstream.endpoints()[1], 1);
     for _ in 0..200 {
-        assert!(!Arc::ptr_eq(upstream.pick(None, |_| true).unwrap(), &upstream.endpoints()[1]));
+        assert!(!Arc::ptr_eq(&upstream.pick(None, |_| true).unwrap(), &upstream.endpoints()[1]));
     }
 }
 
 #[test]
 fn an_endpoint_is_asked_at_most_once_and_none_after_the_one_that_admits() {
     let upstream = upstream(6);
-    let open = &upstream.endpoints()[4];
+    let open = Arc::clone(&upstream.endpoints()[4]);
     for _ in 0..200 {
         let asked = RefCell::new(BTreeMap::new());
         let picked = upstream.pick(None, |endpoint| {
             *asked.borrow_mut().entry(endpoint.authority().to_string()).or_insert(0) += 1;
-            std::ptr::eq(endpoint, &**open)
+            std::ptr::eq(endpoint, &*open)
         });
-        assert!(Arc::ptr_eq(picked.unwrap(), open));
+        assert!(Arc::ptr_eq(&picked.unwrap(), &open));
         assert!(asked.borrow().values().all(|times| *times == 1), "{asked:?}");
     }
     assert!(upstream.pick(None, |_| false).is_none());
@@ -60,10 +60,68 @@ fn an_endpoint_is_asked_at_most_once_and_none_after_the_one_that_admits() {
 #[test]
 fn the_avoided_endpoint_is_the_last_resort() {
     let upstream = upstream(3);
-    let avoid = &upstream.endpoints()[0];
+    let avoid = Arc::clone(&upstream.endpoints()[0]);
     for _ in 0..200 {
-        assert!(!Arc::ptr_eq(upstream.pick(Some(avoid), |_| true).unwrap(), avoid));
+        assert!(!Arc::ptr_eq(&upstream.pick(Some(&avoid), |_| true).unwrap(), &avoid));
     }
-    let only = upstream.pick(Some(avoid), |endpoint| std::ptr::eq(endpoint, &**avoid));
-    assert!(Arc::ptr_eq(only.unwrap(), avoid));
+    let only = upstream.pick(Some(&avoid), |endpoint| std::ptr::eq(endpoint, &*avoid));
+    assert!(Arc::ptr_eq(&only.unwrap(), &avoid));
+}
+
+fn wanted(port: u16, weight: u32) -> Wanted {
+    Wanted { url: format!("http://127.0.0.1:{port}"), weight, vouched: Vouched::Yes }
+}
+
+#[test]
+fn calls_come_as_often_as_weights_say_and_a_weight_of_0_takes_none() {
+    let upstream = upstream(1);
+    assert!(upstream.replace(&[wanted(1, 1), wanted(2, 4), wanted(3, 0), wanted(4, 3)]).is_empty());
+    let endpoints = upstream.endpoints();
+    let mut drawn = [0; 4];
+    let mut calls = Vec::new();
+    for _ in 0..800 {
+        let endpoint = upstream.pick(None, |_| true).unwrap();
+        drawn[endpoints.iter().position(|one| Arc::ptr_eq(one, &endpoint)).unwrap()] += 1;
+        calls.extend(busy(&endpoint, 1));
+    }
+    // Each is as busy for its weight as the others: it is drawn by weight, and compared by it.
+    for (count, share) in drawn.into_iter().zip([100, 400, 0, 300]) {
+        assert!((share * 8 / 10..=share * 12 / 10).contains(&count), "{drawn:?}");
+    }
+    upstream.replace(&[wanted(3, 0)]);
+    assert!(upstream.is_empty() && upstream.pick(None, |_| true).is_none());
+    assert_eq!(upstream.endpoints().len(), 1);
+}
+
+#[test]
+fn endpoints_that_stay_keep_what_they_have_and_those_that_go_end_with_their_last_call() {
+    let upstream = upstream(2);
+    let before = upstream.endpoints();
+    upstream.replace(&[wanted(2, 1), wanted(3, 1)]);
+    let after = upstream.endpoints();
+    assert!(Arc::ptr_eq(&before[1], &after[0]));
+    let gone = Arc::downgrade(&before[0]);
+    drop(before);
+    assert!(gone.upgrade().is_none());
+}
+
+#[test]
+fn a_server_that_is_listed_twice_is_one_and_vouched_for_once_is_vouched_for() {
+    let upstream = upstream(1);
+    let suspect = Wanted { vouched: Vouched::No, ..wanted(1, 5) };
+    upstream.replace(&[wanted(1, 2), suspect.clone()]);
+    let endpoints = upstream.endpoints();
+    assert_eq!((endpoints.len(), endpoints[0].vouched()), (1, Vouched::Yes));
+    upstream.replace(&[suspect]);
+    assert_eq!(endpoints[0].vouched(), Vouched::No);
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_called_is_told_and_left_out() {
+    let upstream = upstream(1);
+    let wrong =
+        upstream.replace(&[Wanted { url: "grpc://127.0.0.1:5".into(), ..wanted(5, 1) }, wanted(6, 1)]);
+    let told = wrong[0].to_string();
+    assert!(told.contains("\"grpc://127.0.0.1:5\" has the scheme \"grpc\""), "{told}");
+    assert_eq!((wrong.len(), upstream.endpoints().len()), (1, 1));
 }
