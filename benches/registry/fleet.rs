@@ -1,7 +1,7 @@
 //! A fleet's registry through outages, a mass expiry and a deployment, with the guard and with a fixed interval: counts
 //! every call on virtual time, prints a table, writes `registry-fleet.csv` and draws `registry-fleet.svg`.
 //!
-//! Usage: registry-fleet CSV_DIR SVG_DIR [CLIENTS]
+//! Usage: `registry-fleet CSV_DIR SVG_DIR [CLIENTS]`
 
 #[path = "../../crates/tidegate/tests/registry_fleet/clients.rs"]
 mod clients;

@@ -11,7 +11,13 @@ mod sessions;
 mod store;
 mod tokens;
 
-use std::{collections::HashMap, net::SocketAddr, ops::Range, path::Path};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    ops::{Range, RangeInclusive},
+    path::Path,
+    time::Duration,
+};
 
 use super::{
     cidr::Cidr,
@@ -22,6 +28,13 @@ use super::{
     tree::{self, Entry, Node, Value},
     units::{ByteSize, HumanDuration},
 };
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a grant of an access token may be waited for.
+const GRANT_TIMES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
 
 /// Finds what is wrong with the meaning of a configuration; relative paths begin at `base`.
 pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
@@ -188,9 +201,24 @@ fn not_zero(node: &Node, key: &str, remedy: &str, setting: &str, problems: &mut 
     }
 }
 
+/// A time has to lie within what its part takes.
+fn time_within(
+    (node, key): (&Node, &str),
+    range: RangeInclusive<Duration>,
+    remedy: &str,
+    setting: &str,
+    problems: &mut Vec<Problem>,
+) {
+    let Some(time) = parsed::<HumanDuration>(node, key) else { return };
+    if let Some(at) = node.get(key).filter(|_| !range.contains(&*time)) {
+        let problem = Problem::error(format!("a time of {time} is out of range"), remedy);
+        problems.push(problem.at(&at.span).of(format!("{setting}.{key}")));
+    }
+}
+
 /// Bounds that the HTTP library or common sense set to bounds.
 fn bounds(root: &Node, problems: &mut Vec<Problem>) {
-    const HEADER_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=16 << 20;
+    const HEADER_BYTES: RangeInclusive<u64> = 8 << 10..=16 << 20;
     let Some(node) = root.get("bounds") else { return };
     let bytes: Option<ByteSize> = parsed(node, "header_bytes");
     if let Some(bytes) = bytes.filter(|bytes| !HEADER_BYTES.contains(&bytes.0))

@@ -1,15 +1,8 @@
 //! The registry: settings that its URL has no use for, times out of range, and upstreams that need one.
 
-use std::time::Duration;
-
 use tidegate_etcd::RegistryUrl;
 
-use super::{Entry, HumanDuration, Node, Problem, Value, entries, parsed};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MILLISECOND: Duration = Duration::from_millis(1);
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+use super::{DAY, Entry, HOUR, MILLISECOND, Node, Problem, SECOND, Value, entries, time_within};
 
 /// Where the URL stands.
 fn url_of(registry: &Node) -> Option<&Node> {
@@ -82,11 +75,7 @@ fn times(registry: &Node, problems: &mut Vec<Problem>) {
         ("minimum_retry_interval", MILLISECOND, HOUR, "write 1ms to 1h, like 5s"),
         ("timeout", MILLISECOND, HOUR, "write 1ms to 1h, like 5s"),
     ] {
-        let Some(time) = parsed::<HumanDuration>(registry, key) else { continue };
-        if let Some(at) = registry.get(key).filter(|_| *time < least || *time > most) {
-            let problem = Problem::error(format!("a time of {time} is out of range"), remedy);
-            problems.push(problem.at(&at.span).of(format!("registry.{key}")));
-        }
+        time_within((registry, key), least..=most, remedy, "registry", problems);
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
         suggest,
         token::{Percent, issuer},
     },
-    Entry, Node, Problem, entries, not_zero, parsed, quoted,
+    DAY, Entry, GRANT_TIMES, Node, Problem, SECOND, entries, not_zero, parsed, quoted, time_within,
 };
 use crate::oidc::{provider::is_allowed, session::KeyRing};
 
@@ -106,8 +106,15 @@ fn one(entry: &Entry, setting: &str, base: &Path, problems: &mut Vec<Problem>) {
             problems.push(Problem::error(message, remedy).at(&key.span).of(setting));
         }
     }
-    for key in ["idle", "absolute", "reuse_window", "timeout", "max_wait"] {
+    for key in ["absolute", "max_wait"] {
         not_zero(node, key, "write a time that is not zero, like 30s", setting, problems);
+    }
+    for (key, range, remedy) in [
+        ("idle", SECOND..=366 * DAY, "write 1s to 366d, like 8h"),
+        ("reuse_window", SECOND..=DAY, "write 1s to 1d, like 30s"),
+        ("timeout", GRANT_TIMES, "write 10ms to 10m, like 30s"),
+    ] {
+        time_within((node, key), range, remedy, setting, problems);
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
         suggest,
         token::{Percent, issuer},
     },
-    Entry, Node, Problem, entries, not_zero, parsed, quoted,
+    Entry, GRANT_TIMES, Node, Problem, entries, not_zero, parsed, quoted, time_within,
 };
 use crate::oidc::provider::is_allowed;
 
@@ -38,9 +38,16 @@ impl<'a> Token<'a> {
         for key in ["client_secret", "key"] {
             self.secret(key, base);
         }
-        for key in ["default_life", "timeout", "max_wait"] {
+        for key in ["default_life", "max_wait"] {
             not_zero(self.node, key, "write a time that is not zero, like 5s", &self.setting, self.problems);
         }
+        time_within(
+            (self.node, "timeout"),
+            GRANT_TIMES,
+            "write 10ms to 10m, like 30s",
+            &self.setting,
+            self.problems,
+        );
         let percent: Option<Percent> = parsed(self.node, "refresh_before");
         if let Some(percent) = percent.filter(|percent| !REFRESH_BEFORE.contains(&percent.0)) {
             self.wrong(

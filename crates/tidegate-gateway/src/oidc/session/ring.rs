@@ -33,7 +33,7 @@ impl KeyRing {
     /// Reads keys; the first one seals.
     ///
     /// # Errors
-    /// [`InvalidKey`] for what is not 32 bytes as base64, or has no secret in it: the same byte again and again.
+    /// `InvalidKey` for what is not 32 bytes as base64, or has no secret in it: the same byte again and again.
     pub fn new(keys: &[Secret]) -> Result<Self, InvalidKey> {
         keys.iter().map(key).collect::<Result<_, _>>().map(Self)
     }
