@@ -10,8 +10,9 @@ use crate::{
     fleet::{Fleet, INSTANCES, Record, SERVICES, seconds, service},
 };
 
-/// Runs a scenario on the paused clock.
+/// Runs a scenario on the paused clock, with the same jitter each time.
 pub(crate) fn simulate(scenario: impl Future<Output = Record>) -> Record {
+    fastrand::seed(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime with a paused clock").block_on(LocalSet::new().run_until(scenario))
 }
@@ -39,6 +40,8 @@ pub(crate) async fn outage_with_warm_caches<C: Client>(clients: usize) -> Record
     fleet.registry.capacity((clients * SERVICES / 50).max(4) as u64);
     fleet.registry.behave(Behaviour::Up);
     fleet.run("recovery", 240).await;
+    // A watch that the weak registry refused pauses for up to two minutes more.
+    fleet.run("late watches", 300).await;
     fleet.run("after it", 10).await;
     fleet.finish()
 }
