@@ -25,8 +25,6 @@ use crate::{flight::caught, sync::now};
 /// The pauses between attempts to store what is known.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// The pause after an answer that was lost, where the same grant may be asked for again.
-const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 pub(super) struct Hold<'a, E: TokenEndpoint, S: SessionStore> {
     pub(super) of: &'a Arc<Refresher<E, S>>,
@@ -96,9 +94,15 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
         }
     }
 
+    /// Whether a grant whose answer was lost may still be repeated. The endpoint takes the same refresh token again, but
+    /// not for long: whoever comes next may come too late.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.record.unknown_since.is_some() && matches!(self.assess(Origin::Shared), Assessed::Refresh(_))
+    }
+
     /// Refreshes the session, if that is still due. `None`: it is to be tried anew, because the lease was lost before
-    /// anything was sent, or the answer was lost.
-    pub(super) async fn refresh(mut self, slot: OwnedSemaphorePermit, early: &mut Early) -> Option<End> {
+    /// anything was sent, or what was verified is over by now.
+    pub(super) async fn refresh(&mut self, slot: OwnedSemaphorePermit, early: &mut Early) -> Option<End> {
         match self.assess(Origin::Shared) {
             Assessed::Tell(found) => {
                 self.give_back().await;
@@ -146,15 +150,6 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
         drop(slot);
         let end = self.settle(asked, early).await;
         drop(tenure);
-        if let End::Failed(..) = end
-            && self.record.unknown_since.is_some()
-            && let Assessed::Refresh(_) = self.assess(Origin::Shared)
-        {
-            // The endpoint takes the same refresh token again, but not for long: nobody needs to ask for that.
-            early.land(end);
-            tokio::time::sleep(ASKED_AGAIN_AFTER).await;
-            return None;
-        }
         Some(end)
     }
 

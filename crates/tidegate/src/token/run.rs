@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{
     SessionId, SessionStore, TokenEndpoint,
@@ -129,16 +129,31 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
             let holder = fastrand::u64(..);
             let leased = self.counters.store(self.store.lease(id, holder, self.settings.lease).await);
             match leased {
-                Err(error) => return End::Failed(Trouble::Store(error), None),
+                Err(error) => {
+                    let failed = End::Failed(Trouble::Store(error), None);
+                    // Somebody may have died with a grant out, which can be repeated only within the grace: the next
+                    // caller may come too late for that.
+                    if self.settings.reuse_grace.is_none() || now().since(began) >= self.settings.limit {
+                        return failed;
+                    }
+                    drop(slot);
+                    early.land(failed);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_LOOK);
+                }
                 Ok(Leased::Gone) => return End::Found(self.gone()),
                 Ok(Leased::Taken { fence, stored, orphan }) => {
                     let hold = Hold::new(self, id, fence, &stored, orphan, asked_at);
                     match hold {
-                        Ok(hold) => {
-                            if let Some(end) = hold.refresh(slot, early).await {
-                                return end;
+                        Ok(mut hold) => match hold.refresh(slot, early).await {
+                            Some(failed @ End::Failed(..)) if hold.is_urgent() => {
+                                early.land(failed);
+                                sleep(pause).await;
+                                pause = (pause * 2).min(LONGEST_LOOK);
                             }
-                        }
+                            Some(end) => return end,
+                            None => {}
+                        },
                         Err(trouble) => {
                             let _ = self.counters.store(self.store.release(id, fence).await);
                             return End::Failed(trouble, None);
