@@ -168,7 +168,7 @@ async fn without_a_store_each_policy_does_what_it_says() {
 #[tokio::test]
 async fn without_a_store_each_gateway_spends_its_slice_and_the_limit_holds() {
     let mut redis = Redis::start(&[]);
-    let limit = "rate: 3000/1000h, algorithm: fixed-window, lease: 2s, on_store_failure: share, aside: 20";
+    let limit = "rate: 12000/1000h, algorithm: fixed-window, lease: 2s, on_store_failure: share, aside: 20";
     let fleet = Fleet::start(3, &patient(&redis), limit).await;
     let load = fleet.load("shared");
     load.admits(1000).await;
@@ -195,5 +195,5 @@ async fn without_a_store_each_gateway_spends_its_slice_and_the_limit_holds() {
     load.admits(500).await;
     load.refuses(1000).await;
     drop(load);
-    fleet.tally.assert_windows(3000, LONG_WINDOW);
+    fleet.tally.assert_windows(12_000, LONG_WINDOW);
 }

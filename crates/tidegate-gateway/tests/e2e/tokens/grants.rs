@@ -51,8 +51,8 @@ async fn calls_that_come_while_a_token_is_granted_wait_for_that_one() {
 #[tokio::test]
 async fn a_token_is_renewed_before_it_ends_and_no_call_waits_for_that() {
     let idp = Arc::new(Idp::start().await);
-    // Due between 60 % and 80 % of 5 s.
-    idp.life(5);
+    // Due between 60 % and 80 % of 10 s.
+    idp.life(10);
     let known = Arc::clone(&idp);
     let upstream = Guarded::start(move |token| known.knows(token)).await;
     let gateway = gateway(&upstream, &idp, "").await;

@@ -71,7 +71,7 @@ async fn check_says_what_proves_nothing() {
         ("issuer: https://i, client_id: c, auth: none, refresh_before: 95%", "write 5% to 90%"),
         ("issuer: https://i, client_id: c, auth: none, refresh_before: 20", "is not a percentage"),
         ("issuer: https://i, client_id: c, auth: none, grant: password", "client_credentials"),
-        ("issuer: https://i, client_id: c, auth: none, timeout: 0s", "write a time that is not zero"),
+        ("issuer: https://i, client_id: c, auth: none, timeout: 0s", "write 10ms to 10m"),
         ("issuer: https://i, client_id: c, auth: none, algorithm: HS256", "write one of RS256"),
     ] {
         let (code, output) = check(token);
