@@ -163,13 +163,28 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
         }
     }
 
+    /// A session that may be due cannot be read. Somebody may have died with a grant out, which can be repeated only
+    /// within the grace, and the next caller may come too late for that: it is looked at until the store is back.
+    fn look_on(self: &Arc<Self>, id: &SessionId, now: Instant) {
+        let fresh = |record: Arc<Record>| {
+            record.term(&self.settings.schedule, id, self.salt).at(now) == Freshness::Fresh
+        };
+        if self.settings.reuse_grace.is_some() && !self.known(id).is_some_and(fresh) {
+            // It goes on by itself; that none begins after the shutdown is fine.
+            let _ = self.run(id);
+        }
+    }
+
     async fn look(self: &Arc<Self>, id: &SessionId) -> Result<Found, (Trouble, Option<Duration>)> {
         let asked_at = now();
         let stored = self.counters.store(self.store.read(id, Some(self.settings.idle)).await);
         let stored = match stored {
             Ok(Some(stored)) => stored,
             Ok(None) => return Ok(self.gone()),
-            Err(error) => return Err((Trouble::Store(error), None)),
+            Err(error) => {
+                self.look_on(id, asked_at);
+                return Err((Trouble::Store(error), None));
+            }
         };
         let record = self.record(id, &stored, asked_at).map_err(|trouble| (trouble, None))?;
         let (now, known) = (now(), self.known(id));

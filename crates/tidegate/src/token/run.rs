@@ -171,9 +171,16 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                             return End::Found(found);
                         }
                         Ok(None) => {}
-                        Err(trouble) => return End::Failed(trouble, None),
+                        Err(trouble) if self.settings.reuse_grace.is_none() => {
+                            return End::Failed(trouble, None);
+                        }
+                        // Whoever holds the lease may die with it.
+                        Err(trouble) => early.land(End::Failed(trouble, None)),
                     }
                 }
+            }
+            if now().since(began) >= self.settings.give_up {
+                return End::Failed(Trouble::Overdue(self.settings.give_up), None);
             }
             if now().since(began) >= self.settings.limit {
                 early.land(End::Failed(Trouble::Overdue(self.settings.limit), None));

@@ -207,22 +207,25 @@ async fn a_store_that_forgot_the_last_rotation_is_told_and_nothing_old_is_presen
 
 #[tokio::test(start_paused = true)]
 async fn what_a_dead_process_sent_is_taken_over_in_time_though_the_store_is_away_and_nobody_asks_again() {
-    let idp = Idp::new();
-    idp.with(|state| state.grace = Duration::from_secs(60));
-    let settings = Settings { reuse_grace: Some(Duration::from_secs(60)), ..Settings::default() };
-    let (fleet, id) = fleet(&idp, 2, &settings).await;
-    until_over().await;
-    assert!(timeout(Duration::from_millis(80), fleet[0].fresh(&id)).await.is_err());
-    fleet[0].life.kill();
-    sleep(Duration::from_secs(40)).await;
-    let (answer, ()) = tokio::join!(fleet[1].fresh(&id), async {
-        sleep(Duration::from_millis(3)).await; // It has read the session, and asks for the lease.
-        fleet[1].store.down(true);
-    });
-    assert!(matches!(answer.unwrap_err(), TokenError::Unavailable { .. }));
-    sleep(Duration::from_secs(3)).await;
-    fleet[1].store.down(false);
-    sleep(Duration::from_secs(600)).await;
-    assert!(fleet[1].fresh(&id).await.is_ok());
-    assert_eq!(idp.reuses(), 0);
+    // When the session is read, and when its lease is asked for.
+    for millis in [0, 3] {
+        let idp = Idp::new();
+        idp.with(|state| state.grace = Duration::from_secs(60));
+        let settings = Settings { reuse_grace: Some(Duration::from_secs(60)), ..Settings::default() };
+        let (fleet, id) = fleet(&idp, 2, &settings).await;
+        until_over().await;
+        assert!(timeout(Duration::from_millis(80), fleet[0].fresh(&id)).await.is_err());
+        fleet[0].life.kill();
+        sleep(Duration::from_secs(40)).await;
+        let (answer, ()) = tokio::join!(fleet[1].fresh(&id), async {
+            sleep(Duration::from_millis(millis)).await;
+            fleet[1].store.down(true);
+        });
+        assert!(matches!(answer.unwrap_err(), TokenError::Unavailable { .. }));
+        sleep(Duration::from_secs(3)).await;
+        fleet[1].store.down(false);
+        sleep(Duration::from_secs(600)).await;
+        assert!(fleet[1].fresh(&id).await.is_ok(), "after {millis} ms");
+        assert_eq!(idp.reuses(), 0);
+    }
 }
