@@ -194,22 +194,8 @@ impl<V> Places<V> {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
-    use std::convert::Infallible;
-
     use super::*;
-    use crate::keeper::{Failed, Fetched};
-
-    struct Nothing;
-
-    impl Fetch for Nothing {
-        type Key = u64;
-        type Value = u64;
-        type Error = Infallible;
-
-        async fn fetch(&self, _key: &u64) -> Result<Fetched<u64>, Failed<Infallible>> {
-            Ok(Fetched::nothing())
-        }
-    }
+    use crate::keeper::tests::Nothing;
 
     fn name(hash: u64, key: u64) -> Arc<Name<Nothing>> {
         Arc::new(Name::new(hash, key, Instant::EPOCH, Weak::new()))

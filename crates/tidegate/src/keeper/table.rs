@@ -175,22 +175,8 @@ fn least_missed<F: Fetch>(ring: &mut Ring<F>, now: Instant) -> Option<usize> {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
-    use std::convert::Infallible;
-
     use super::*;
-    use crate::keeper::{Failed, Fetched};
-
-    struct Nothing;
-
-    impl Fetch for Nothing {
-        type Key = u64;
-        type Value = u64;
-        type Error = Infallible;
-
-        async fn fetch(&self, _key: &u64) -> Result<Fetched<u64>, Failed<Infallible>> {
-            Ok(Fetched::nothing())
-        }
-    }
+    use crate::keeper::tests::Nothing;
 
     #[test]
     fn keys_that_find_no_place_are_kept_and_go_like_all_others() {

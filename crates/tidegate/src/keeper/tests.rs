@@ -1,6 +1,7 @@
 //! What a keeper answers, and how often it asks.
 
 use std::{
+    convert::Infallible,
     future::pending,
     num::NonZeroU32,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
@@ -20,6 +21,19 @@ mod ageing;
 mod keys;
 mod sharing;
 mod source;
+
+/// A source that has nothing, for rooms that look at how things are kept.
+pub(super) struct Nothing;
+
+impl Fetch for Nothing {
+    type Key = u64;
+    type Value = u64;
+    type Error = Infallible;
+
+    async fn fetch(&self, _key: &u64) -> Result<Fetched<u64>, Failed<Infallible>> {
+        Ok(Fetched::nothing())
+    }
+}
 
 /// What the source does.
 #[derive(Clone, Copy)]

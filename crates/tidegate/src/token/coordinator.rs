@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_core::{Call, Instant, attempts, keep::Landed, token::Over};
+use tidegate_core::{Call, Instant, keep::Landed, token::Over};
 use tokio::{
     sync::{Notify, Semaphore, broadcast::error::RecvError},
     task::AbortHandle,
@@ -107,19 +107,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     /// Outside a tokio runtime.
     pub fn new(endpoint: E, store: S, settings: Settings) -> Result<Self, InvalidSettings> {
         settings.check()?;
-        let keeping = keeper::Settings {
-            // A refresh ends by its own bounds.
-            timeout: Duration::from_secs(3600),
-            backoff: settings.backoff,
-            attempts: attempts::Settings {
-                attempts: std::num::NonZeroU32::MAX,
-                ..attempts::Settings::default()
-            },
-            keys: settings.sessions,
-            idle: settings.idle,
-            waiters: settings.waiters,
-            ..keeper::Settings::default()
-        };
+        let keeping = settings.keeper();
         let refresher = Arc::new(Refresher {
             endpoint,
             store,

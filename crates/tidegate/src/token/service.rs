@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_core::{Call, Instant, Lifetime, Term, attempts};
+use tidegate_core::{Call, Instant, Lifetime, Term};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -169,18 +169,7 @@ impl<E: TokenEndpoint> ServiceTokens<E> {
     pub fn new(endpoint: E, settings: ServiceSettings) -> Result<Self, InvalidSettings> {
         let ServiceSettings { tokens: settings, rejected_apart } = settings;
         settings.check()?;
-        let keeping = keeper::Settings {
-            timeout: Duration::from_secs(3600),
-            backoff: settings.backoff,
-            attempts: attempts::Settings {
-                attempts: std::num::NonZeroU32::MAX,
-                ..attempts::Settings::default()
-            },
-            keys: settings.sessions,
-            idle: settings.idle,
-            waiters: settings.waiters,
-            ..keeper::Settings::default()
-        };
+        let keeping = settings.keeper();
         let service = Service {
             endpoint,
             health: Health::new(settings.open_for),

@@ -1,13 +1,14 @@
 //! How sessions are kept.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use tidegate_core::{
-    Backoff, InvalidBackoff,
+    Backoff, InvalidBackoff, attempts,
     token::{InvalidSchedule, InvalidTries, Limits, Schedule},
 };
 
 use super::Seal;
+use crate::keeper;
 
 /// How sessions are kept.
 #[derive(Clone)]
@@ -117,6 +118,20 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// What the keeper of the tokens is told: in its ranges, as these are in theirs.
+    pub(super) fn keeper(&self) -> keeper::Settings {
+        keeper::Settings {
+            // A refresh ends by its own bounds.
+            timeout: Duration::from_secs(3600),
+            backoff: self.backoff,
+            attempts: attempts::Settings { attempts: NonZeroU32::MAX, ..attempts::Settings::default() },
+            keys: self.sessions,
+            idle: self.idle,
+            waiters: self.waiters,
+            ..keeper::Settings::default()
+        }
     }
 
     /// How long a grant may be out.
