@@ -42,7 +42,7 @@ pub use model::{
 };
 pub use preset::{EndpointArg, InvalidEndpoint, OnePort, embedded, from_flags, listening};
 pub use problem::{Problem, Problems, Severity};
-pub use registry::{Registry, RegistryForm, RegistryLayout, RegistryTls};
+pub use registry::{Registry, RegistryForm, RegistryLayout};
 pub use render::Style;
 pub use report::{check_report, summary};
 pub use schema::schema;

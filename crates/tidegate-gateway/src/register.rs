@@ -11,7 +11,7 @@ use tidegate_etcd::{EtcdRegistry, InvalidRegistryUrl, Layout, LeaseSettings, Reg
 
 use crate::{
     cli::Register,
-    config::{self, RegistryLayout, RegistryTls, SecretSetting},
+    config::{self, ClientTls, RegistryLayout, SecretSetting},
     registry::{Files, NoRegistry, etcd},
     signals::Signals,
 };
@@ -85,7 +85,7 @@ fn open(what: &Register) -> Result<EtcdRegistry, Unfit> {
         },
         user: what.user.clone(),
         password: what.password_file.clone().map(SecretSetting::File),
-        tls: with_tls.then_some(RegistryTls { roots, cert, key, server_name: None }),
+        tls: with_tls.then_some(ClientTls { roots, cert, key, server_name: None }),
         ..config::Registry::at(text)
     };
     let lease = match what.ttl {

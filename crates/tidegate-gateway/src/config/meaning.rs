@@ -12,7 +12,7 @@ mod store;
 mod tokens;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::SocketAddr,
     ops::{Range, RangeInclusive},
     path::Path,
@@ -25,6 +25,7 @@ use super::{
     formats::endpoint,
     problem::{Problem, quoted},
     store::MEMORY,
+    suggest,
     tree::{self, Entry, Node, Value},
     units::{ByteSize, HumanDuration},
 };
@@ -213,6 +214,51 @@ fn time_within(
     if let Some(at) = node.get(key).filter(|_| !range.contains(&*time)) {
         let problem = Problem::error(format!("a time of {time} is out of range"), remedy);
         problems.push(problem.at(&at.span).of(format!("{setting}.{key}")));
+    }
+}
+
+/// A section whose entries are named elsewhere.
+struct Named {
+    section: &'static str,
+    noun: &'static str,
+    user: &'static str,
+    in_one: &'static str,
+}
+
+impl Named {
+    /// Finds names that nothing has, among `uses` and the settings they stand in, and entries that nobody names.
+    fn references<'a>(
+        &self,
+        root: &Node,
+        uses: impl Iterator<Item = (&'a Node, String)>,
+        problems: &mut Vec<Problem>,
+    ) {
+        let Self { section, noun, user, in_one } = self;
+        let known: BTreeSet<&str> = entries(root, section).iter().map(|entry| entry.key.as_str()).collect();
+        let mut used = BTreeSet::new();
+        let mut doubtful = false;
+        for (node, setting) in uses {
+            let Some(name) = node.text() else { continue };
+            used.insert(name);
+            if !known.contains(name) {
+                doubtful = true;
+                let remedy = if known.is_empty() {
+                    format!("add it: {section}: {{ {name}: {{ issuer: https://host, client_id: NAME, … }} }}")
+                } else {
+                    suggest::remedy(name, noun, known.iter().copied())
+                };
+                let problem = Problem::error(format!("there is no {noun} {}", quoted(name)), remedy);
+                problems.push(problem.at(&node.span).of(setting));
+            }
+        }
+        let unused = |entry: &&Entry| !doubtful && !used.contains(entry.key.as_str());
+        for entry in entries(root, section).iter().filter(unused) {
+            let problem = Problem::warning(
+                format!("no {user} uses the {noun} {}", quoted(&entry.key)),
+                format!("name it in {in_one}: {noun}: NAME, or remove it"),
+            );
+            problems.push(problem.at(&entry.key_span).of(*section));
+        }
     }
 }
 

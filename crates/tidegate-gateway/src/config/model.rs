@@ -179,7 +179,7 @@ pub enum HostHeader {
     Endpoint,
 }
 
-/// TLS towards an upstream.
+/// TLS towards an upstream, a provider or a registry.
 #[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientTls {
@@ -192,7 +192,7 @@ pub struct ClientTls {
     /// The client certificate's key, PEM.
     #[serde(default)]
     pub key: Option<PathBuf>,
-    /// The name to verify and to send as SNI. Default: the endpoint's host.
+    /// The name to verify and to send as SNI. Default: the host that is connected to.
     #[serde(default)]
     #[schemars(with = "Option<ServerNameText>")]
     pub server_name: Option<String>,

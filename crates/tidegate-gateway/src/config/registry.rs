@@ -11,7 +11,8 @@ use super::{
         default_grace, default_max_stale, default_minimum_retry_interval, default_registry_timeout,
         default_registry_ttl,
     },
-    formats::{RegistryText, ServerNameText},
+    formats::RegistryText,
+    model::ClientTls,
     secret::SecretSetting,
     units::HumanDuration,
 };
@@ -45,7 +46,7 @@ pub struct Registry {
     pub password: Option<SecretSetting>,
     /// TLS settings for `etcds`. Default: the system's roots, no client certificate.
     #[serde(default)]
-    pub tls: Option<RegistryTls>,
+    pub tls: Option<ClientTls>,
     /// How many clients of etcd the fleet has. When etcd forgets their logins, they log in again spread over the time
     /// that takes. Default: 1.
     #[serde(default)]
@@ -79,25 +80,6 @@ pub enum RegistryLayout {
     Tidegate,
     /// That of go-micro, below `/micro/registry/` unless the URL says otherwise.
     GoMicro,
-}
-
-/// TLS towards the registry.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RegistryTls {
-    /// Roots to trust instead of the system's, PEM.
-    #[serde(default)]
-    pub roots: Option<PathBuf>,
-    /// The client certificate, PEM; needs `key`.
-    #[serde(default)]
-    pub cert: Option<PathBuf>,
-    /// The client certificate's key, PEM.
-    #[serde(default)]
-    pub key: Option<PathBuf>,
-    /// The name that the members' certificates must have. Default: the host of the URL.
-    #[serde(default)]
-    #[schemars(with = "Option<ServerNameText>")]
-    pub server_name: Option<String>,
 }
 
 impl Registry {

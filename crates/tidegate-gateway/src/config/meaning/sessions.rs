@@ -1,21 +1,19 @@
 //! Browser sessions: keys, pages, who the client is, and names that refer to nothing.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::Path,
-};
+use std::{collections::HashMap, path::Path};
 
 use super::{
     super::{
         defaults::{default_callback, default_logout},
         formats,
         secret::{NoSecret, SecretSetting},
-        suggest,
         token::{Percent, issuer},
     },
-    DAY, Entry, GRANT_TIMES, Node, Problem, SECOND, entries, not_zero, parsed, quoted, time_within,
+    DAY, Entry, GRANT_TIMES, Named, Node, Problem, SECOND, entries, not_zero, parsed, quoted, time_within,
 };
 use crate::oidc::{provider::is_allowed, session::KeyRing};
+
+const SESSIONS: Named = Named { section: "sessions", noun: "session", user: "route", in_one: "a route" };
 
 /// Finds what is wrong with the sessions, and with what routes say of them.
 pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
@@ -35,7 +33,9 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
             }
         }
     }
-    references(root, problems);
+    let routes = root.get("routes").map_or(&[][..], Node::items).iter().enumerate();
+    let uses = routes.filter_map(|(n, route)| Some((route.get("session")?, format!("routes[{n}].session"))));
+    SESSIONS.references(root, uses, problems);
 }
 
 fn one(entry: &Entry, setting: &str, base: &Path, problems: &mut Vec<Problem>) {
@@ -138,35 +138,4 @@ fn secret(node: &Node, setting: &str, base: &Path, problems: &mut Vec<Problem>) 
     };
     problems.push(problem.at(&node.span).of(setting));
     None
-}
-
-/// The sessions that routes name, and those that none names.
-fn references(root: &Node, problems: &mut Vec<Problem>) {
-    let known: BTreeSet<&str> = entries(root, "sessions").iter().map(|entry| entry.key.as_str()).collect();
-    let mut used = BTreeSet::new();
-    let mut doubtful = false;
-    for (n, route) in root.get("routes").map_or(&[][..], Node::items).iter().enumerate() {
-        let Some(node) = route.get("session") else { continue };
-        let Some(name) = node.text() else { continue };
-        used.insert(name);
-        if !known.contains(name) {
-            doubtful = true;
-            let remedy = match known.is_empty() {
-                true => {
-                    format!("add it: sessions: {{ {name}: {{ issuer: https://host, client_id: NAME, … }} }}")
-                }
-                false => suggest::remedy(name, "session", known.iter().copied()),
-            };
-            let problem = Problem::error(format!("there is no session {}", quoted(name)), remedy);
-            problems.push(problem.at(&node.span).of(format!("routes[{n}].session")));
-        }
-    }
-    let unused = |entry: &&Entry| !doubtful && !used.contains(entry.key.as_str());
-    for entry in entries(root, "sessions").iter().filter(unused) {
-        let problem = Problem::warning(
-            format!("no route uses the session {}", quoted(&entry.key)),
-            "name it in a route: session: NAME, or remove it",
-        );
-        problems.push(problem.at(&entry.key_span).of("sessions"));
-    }
 }

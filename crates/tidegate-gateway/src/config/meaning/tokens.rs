@@ -1,19 +1,20 @@
 //! Access tokens for upstreams: what proves who the client is, and names that refer to nothing.
 
-use std::{collections::BTreeSet, path::Path};
+use std::path::Path;
 
 use super::{
     super::{
         secret::{NoSecret, SecretSetting},
-        suggest,
         token::{Percent, issuer},
     },
-    Entry, GRANT_TIMES, Node, Problem, entries, not_zero, parsed, quoted, time_within,
+    Entry, GRANT_TIMES, Named, Node, Problem, entries, not_zero, parsed, quoted, time_within,
 };
 use crate::oidc::provider::is_allowed;
 
 /// How early a token may be renewed.
 const REFRESH_BEFORE: std::ops::RangeInclusive<u8> = 5..=90;
+
+const TOKENS: Named = Named { section: "tokens", noun: "token", user: "upstream", in_one: "an upstream" };
 
 /// Finds what is wrong with the tokens, and with what upstreams say of them.
 pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
@@ -21,7 +22,10 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
         let setting = format!("tokens.{}", entry.key.escape_debug());
         Token { node: &entry.value, entry, setting, problems }.check(base);
     }
-    references(root, problems);
+    let uses = entries(root, "upstreams").iter().filter_map(|upstream| {
+        Some((upstream.value.get("token")?, format!("upstreams.{}.token", upstream.key.escape_debug())))
+    });
+    TOKENS.references(root, uses, problems);
 }
 
 struct Token<'a> {
@@ -162,38 +166,5 @@ impl<'a> Token<'a> {
     fn useless(&mut self, key: &str, why: &str, remedy: &str) {
         let message = format!("`{key}` is given, and {why}");
         self.wrong_key(key, &message, remedy);
-    }
-}
-
-/// The tokens that upstreams name, and those that none names.
-fn references(root: &Node, problems: &mut Vec<Problem>) {
-    let known: BTreeSet<&str> = entries(root, "tokens").iter().map(|entry| entry.key.as_str()).collect();
-    let mut used = BTreeSet::new();
-    let mut doubtful = false;
-    for upstream in entries(root, "upstreams") {
-        let Some(node) = upstream.value.get("token") else { continue };
-        let Some(name) = node.text() else { continue };
-        used.insert(name);
-        if !known.contains(name) {
-            doubtful = true;
-            let remedy = match known.is_empty() {
-                true => {
-                    format!("add it: tokens: {{ {name}: {{ issuer: https://host, client_id: NAME, … }} }}")
-                }
-                false => suggest::remedy(name, "token", known.iter().copied()),
-            };
-            let problem = Problem::error(format!("there is no token {}", quoted(name)), remedy);
-            problems
-                .push(problem.at(&node.span).of(format!("upstreams.{}.token", upstream.key.escape_debug())));
-        }
-    }
-    for entry in
-        entries(root, "tokens").iter().filter(|entry| !doubtful && !used.contains(entry.key.as_str()))
-    {
-        let problem = Problem::warning(
-            format!("no upstream uses the token {}", quoted(&entry.key)),
-            "name it in an upstream: token: NAME, or remove it",
-        );
-        problems.push(problem.at(&entry.key_span).of("tokens"));
     }
 }
