@@ -105,7 +105,7 @@ impl Shared {
         // Credit must not outlive its deadline in a machine that slept.
         let now = crate::clock::awake(now);
         // Nobody waits for a store that is known not to answer.
-        let patience = if self.away.is_known() { Patience::Away } else { patience };
+        let patience = if self.away.is_known(key) { Patience::Away } else { patience };
         let caller = Caller { key, cost, now, patience, told: self.losses.load(Ordering::Relaxed) };
         let local = self.shard(key).0.lock().enter(caller, &mut errands, standing);
         if errands[0].is_some() || errands[1].is_some() {

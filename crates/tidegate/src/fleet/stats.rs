@@ -47,8 +47,13 @@ pub struct FleetStats {
     pub refunded: u64,
     /// Accounts forgotten to make room for others.
     pub evicted: u64,
-    /// Whether the store is known to be away: no call waits for it, until it answers a question in the background.
+    /// Whether the store, or a part of it, is known to be away: no call waits for it, until it answers a question in the
+    /// background.
     pub is_away: bool,
+    /// How many [parts](super::Ledger::parts) of it are known to be away.
+    pub parts_away: usize,
+    /// How long the first of them has been known to be away.
+    pub away_for: Option<Duration>,
     /// Questions under way.
     pub asking: usize,
     /// Operations of the store: questions sent.

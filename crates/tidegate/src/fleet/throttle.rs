@@ -181,7 +181,9 @@ impl FleetThrottle {
             state.counts.add(&mut stats);
         }
         let store = &shared.store;
-        stats.is_away = shared.away.is_known();
+        let (parts_away, since) = shared.away.known();
+        (stats.is_away, stats.parts_away) = (parts_away > 0, parts_away);
+        stats.away_for = since.map(|since| now.since(since));
         stats.asking = shared.most_asks as usize - shared.places.available_permits();
         stats.asked = store.asked.load(Ordering::Relaxed);
         stats.withheld = store.withheld.load(Ordering::Relaxed);
@@ -215,7 +217,7 @@ impl FleetThrottle {
     fn take_now(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
         match self.shared.enter(*key, call.cost, call.now, Patience::None, None) {
             Local::Granted(receipt) => Ok(receipt),
-            Local::Unknown if self.shared.away.is_known() => {
+            Local::Unknown if self.shared.away.is_known(*key) => {
                 self.shared.without_ledger(*key, call.cost, call.now)
             }
             Local::Unknown => Err(Refused::after(By::WaitTooLong, self.shared.trip())),
