@@ -94,7 +94,7 @@ impl Shared {
         // Any key, as a part of the store may be away by itself.
         let first = fastrand::usize(..self.shards.len());
         let mut shards = self.shards[first..].iter().chain(&self.shards[..first]);
-        let known = shards.find_map(|shard| shard.0.lock().accounts.iter().next().map(|slot| slot.key));
+        let known = shards.find_map(|shard| shard.0.lock().accounts.any());
         let subject = Subject { limit: &self.name, key: known.unwrap_or(Key::ALL) };
         let rule = self.shards[0].0.lock().rule;
         let (node, seq, seen) = (self.node, number::next(), Seen::default());
