@@ -240,7 +240,8 @@ impl Secrets {
 fn phase(health: &[Health]) -> StorePhase {
     let any = |is: fn(&Health) -> bool| health.iter().any(is);
     if any(|health| matches!(health, Health::Down(_))) {
-        StorePhase::Away
+        let some = any(|health| matches!(health, Health::Up { .. }));
+        if some { StorePhase::PartlyAway } else { StorePhase::Away }
     } else if any(|health| matches!(health, Health::Connecting)) {
         StorePhase::Connecting
     } else {
@@ -260,6 +261,7 @@ fn server_state(health: &Health) -> StoreServerState {
             error: None,
         },
         Health::Down(error) => StoreServerState {
+            server: error.server().map(ToString::to_string),
             state: StorePhase::Away,
             error: Some(error.to_string()),
             ..StoreServerState::default()
