@@ -11,6 +11,7 @@
 
 mod accounts;
 mod all;
+mod answered;
 mod any;
 mod ask;
 mod away;

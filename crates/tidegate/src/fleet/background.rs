@@ -13,7 +13,7 @@ use super::{
     ledger::{Hint, NOTICED_WITHIN, Tidings},
     shard::State,
     shared::Shared,
-    slot::{Answer, Slot},
+    slot::{Answer, Open},
     stats::tell,
     step::{Delivery, Errand, Whose},
 };
@@ -71,7 +71,8 @@ impl Shared {
         let mut state = self.shard(hint.key).0.lock();
         let (rule, era, terms) = (state.rule, state.era, state.terms);
         let Some(at) = state.accounts.find(hint.key) else { return };
-        let account = &mut state.accounts.slot(at).account;
+        let mut slot = state.accounts.slot(at);
+        let account = &mut slot.account;
         let draft = match hint.tidings {
             Tidings::Exhausted(_) | Tidings::Recall if self.away.is_known(hint.key) => None,
             Tidings::Exhausted(_) => account.exhausted(&terms, now),
@@ -81,6 +82,7 @@ impl Shared {
                 None
             }
         };
+        drop(slot);
         drop(state);
         let errand = draft.map(|draft| Errand { whose: Whose::Account, key: hint.key, draft, rule, era });
         self.send([errand, None], now);
@@ -196,7 +198,7 @@ impl State {
     fn sign_of_life(&mut self, away: &Away, now: Instant) -> Option<Errand> {
         let (rule, era, terms) = (self.rule, self.era, self.terms);
         let mut heard = self.accounts.iter_mut().filter(|slot| slot.is_at_rest() && !away.is_known(slot.key));
-        heard.find_map(|slot| {
+        heard.find_map(|mut slot| {
             let draft = slot.account.reassert(u64::MAX, &terms, now)?;
             Some(Errand { whose: Whose::Account, key: slot.key, draft, rule, era })
         })
@@ -204,7 +206,7 @@ impl State {
 
     fn hand_all_back(&mut self, now: Instant) -> Vec<Errand> {
         let (rule, era) = (self.rule, self.era);
-        let back = |slot: &mut Slot| {
+        let back = |mut slot: Open<'_>| {
             let (whose, draft) = match slot.account.hand_back(now) {
                 Some(draft) => (Whose::Account, draft),
                 // Not both at once: the later question would keep the earlier one from giving back.
@@ -218,9 +220,9 @@ impl State {
         errands
     }
 
-    fn holds_nothing(&self, now: Instant) -> bool {
+    fn holds_nothing(&mut self, now: Instant) -> bool {
         self.owed.units() == 0
-            && self.accounts.iter().all(|slot| {
+            && self.accounts.iter_mut().all(|slot| {
                 let aside = slot.aside.as_ref().map_or(0, |aside| aside.units(now));
                 slot.account.in_hand(now) == 0 && slot.account.debt() == 0 && aside == 0
             })
@@ -230,7 +232,7 @@ impl State {
         self.is_closed = true;
         let waiting = self.accounts.iter_mut().filter(|slot| slot.line.is_some());
         waiting
-            .map(|slot| {
+            .map(|mut slot| {
                 let mut deliveries = Vec::new();
                 for waiter in slot.line.take().into_iter().flat_map(|line| line.0) {
                     tell(waiter, Answer::Closed, &mut deliveries);

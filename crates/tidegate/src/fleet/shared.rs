@@ -91,8 +91,15 @@ impl Shared {
         &self.shards[key.bits() as usize & (self.shards.len() - 1)]
     }
 
-    /// Decides a call at once, as far as that is possible.
+    /// Takes a call from credit in hand, as nearly all are; with `None` nothing was taken.
     #[inline]
+    pub(super) fn spend(&self, key: Key, cost: u32, now: Instant) -> Option<Receipt> {
+        // Credit must not outlive its deadline in a machine that slept.
+        let now = crate::clock::awake(now);
+        self.shard(key).0.lock().spend(key, cost, now).map(|(receipt, _)| receipt)
+    }
+
+    /// Decides a call at once, as far as that is possible.
     pub(super) fn enter(
         self: &Arc<Self>,
         key: Key,

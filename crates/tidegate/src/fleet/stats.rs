@@ -79,7 +79,6 @@ pub struct FleetStats {
 /// What a shard counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    pub(super) local: u64,
     pub(super) waited: u64,
     pub(super) refused: u64,
     pub(super) unanswered: u64,
@@ -113,7 +112,6 @@ impl Counts {
     }
 
     pub(super) fn add(&self, sum: &mut FleetStats) {
-        sum.local += self.local;
         sum.waited += self.waited;
         sum.refused += self.refused;
         sum.unanswered += self.unanswered;

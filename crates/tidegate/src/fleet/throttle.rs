@@ -170,10 +170,11 @@ impl FleetThrottle {
         let (shared, now) = (&self.shared, clock::now());
         let mut stats = FleetStats::default();
         for shard in &shared.shards {
-            let state = shard.0.lock();
+            let mut state = shard.0.lock();
+            stats.local += state.local;
             stats.keys += state.accounts.held();
             stats.bytes += state.accounts.bytes();
-            for slot in state.accounts.iter() {
+            for slot in state.accounts.iter_mut() {
                 stats.in_hand += u64::from(slot.account.in_hand(now));
                 stats.stranded += u64::from(slot.account.stranded(now));
                 stats.debt += u64::from(slot.account.debt());
@@ -223,6 +224,14 @@ impl FleetThrottle {
 
     #[inline]
     fn take_now(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
+        match self.shared.spend(*key, call.cost, call.now) {
+            Some(receipt) => Ok(receipt),
+            None => self.try_later(call, key),
+        }
+    }
+
+    #[cold]
+    fn try_later(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
         match self.shared.enter(*key, call.cost, call.now, Patience::None, None) {
             Local::Granted(receipt) => Ok(receipt),
             Local::Unknown if self.shared.away.is_known(*key) => {
@@ -235,6 +244,9 @@ impl FleetThrottle {
 
     #[inline]
     async fn take(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
+        if let Some(receipt) = self.shared.spend(*key, call.cost, call.now) {
+            return Ok(receipt);
+        }
         match self.shared.enter(*key, call.cost, call.now, Patience::Waits, None) {
             Local::Granted(receipt) => Ok(receipt),
             Local::Waiting(told) => self.take_later(call, key, told).await,

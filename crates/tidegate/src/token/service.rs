@@ -108,7 +108,7 @@ impl<E: TokenEndpoint> Clone for ServiceTokens<E> {
 }
 
 /// An access token of the client itself.
-pub struct ServiceToken(Kept<Held>);
+pub struct ServiceToken(Kept<ServiceKey, Held>);
 
 struct Held {
     granted: Granted,
