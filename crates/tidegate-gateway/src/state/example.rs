@@ -87,6 +87,9 @@ pub(crate) fn example() -> State {
                     life_seconds: 1.0,
                     in_hand: 210,
                     stranded: 3,
+                    outstanding: 213,
+                    away_seconds: Some(12.5),
+                    away_share: 1.0,
                     local: 119_000,
                     waited: 1012,
                     asking: 1,
@@ -94,6 +97,10 @@ pub(crate) fn example() -> State {
                     operations_per_decision: 0.02,
                     failures: [("late", 4), ("unreachable", 0)].into(),
                     latency_seconds: 0.000_4,
+                    latency: Durations::from_buckets(
+                        vec![(0.000_512, 2300), (0.001_024, 95), (f64::INFINITY, 5)],
+                        1.1,
+                    ),
                     ..CreditState::default()
                 }),
                 ..LimitState::default()
