@@ -133,8 +133,14 @@ impl<F: Fetch> Keeper<F> {
         }
         match self.look_closer(call, hash, key) {
             Looked::Answer(answer) => answer,
-            Looked::Wait(flight) => self.wait(call, flight).await,
+            Looked::Wait(flight) => self.wait(call, hash, key, flight).await,
         }
+    }
+
+    /// The value, if it is fresh; begins nothing.
+    #[inline]
+    pub fn try_fresh(&self, call: &Call, key: &F::Key) -> Option<Kept<F::Key, F::Value>> {
+        self.fresh(self.hash(key), key, call.now)
     }
 
     /// Answers from what is known, and begins the fetch that is wanted; `None` when only waiting would tell.
