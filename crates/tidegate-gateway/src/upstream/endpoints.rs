@@ -47,7 +47,7 @@ pub struct Wanted {
     pub url: String,
     /// Its share of the calls, beside the others'; 0: no new calls.
     pub weight: u32,
-    /// Whether the registry still vouches for it.
+    /// Who vouches for it.
     pub vouched: Vouched,
 }
 
@@ -139,9 +139,7 @@ impl Upstream {
             };
             if let Some((endpoint, known)) = at.get(&place).map(|at| &mut members[*at]) {
                 *known = (*known).max(*weight);
-                if *vouched == Vouched::Yes {
-                    endpoint.vouch(Vouched::Yes);
-                }
+                endpoint.vouch(endpoint.vouched().max(*vouched));
                 continue;
             }
             let endpoint = match known.get(&place) {

@@ -114,6 +114,8 @@ fn a_server_that_is_listed_twice_is_one_and_vouched_for_once_is_vouched_for() {
     assert_eq!((endpoints.len(), endpoints[0].vouched()), (1, Vouched::Yes));
     upstream.replace(&[suspect]);
     assert_eq!(endpoints[0].vouched(), Vouched::No);
+    assert!(endpoints[0].proves_itself() && !endpoints[0].proves_itself(), "once");
+    assert_eq!(endpoints[0].vouched(), Vouched::ByCalls);
 }
 
 #[test]
