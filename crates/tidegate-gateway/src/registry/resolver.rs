@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     refusal::Cause,
-    upstream::{Endpoint, Upstream, Vouched, Wanted},
+    upstream::{Endpoint, Upstream, Vouched, Wanted, Zone},
 };
 
 /// How often it is looked how good the endpoints still are; changes come by themselves. Default: 1 s.
@@ -365,6 +365,10 @@ impl Inner {
                     Doubt::None => Vouched::Yes,
                     Doubt::Proven { .. } => Vouched::ByCalls,
                     Doubt::Suspect { .. } => Vouched::No,
+                },
+                zone: match (self.registry.zone(), listed.instance.zone.as_deref()) {
+                    (Some(here), Some(there)) if here == there => Zone::Here,
+                    _ => Zone::Elsewhere,
                 },
             })
             .collect();

@@ -142,6 +142,23 @@ async fn a_suspect_that_serves_is_none_any_more_and_is_again_once_it_cannot_be_r
 }
 
 #[tokio::test(start_paused = true)]
+async fn endpoints_of_the_zone_of_the_gateway_come_first() {
+    let fake = FakeRegistry::new();
+    let zoned = |port: u16, zone: &str| instance(port).zone(zone);
+    fake.put([zoned(1, "a"), zoned(2, "b"), instance(3)]);
+    let in_b = config::Registry { zone: Some("b".into()), ..config::Registry::at("file:none") };
+    let (registry, upstream) = (service_registry(&fake, &in_b), upstream());
+    let resolver = resolver(&upstream, &registry);
+    resolver.start(None);
+    resolver.resolve(&call()).await.unwrap();
+    let picked = || upstream.pick(None, |_| true).unwrap().authority().to_string();
+    assert!((0..50).all(|_| picked() == "127.0.0.1:2"));
+    fake.put([zoned(1, "b"), zoned(2, "a")]);
+    pass(1).await;
+    assert!((0..50).all(|_| picked() == "127.0.0.1:1"), "it moved");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_registry_that_cannot_be_asked_is_told_from_one_that_knows_nothing() {
     let fake = FakeRegistry::new();
     fake.behave(Behaviour::Down);
