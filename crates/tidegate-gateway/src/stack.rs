@@ -4,11 +4,13 @@ mod attempt;
 mod charge;
 mod outgoing;
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tidegate::{clock, throttle::Refusal};
 use tidegate_core::{Call, Refused};
@@ -25,7 +27,7 @@ use crate::{
     listener::{Handler, Peer},
     oidc::{
         service::{self, Carried, ServiceToken},
-        session::{Claims, Denied, Session, User, Visit},
+        session::{Claims, Denied, Page, Session, User, Visit},
     },
     proxy::{
         forwarded::{self, Trust},
@@ -99,8 +101,7 @@ async fn pass<'t>(
         && let Some((session, page)) = table.page_at(request.uri().path())
     {
         exchange.hide_query();
-        let host = target::host(&request)?;
-        let page = Box::pin(session.answer(page, &visit(&request, &host))).await;
+        let page = Box::pin(own_page(session, page, request)).await?;
         return Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() });
     }
     let found = find(table, request, exchange)?;
@@ -163,6 +164,30 @@ async fn pass<'t>(
         Ok(response) => Ok(Passed { response, route, charge, upgrade, carried }),
         Err(cause) => Err(Stop { charge: Some(charge), ..cause.into() }),
     }
+}
+
+/// Longest form that a page of a session reads. Default: 64 KiB.
+const MOST_FORM_BYTES: usize = 64 << 10;
+/// Longest time that it may take to come. Default: 10 s.
+const FORM_TIME: Duration = Duration::from_secs(10);
+
+/// A page of a session.
+async fn own_page(
+    session: &Arc<Session>,
+    page: Page,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Cause> {
+    let host = target::host(&request)?;
+    let (head, body) = request.into_parts();
+    let request = Request::from_parts(head, ());
+    let form = if page.takes_a_form() && request.method() == Method::POST {
+        let read = tokio::time::timeout(FORM_TIME, Limited::new(body, MOST_FORM_BYTES).collect()).await;
+        let form = read.map_err(|_| Cause::SlowClient)?;
+        form.map_err(|_| Cause::BadRequest("the form broke off, or is longer than 64 KiB"))?.to_bytes()
+    } else {
+        Bytes::new()
+    };
+    Ok(session.answer(page, &visit(&request, &host), form).await)
 }
 
 /// Tells whose call it is before its limits decide, as they count by that.

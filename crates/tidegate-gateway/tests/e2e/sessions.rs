@@ -22,6 +22,7 @@ use crate::{
 mod certified;
 mod limits;
 mod logins;
+mod logouts;
 mod refreshes;
 
 /// An upstream that notes the fields of every call.
