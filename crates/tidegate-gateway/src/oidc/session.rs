@@ -11,6 +11,7 @@ mod logout;
 mod page;
 mod ring;
 mod roll;
+mod watch;
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
@@ -25,7 +26,7 @@ use tidegate_core::Call;
 use url::form_urlencoded;
 
 use self::cookies::Marked;
-pub use self::{build::NoSession, claims::Claims, kept::Kept, ring::KeyRing};
+pub use self::{build::NoSession, claims::Claims, kept::Kept, ring::KeyRing, watch::Watched};
 use super::{
     endpoint::Endpoint,
     id_token::IdTokens,
@@ -73,6 +74,7 @@ pub struct User {
     /// What is known of the user.
     pub claims: Claims,
     token: AccessToken,
+    id: SessionId,
 }
 
 /// Which page of its own a target is.
@@ -146,7 +148,7 @@ impl Session {
     ) -> Option<Result<User, Denied>> {
         let Some(id) = self.id(headers) else { return Some(Err(Denied::of(method, headers))) };
         let told = self.coordinator.try_fresh(&id, call)?;
-        (!is_of_the_store(&told)).then(|| self.user(told, headers, method))
+        (!is_of_the_store(&told)).then(|| self.user(&id, told, headers, method))
     }
 
     /// As [`Self::try_admit`], and waits for tokens: at most for `max_wait`, and to the call's deadline.
@@ -164,10 +166,10 @@ impl Session {
                 Err(TokenError::Unavailable { retry_after, .. }) if is_of_the_store(&told) => {
                     clock::now() + *retry_after
                 }
-                _ => return self.user(told, headers, method),
+                _ => return self.user(&id, told, headers, method),
             };
             if patient.deadline.is_none_or(|deadline| deadline <= again) {
-                return self.user(told, headers, method);
+                return self.user(&id, told, headers, method);
             }
             tokio::time::sleep_until(clock::timer_at(again)).await;
         }
@@ -191,6 +193,7 @@ impl Session {
 
     fn user(
         &self,
+        id: &SessionId,
         told: Result<AccessToken, TokenError>,
         headers: &HeaderMap,
         method: &Method,
@@ -207,7 +210,11 @@ impl Session {
             Err(_) => return Err(Denied::Refused(Refused { why: Reason::Slow, retry_after: None })),
         };
         let claims = Claims::read(token.attributes());
-        if claims.are_on(&self.config.allow) { Ok(User { claims, token }) } else { Err(Denied::Forbidden) }
+        if claims.are_on(&self.config.allow) {
+            Ok(User { claims, token, id: id.clone() })
+        } else {
+            Err(Denied::Forbidden)
+        }
     }
 
     /// Tells an upstream whose call it is.

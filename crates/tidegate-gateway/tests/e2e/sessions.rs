@@ -24,6 +24,7 @@ mod limits;
 mod logins;
 mod logouts;
 mod refreshes;
+mod streams;
 
 /// An upstream that notes the fields of every call.
 pub(crate) struct Behind {

@@ -174,6 +174,8 @@ impl Session {
             reuse_grace: config.reuse_grace.map(|grace| *grace),
             limit: *config.timeout,
             idle: *config.idle,
+            // The store learns that a session is used when it is asked for it, well before that is over.
+            recheck: Settings::default().recheck.min(*config.idle / 4),
             seal: Some(Arc::clone(&ring) as Arc<dyn Seal>),
             ..Settings::default()
         };
