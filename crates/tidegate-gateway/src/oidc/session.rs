@@ -226,6 +226,7 @@ impl Session {
                 .collect(),
             shared: stats.shared,
             over: stats.over,
+            mismatches: stats.mismatches,
             store_failures: stats.store_failures,
             store_failing: stats.store_failing,
             logins: self.counts.outcomes(),
