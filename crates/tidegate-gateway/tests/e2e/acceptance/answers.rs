@@ -8,6 +8,7 @@ async fn an_answer_that_comes_after_the_limit_is_taken_and_nothing_is_sent_meanw
     idp.life(1);
     let cookie = log_in(&gateway).await;
     are_over(&idp).await;
+    idp.life(3600);
     idp.always(Does::GrantsLate);
     for _ in 0..3 {
         eventually("a call being told that it takes too long", async || {
@@ -19,7 +20,6 @@ async fn an_answer_that_comes_after_the_limit_is_taken_and_nothing_is_sent_meanw
         .await;
     }
     assert_eq!((idp.counts().arrived, idp.counts().at_once), (2, 1), "it was sent once, and goes on");
-    idp.life(3600);
     idp.release();
     fetch_until(&gateway, &cookie, StatusCode::OK).await;
     assert_eq!((idp.counts().arrived, idp.counts().granted, idp.counts().reused), (2, 2, 0));

@@ -6,6 +6,7 @@ use super::*;
 async fn with_a_refresh_out(idp: &Idp, gateway: &Gateway) -> String {
     idp.life(12);
     let cookie = log_in(gateway).await;
+    idp.life(3600);
     idp.always(Does::GrantsLate);
     eventually("a refresh ahead of the end", async || {
         assert_eq!(fetch(gateway, &cookie).await.status, StatusCode::OK);
@@ -13,7 +14,6 @@ async fn with_a_refresh_out(idp: &Idp, gateway: &Gateway) -> String {
     })
     .await;
     assert_eq!(waiting(&[gateway]).await, 0);
-    idp.life(3600);
     cookie
 }
 

@@ -36,12 +36,12 @@ async fn one_refresh_an_expiry(replicas: usize) {
         assert_eq!(fetch(gateway, &cookie).await.status, StatusCode::OK);
     }
     let before = idp.counts();
+    idp.life(3600);
     idp.always(Does::GrantsLate);
     let mut first = until_over(gateways[0], &cookie).await;
     let cookies = vec![cookie; CALLERS];
     let released = async {
         are_waiting(&gateways, CALLERS as u64 + 1).await;
-        idp.life(3600);
         idp.release();
     };
     let answers = fetch_all_while(&gateways, &cookies, released).await;
@@ -76,6 +76,7 @@ async fn the_call_that_began_a_refresh_leaves_and_the_others_are_served() {
     let (idp, _behind, gateway) = alone(WAITS).await;
     idp.life(LIFE);
     let cookie = log_in(&gateway).await;
+    idp.life(3600);
     idp.always(Does::GrantsLate);
     let mut first = until_over(&gateway, &cookie).await;
     let cookies = vec![cookie; 50];
@@ -83,7 +84,6 @@ async fn the_call_that_began_a_refresh_leaves_and_the_others_are_served() {
         are_waiting(&[&gateway], 51).await;
         first.shutdown().await;
         are_waiting(&[&gateway], 50).await;
-        idp.life(3600);
         idp.release();
     };
     let answers = fetch_all_while(&[&gateway], &cookies, released).await;
@@ -96,12 +96,12 @@ async fn all_who_wait_leave_and_the_next_is_served_what_they_began() {
     let (idp, _behind, gateway) = alone(WAITS).await;
     idp.life(LIFE);
     let cookie = log_in(&gateway).await;
+    idp.life(3600);
     idp.always(Does::GrantsLate);
     let mut first = until_over(&gateway, &cookie).await;
     first.shutdown().await;
     are_waiting(&[&gateway], 0).await;
     assert_eq!((idp.counts().arrived, idp.counts().at_once), (2, 1), "it goes on without them");
-    idp.life(3600);
     idp.release();
     gateway.state_is("the refresh ending", |all| all["sessions"][0]["refreshes"]["success"] == 1).await;
     assert_eq!(fetch(&gateway, &cookie).await.status, StatusCode::OK);
