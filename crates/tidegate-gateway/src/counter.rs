@@ -89,7 +89,10 @@ pub enum CounterError {
 pub fn masked(key: &[Extractor], parts: &KeyParts) -> String {
     let shown = key.iter().zip(parts).map(|(extractor, part)| match (extractor, part) {
         (_, None) => format!("{extractor} absent"),
-        (Extractor::Header(_) | Extractor::Cookie(_) | Extractor::Query(_), Some(_)) => {
+        (
+            Extractor::Header(_) | Extractor::Cookie(_) | Extractor::Query(_) | Extractor::Claim(_),
+            Some(_),
+        ) => {
             format!("{extractor}={}", tidegate::REDACTED)
         }
         (

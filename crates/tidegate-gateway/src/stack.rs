@@ -25,7 +25,7 @@ use crate::{
     listener::{Handler, Peer},
     oidc::{
         service::{self, Carried, ServiceToken},
-        session::{Denied, Session, Visit},
+        session::{Claims, Denied, Session, User, Visit},
     },
     proxy::{
         forwarded::{self, Trust},
@@ -103,12 +103,27 @@ async fn pass<'t>(
         let page = Box::pin(session.answer(page, &visit(&request, &host))).await;
         return Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() });
     }
-    let Entered { mut request, route, mut charge, upgrade, lane } = enter(table, request, peer, exchange)?;
+    let found = find(table, request, exchange)?;
+    let (found, user) = match found.route.session.as_deref().filter(|_| found.route.by_user) {
+        None => (found, None),
+        // In a box, so that other calls carry no room for it.
+        Some(session) => Box::pin(first(session, found, &mut exchange.call)).await?,
+    };
+    let Entered { mut request, route, mut charge, upgrade, lane } =
+        enter(found, user.as_ref().map(|user| &user.claims), peer, exchange)?;
     table.sessions.values().for_each(|session| session.untell(request.headers_mut()));
     if let Some(session) = &route.session {
-        let admitted = Box::pin(admit_user(session, &mut request, &mut exchange.call)).await;
-        if let Err(stop) = admitted {
-            return Err(Stop { charge: Some(charge), ..stop });
+        let user = match user {
+            Some(user) => Ok(user),
+            None => {
+                let host = request.headers().get(header::HOST).cloned();
+                let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
+                Box::pin(admit_user(session, &request, &host, &mut exchange.call)).await
+            }
+        };
+        match user {
+            Ok(user) => session.tell(&user, request.headers_mut()),
+            Err(stop) => return Err(Stop { charge: Some(charge), ..stop }),
         }
     }
     table.sessions.values().for_each(|session| session.hide(request.headers_mut()));
@@ -150,29 +165,37 @@ async fn pass<'t>(
     }
 }
 
-/// Lets a call through that has a session, with what is known of its user.
-async fn admit_user<'t>(
+/// Tells whose call it is before its limits decide, as they count by that.
+async fn first<'t>(
     session: &Session,
-    request: &mut Request<RequestBody>,
+    found: Found<'t>,
     call: &mut Call,
-) -> Result<(), Stop<'t>> {
-    let method = request.method().clone();
-    let admitted = match session.try_admit(call, request.headers_mut(), &method) {
+) -> Result<(Found<'t>, Option<User>), Stop<'t>> {
+    let user = admit_user(session, &found.request, &found.host, call).await?;
+    Ok((found, Some(user)))
+}
+
+/// Tells whose call it is, or what its client is shown instead.
+async fn admit_user<'t, B>(
+    session: &Session,
+    request: &Request<B>,
+    host: &HeaderValue,
+    call: &mut Call,
+) -> Result<User, Stop<'t>> {
+    // Without the body, which may not be looked at from several threads.
+    let (visit, method) = (visit(request, host), request.method());
+    let admitted = match session.try_admit(call, visit.headers, method) {
         Some(admitted) => admitted,
         None => {
-            let admitted = session.admit(call, request.headers_mut(), &method).await;
+            let admitted = session.admit(call, visit.headers, method).await;
             *call = Call { now: clock::now(), ..*call };
             admitted
         }
     };
     let page = match admitted {
-        Ok(()) => return Ok(()),
+        Ok(user) => return Ok(user),
         Err(Denied::Refused(refused)) => return Err(Cause::NoToken(refused).into()),
-        Err(Denied::Login) => {
-            let host = request.headers().get(header::HOST).cloned();
-            let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
-            session.login(&visit(request, &host)).await
-        }
+        Err(Denied::Login) => session.login(&visit).await,
         Err(Denied::Unauthorized) => session.unauthorized(),
         Err(Denied::Forbidden) => session.forbidden(),
     };
@@ -271,14 +294,21 @@ struct Entered<'t> {
     lane: Option<Lane>,
 }
 
-/// Finds the route and charges the limits in this process: all that needs no waiting, so that the future above stays
-/// small.
-fn enter<'t>(
+/// A call whose route is found.
+struct Found<'t> {
+    request: Request<Incoming>,
+    route: &'t Route,
+    host: HeaderValue,
+    kind: Kind,
+    upgrades: bool,
+}
+
+/// Finds the route.
+fn find<'t>(
     table: &'t Table,
     mut request: Request<Incoming>,
-    peer: &Peer,
     exchange: &mut Exchange,
-) -> Result<Entered<'t>, Stop<'t>> {
+) -> Result<Found<'t>, Stop<'t>> {
     if request.method() == Method::CONNECT {
         return Err(Cause::Method.into());
     }
@@ -301,13 +331,25 @@ fn enter<'t>(
     if route.single.iter().any(|name| request.headers().get_all(name).iter().nth(1).is_some()) {
         return Err(Cause::BadRequest("a header field that a limit counts by is there more than once").into());
     }
+    Ok(Found { request, route, host, kind, upgrades })
+}
+
+/// Charges the limits in this process: all that needs no waiting, so that the future above stays small.
+fn enter<'t>(
+    found: Found<'t>,
+    user: Option<&Claims>,
+    peer: &Peer,
+    exchange: &mut Exchange,
+) -> Result<Entered<'t>, Stop<'t>> {
+    let Found { mut request, route, host, kind, upgrades } = found;
     let facts = Facts {
         method: request.method(),
-        host: name,
+        host: target::host_of(host.to_str().unwrap_or_default()),
         path: request.uri().path(),
         query: request.uri().query(),
         headers: request.headers(),
         client: exchange.client,
+        user,
     };
     let (charge, refusal) = Charge::take(route, &facts, request.body().size_hint().exact(), &exchange.call);
     if let Some(refusal) = refusal {

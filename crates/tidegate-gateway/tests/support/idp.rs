@@ -129,6 +129,7 @@ struct State {
     methods: Vec<&'static str>,
     issuer: Option<String>,
     documents: StatusCode,
+    claims: serde_json::Map<String, serde_json::Value>,
     books: Books,
 }
 
@@ -156,6 +157,7 @@ impl Idp {
                 methods: vec!["client_secret_basic", "client_secret_post", "private_key_jwt"],
                 issuer: None,
                 documents: StatusCode::OK,
+                claims: serde_json::Map::new(),
                 books: Books::default(),
             }),
             released: watch::Sender::new(0),
@@ -253,6 +255,11 @@ impl Idp {
     /// Answers questions for documents with this status.
     pub fn documents(&self, status: StatusCode) {
         self.state().documents = status;
+    }
+
+    /// Puts these claims into ID tokens from now on, in place of what stands there.
+    pub fn claims(&self, claims: serde_json::Value) {
+        self.state().claims = claims.as_object().unwrap().clone();
     }
 
     /// What it has seen and done.

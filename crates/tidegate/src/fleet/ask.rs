@@ -67,8 +67,9 @@ struct UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(errand) = self.errand.take() {
-            self.shared.away.failed();
-            self.shared.unanswered(errand, crate::sync::now());
+            let now = crate::sync::now();
+            self.shared.away.failed(errand.key, now, now);
+            self.shared.unanswered(errand, now);
         }
     }
 }
@@ -97,7 +98,7 @@ impl Shared {
         errand: Errand,
         now: Instant,
     ) -> Option<tokio::task::JoinHandle<()>> {
-        if self.away.is_known() {
+        if self.away.is_known(errand.key) {
             self.withhold(errand, now);
             return None;
         }
@@ -195,16 +196,15 @@ impl Shared {
         match answer.unwrap_or_else(|_| Err(late())) {
             Ok(reply) => {
                 self.store.answered(now.since(sent_at), now);
-                self.away.answered();
+                self.away.answered(subject.key, now);
                 (Some(reply), [sent_at, now])
             }
             Err(error) => {
                 self.store.errors[error.kind().index()].fetch_add(1, Ordering::Relaxed);
-                let heard_at = Instant::from_nanos(self.store.heard_at.load(Ordering::Relaxed));
                 // What a process missed that stood still itself says nothing of the store.
                 let stood_still = now.since(sent_at) > self.patience * 2;
-                if is_evidence(error.kind()) && sent_at >= heard_at && !stood_still {
-                    self.away.failed();
+                if is_evidence(error.kind()) && !stood_still {
+                    self.away.failed(subject.key, sent_at, now);
                 }
                 (None, [sent_at, now])
             }

@@ -168,10 +168,11 @@ impl FleetThrottle {
         let (shared, now) = (&self.shared, clock::now());
         let mut stats = FleetStats::default();
         for shard in &shared.shards {
-            let state = shard.0.lock();
+            let mut state = shard.0.lock();
+            stats.local += state.local;
             stats.keys += state.accounts.held();
             stats.bytes += state.accounts.bytes();
-            for slot in state.accounts.iter() {
+            for slot in state.accounts.iter_mut() {
                 stats.in_hand += u64::from(slot.account.in_hand(now));
                 stats.stranded += u64::from(slot.account.stranded(now));
                 stats.debt += u64::from(slot.account.debt());
@@ -181,7 +182,9 @@ impl FleetThrottle {
             state.counts.add(&mut stats);
         }
         let store = &shared.store;
-        stats.is_away = shared.away.is_known();
+        let (parts_away, since) = shared.away.known();
+        (stats.is_away, stats.parts_away) = (parts_away > 0, parts_away);
+        stats.away_for = since.map(|since| now.since(since));
         stats.asking = shared.most_asks as usize - shared.places.available_permits();
         stats.asked = store.asked.load(Ordering::Relaxed);
         stats.withheld = store.withheld.load(Ordering::Relaxed);
@@ -213,9 +216,17 @@ impl FleetThrottle {
 
     #[inline]
     fn take_now(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
+        match self.shared.spend(*key, call.cost, call.now) {
+            Some(receipt) => Ok(receipt),
+            None => self.try_later(call, key),
+        }
+    }
+
+    #[cold]
+    fn try_later(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
         match self.shared.enter(*key, call.cost, call.now, Patience::None, None) {
             Local::Granted(receipt) => Ok(receipt),
-            Local::Unknown if self.shared.away.is_known() => {
+            Local::Unknown if self.shared.away.is_known(*key) => {
                 self.shared.without_ledger(*key, call.cost, call.now)
             }
             Local::Unknown => Err(Refused::after(By::WaitTooLong, self.shared.trip())),
@@ -225,6 +236,9 @@ impl FleetThrottle {
 
     #[inline]
     async fn take(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
+        if let Some(receipt) = self.shared.spend(*key, call.cost, call.now) {
+            return Ok(receipt);
+        }
         match self.shared.enter(*key, call.cost, call.now, Patience::Waits, None) {
             Local::Granted(receipt) => Ok(receipt),
             Local::Waiting(told) => self.take_later(call, key, told).await,

@@ -165,7 +165,7 @@ impl Registry {
     }
 }
 
-fn answer(found: Answer<View, SourceError>, now: Instant) -> Result<Endpoints, LookupError> {
+fn answer(found: Answer<ServiceName, View, SourceError>, now: Instant) -> Result<Endpoints, LookupError> {
     match found {
         Answer::Fresh(view) => {
             let provenance = match view.origin {

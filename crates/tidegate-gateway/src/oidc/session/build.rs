@@ -1,6 +1,6 @@
 //! Sessions made out of their configuration, or taken over from those that run.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use http::HeaderName;
 use tidegate::{
@@ -93,7 +93,7 @@ pub enum NoSession {
 
 impl Session {
     /// Makes them, or takes over the running ones when nothing of them has changed. Sessions live on over a change: they are
-    /// in the store.
+    /// in the store. The claims that are `asked` for are kept from the next login on.
     ///
     /// # Errors
     /// [`NoSession`]: what an operator has to mend.
@@ -104,6 +104,7 @@ impl Session {
         name: &str,
         config: &config::Session,
         running: Option<&Arc<Self>>,
+        asked: BTreeSet<String>,
         store: &Arc<Store>,
     ) -> Result<Arc<Self>, NoSession> {
         let session = || name.to_owned();
@@ -124,6 +125,7 @@ impl Session {
         let same = |old: &&Arc<Self>| {
             Arc::ptr_eq(&old.store, store)
                 && old.config == *config
+                && old.asked == asked
                 && old.secrets == secrets
                 && config.tls.is_none()
         };
@@ -194,6 +196,7 @@ impl Session {
             store: Arc::clone(store),
             coordinator,
             headers: headers.collect(),
+            asked,
             slots: Semaphore::new(MOST_LOGINS),
             counts: Counts::default(),
             secrets,

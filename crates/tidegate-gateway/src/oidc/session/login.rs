@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use http::{Method, Response, StatusCode, header};
 use parking_lot::Mutex;
-use serde_json::{Map, Value as Json};
 use tidegate::{
     Secret,
     token::{Ended, GrantError, Login, TokenEndpoint as _, Tokens, VerifyError},
@@ -13,7 +12,7 @@ use tidegate::{
 use url::form_urlencoded;
 
 use super::{
-    Session, Visit, cookies,
+    Claims, Session, Visit, cookies,
     cookies::Marked,
     flow::{self, Flow},
     page,
@@ -235,7 +234,8 @@ impl Session {
             tracing::warn!(session = %self.name, "a login failed: {error}");
             if matches!(error, VerifyError::Unavailable { .. }) { AWAY } else { REFUSED }
         })?;
-        if !self.allows(&claims.all) {
+        let known = Claims::of(claims.all, |claim| self.is_wanted(claim));
+        if !known.are_on(&self.config.allow) {
             self.give_back(Some(Ended {
                 refresh: tokens.refresh,
                 access: tokens.access,
@@ -245,10 +245,13 @@ impl Session {
             .await;
             return Err(FORBIDDEN);
         }
-        let attributes = Json::Object(self.worth_keeping(claims.all)).to_string().into();
         let value = new_id();
-        let login =
-            Login { tokens, identity: Some(claims.identity), attributes, longest: *self.config.absolute };
+        let login = Login {
+            tokens,
+            identity: Some(claims.identity),
+            attributes: known.write(),
+            longest: *self.config.absolute,
+        };
         match self.coordinator.begin(&self.id_of(value.expose()), login).await {
             Ok(true) => Ok(value),
             // Another session of the same 256 random bits there is none.
@@ -264,15 +267,12 @@ impl Session {
         }
     }
 
-    /// The claims that calls and lists need, and who it is.
-    fn worth_keeping(&self, mut all: Map<String, Json>) -> Map<String, Json> {
-        let wanted = |claim: &String| {
-            claim == "sub"
-                || self.headers.iter().any(|(_, wanted)| wanted == claim)
-                || self.config.allow.contains_key(claim)
-        };
-        all.retain(|claim, _| wanted(claim));
-        all
+    /// Whether calls, lists or limits need a claim, or it says who it is.
+    fn is_wanted(&self, claim: &str) -> bool {
+        claim == "sub"
+            || self.headers.iter().any(|(_, wanted)| wanted == claim)
+            || self.config.allow.contains_key(claim)
+            || self.asked.contains(claim)
     }
 
     /// A user logs out: here, and at the provider.

@@ -237,6 +237,7 @@ fn id_token(
     if let Some(nonce) = nonce {
         claims["nonce"] = nonce.into();
     }
+    claims.as_object_mut().unwrap().extend(state.claims.clone());
     let (name, key) = &state.key;
     let token = forged.unwrap_or(key).sign("JWT", &[("kid", name.as_str().into())], &claims);
     state.books.secrets.push(token.clone());
