@@ -46,7 +46,7 @@ async fn a_gateway_that_is_told_to_end_stores_what_a_refresh_brings_though_nobod
     let cookie = with_a_refresh_out(&idp, &gateways[0]).await;
     let mut first = gateways.remove(0);
     first.process().signal("TERM");
-    first.process().printed("draining").await;
+    first.process().printed("refreshes of sessions are finished first").await;
     idp.release();
     assert!(first.process().end().await.success());
     let second = gateway(&behind, idp.issuer(), "", &patient(&redis)).await;
@@ -60,7 +60,7 @@ async fn a_second_signal_does_not_lose_what_a_refresh_brings_either() {
     let cookie = with_a_refresh_out(&idp, &gateways[0]).await;
     let mut first = gateways.remove(0);
     first.process().signal("TERM");
-    first.process().printed("draining").await;
+    first.process().printed("refreshes of sessions are finished first").await;
     first.process().signal("TERM");
     first.process().signal("TERM");
     idp.release();
