@@ -261,10 +261,17 @@ impl Session {
                 .collect(),
             shared: stats.shared,
             over: stats.over,
+            mismatches: stats.mismatches,
             store_failures: stats.store_failures,
             store_failing: stats.store_failing,
             logins: self.counts.outcomes(),
         }
+    }
+
+    /// Refreshes under way here, those included that wait for their turn.
+    pub fn refreshing(&self) -> usize {
+        let stats = self.coordinator.stats();
+        stats.in_flight + stats.queued
     }
 
     /// Ends its refreshes well: those under way are stored, at most for `within`.
