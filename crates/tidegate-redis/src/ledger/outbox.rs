@@ -50,8 +50,8 @@ pub(crate) struct Outbox(Mutex<State>);
 #[derive(Default)]
 struct State {
     queues: HashMap<Route, Queue>,
-    /// Questions that wait or are under way.
-    held: usize,
+    /// Those who wait for an answer.
+    askers: usize,
 }
 
 #[derive(Default)]
@@ -75,29 +75,58 @@ impl Queue {
 }
 
 impl Outbox {
-    fn change<T>(&self, route: Route, change: impl FnOnce(&mut Queue, &mut usize) -> T) -> T {
+    fn change<T>(&self, route: Route, change: impl FnOnce(&mut Queue) -> T) -> T {
+        self.0.lock().change(route, change)
+    }
+
+    /// A place among those who wait for an answer, if there is one, and what came of `change`.
+    fn enter<T>(
+        &self,
+        most: usize,
+        route: Route,
+        change: impl FnOnce(&mut Queue) -> T,
+    ) -> Option<(Asker<'_>, T)> {
         let mut state = self.0.lock();
-        let State { queues, held } = &mut *state;
-        let queue = queues.entry(route).or_default();
-        let done = change(queue, held);
+        if state.askers >= most {
+            return None;
+        }
+        state.askers += 1;
+        Some((Asker(self), state.change(route, change)))
+    }
+}
+
+impl State {
+    fn change<T>(&mut self, route: Route, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let queue = self.queues.entry(route).or_default();
+        let done = change(queue);
         if queue.lanes == 0 && queue.waiting.is_empty() {
-            queues.remove(&route);
+            self.queues.remove(&route);
         }
         done
     }
 }
 
-/// A script under way, or about to be. However it ends, its place is free then and its questions are not held any more.
+/// One who waits for an answer, until it is dropped.
+struct Asker<'a>(&'a Outbox);
+
+impl Drop for Asker<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().askers -= 1;
+    }
+}
+
+/// A script under way, or about to be. However it ends, its place is free then.
 struct Lane {
     watched: Arc<Watched>,
     route: Route,
-    taken: usize,
+    /// Among the lanes of its queue.
+    is_counted: bool,
     is_gathering: bool,
 }
 
 impl Lane {
     fn open(watched: &Arc<Watched>, route: Route) {
-        let lane = Self { watched: Arc::clone(watched), route, taken: 0, is_gathering: true };
+        let lane = Self { watched: Arc::clone(watched), route, is_counted: true, is_gathering: true };
         tokio::spawn(lane.run());
     }
 
@@ -116,20 +145,18 @@ impl Lane {
     /// Takes questions of those who still wait for an answer.
     fn take(&mut self) -> Vec<Waiting> {
         let mut questions = Vec::new();
-        let opens = self.watched.outbox.change(self.route, |queue, held| {
+        let opens = self.watched.outbox.change(self.route, |queue| {
             while questions.len() < AT_MOST
                 && let Some(next) = queue.waiting.pop_front()
             {
-                if next.tell.is_closed() {
-                    *held -= 1;
-                } else {
+                if !next.tell.is_closed() {
                     questions.push(next);
                 }
             }
             queue.is_gathering = false;
             queue.opens()
         });
-        (self.is_gathering, self.taken) = (false, questions.len());
+        self.is_gathering = false;
         if opens {
             Self::open(&self.watched, self.route);
         }
@@ -167,12 +194,11 @@ impl Lane {
 
     /// Its script is back: it goes again if there is something to carry that nobody else is about to take.
     fn come_back(&mut self) {
-        let taken = std::mem::take(&mut self.taken);
-        self.is_gathering = self.watched.outbox.change(self.route, |queue, held| {
-            *held -= taken;
+        self.is_gathering = self.watched.outbox.change(self.route, |queue| {
             queue.lanes -= 1;
             queue.opens()
         });
+        self.is_counted = self.is_gathering;
     }
 }
 
@@ -188,11 +214,10 @@ fn is_of_one(error: &StoreError) -> bool {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        // After its last return there is nothing to give back; a runtime that ends drops it on its way.
-        if self.taken > 0 || self.is_gathering {
-            let (taken, is_gathering) = (self.taken, self.is_gathering);
-            self.watched.outbox.change(self.route, |queue, held| {
-                *held -= taken;
+        // A runtime that ends drops it on its way.
+        if self.is_counted {
+            let is_gathering = self.is_gathering;
+            self.watched.outbox.change(self.route, |queue| {
                 queue.lanes -= 1;
                 queue.is_gathering &= !is_gathering;
             });
@@ -216,15 +241,16 @@ impl RedisLedger {
         let question = self.question(subject, rule, ask);
         let most = watched.client.settings().in_flight;
         let (tell, told) = oneshot::channel();
-        let (opens, is_full) = watched.outbox.change(route, |queue, held| {
-            if *held >= most {
-                return Err(StoreError::Busy(most));
+        let entered = watched.outbox.enter(most, route, |queue| {
+            // Those who went away leave their questions behind.
+            if queue.waiting.len() >= 2 * most {
+                queue.waiting.retain(|waiting| !waiting.tell.is_closed());
             }
-            *held += 1;
             queue.waiting.push_back(Waiting { question, tell });
             let opens = queue.opens();
-            Ok((opens, queue.lanes == LANES))
-        })?;
+            (opens, queue.lanes == LANES)
+        });
+        let (_asker, (opens, is_full)) = entered.ok_or(StoreError::Busy(most))?;
         if opens {
             Lane::open(watched, route);
         }
