@@ -98,8 +98,15 @@ impl State {
         &mut self,
         caller: Caller,
         errands: &mut Errands,
-        standing: Option<&mut Standing>,
+        mut standing: Option<&mut Standing>,
     ) -> Local {
+        // Whoever wants no standing has tried already.
+        if let Some(standing) = &mut standing
+            && let Some((receipt, at)) = self.spend(caller.key, caller.cost, caller.now)
+        {
+            **standing = self.standing(Some(at), Ruling::Admits);
+            return Local::Granted(receipt);
+        }
         self.latest = self.latest.max(caller.now);
         let (local, at) = self.decide(caller, errands);
         let (ruling, local) = match (local, self.mode) {
