@@ -179,13 +179,14 @@ pub(crate) fn example() -> State {
 }
 
 fn registry() -> RegistryState {
-    let instance = |id: &str, address: &str, suspect_seconds| RegistryEndpointState {
+    let instance = |id: &str, address: &str, suspect_seconds, proven_seconds| RegistryEndpointState {
         id: id.into(),
         address: address.into(),
         version: "2.1".into(),
         weight: 1,
         zone: Some("eu-1".into()),
         suspect_seconds,
+        proven_seconds,
     };
     RegistryState {
         url: "etcd://gate:***@10.0.0.1:2379,10.0.0.2:2379/tidegate/".into(),
@@ -203,8 +204,9 @@ fn registry() -> RegistryState {
             age_seconds: Some(42.5),
             revision: 1207,
             endpoints: vec![
-                instance("orders-7", "10.0.0.7:9001", None),
-                instance("orders-8", "10.0.0.8:9001", Some(12.0)),
+                instance("orders-7", "10.0.0.7:9001", None, None),
+                instance("orders-9", "10.0.0.9:9001", None, Some(9.5)),
+                instance("orders-8", "10.0.0.8:9001", Some(12.0), None),
             ],
             suspects: 1,
             watch_restarts: 2,

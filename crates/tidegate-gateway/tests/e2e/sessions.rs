@@ -19,10 +19,12 @@ use crate::{
     },
 };
 
-mod certified;
+pub(crate) mod certified;
 mod limits;
 mod logins;
+mod logouts;
 mod refreshes;
+mod streams;
 
 /// An upstream that notes the fields of every call.
 pub(crate) struct Behind {
