@@ -27,35 +27,44 @@ use crate::servers::Redis;
 const LATE: Duration = Duration::from_millis(80);
 /// How long an answer waits for another one to change places with.
 const SWAP_WITHIN: Duration = Duration::from_millis(20);
-/// One question in so many meets a fault that both sides survive, one in so many loses its connection, and one hint in so
-/// many arrives as it was sent.
-const ODD: u32 = 4;
-const CUT: u32 = 60;
-const WHOLE_HINT: u32 = 4;
+/// One question in so many meets a fault; of those that would lose their connection, one in so many does.
+const ODD: u32 = 3;
+const CUT: u32 = 8;
 
-/// What it has done.
-#[derive(Default)]
-pub(super) struct Deeds {
-    /// Questions that were sent twice; which of the two answers the gateway got was left to chance.
-    pub(super) repeated: AtomicUsize,
-    /// Answers that came after their deadline, and all behind them.
-    pub(super) late: AtomicUsize,
-    /// Pairs of answers that changed places.
-    pub(super) swapped: AtomicUsize,
-    /// Questions that were booked, and their answers lost with the connection.
-    pub(super) lost: AtomicUsize,
-    /// Hints that were dropped, sent late, or sent twice.
-    pub(super) hints: AtomicUsize,
+/// What it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Questions arrive twice; which of the two answers the gateway gets is left to chance.
+    Twice,
+    /// So does credit that is handed back, all of it.
+    BackTwice,
+    /// Answers come after their deadline, and all behind them.
+    Late,
+    /// Answers change places.
+    Swap,
+    /// Questions are booked, and their answers lost with the connection.
+    Cut,
+    /// Hints are dropped, come late and after newer ones, or twice.
+    Hints,
 }
 
-/// What becomes of the answer to a command.
-enum Fate {
-    Pass,
-    /// The command was sent twice.
-    Twice,
-    Late,
-    Swap,
-    Cut,
+impl Fault {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Twice, Self::BackTwice, Self::Late, Self::Swap, Self::Cut, Self::Hints];
+}
+
+/// How often it did what.
+#[derive(Default)]
+pub(super) struct Deeds([AtomicUsize; 6]);
+
+impl Deeds {
+    pub(super) fn of(&self, fault: Fault) -> usize {
+        self.0[fault as usize].load(Relaxed)
+    }
+
+    fn add(&self, fault: Fault) {
+        self.0[fault as usize].fetch_add(1, Relaxed);
+    }
 }
 
 /// The way to a store, with a life of its own. It ends with its runtime.
@@ -65,7 +74,7 @@ pub(super) struct Meddler {
 }
 
 impl Meddler {
-    pub(super) async fn before(redis: &Redis) -> Self {
+    pub(super) async fn before(redis: &Redis, faults: &'static [Fault]) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let (addr, store) = (listener.local_addr().unwrap(), redis.port);
         let deeds = Arc::new(Deeds::default());
@@ -79,8 +88,8 @@ impl Meddler {
                 let ((from, to), (back, on)) = (gateway.into_split(), store.into_split());
                 let (tell, fates) = mpsc::unbounded_channel();
                 // Each half ends the other: with the channel, or with the socket.
-                tokio::spawn(questions(from, on, tell, done.clone()));
-                tokio::spawn(answers(back, to, fates, done.clone()));
+                tokio::spawn(questions(from, on, tell, faults));
+                tokio::spawn(answers(back, to, fates, faults.contains(&Fault::Hints), done.clone()));
             }
         });
         Self { addr, deeds }
@@ -91,37 +100,37 @@ impl Meddler {
     }
 }
 
-/// Passes commands on, and says what is to become of their answers.
+/// Passes commands on, and says what is to become of their answers, if anything is.
 async fn questions(
     gateway: OwnedReadHalf,
     mut store: OwnedWriteHalf,
-    tell: mpsc::UnboundedSender<Fate>,
-    deeds: Arc<Deeds>,
+    tell: mpsc::UnboundedSender<Option<Fault>>,
+    faults: &'static [Fault],
 ) {
     let mut frames = Frames { from: gateway, read: Vec::new() };
     while let Some(command) = frames.next().await {
         let is_question = command.windows(8).take(16).any(|word| word == b"EVALSHA\r");
-        let fate = match fastrand::u32(..CUT) {
-            _ if !is_question => Fate::Pass,
-            0 => Fate::Cut,
-            _ if fastrand::u32(..ODD) > 0 => Fate::Pass,
-            dice if dice % 3 == 0 => Fate::Late,
-            dice if dice % 3 == 1 => Fate::Swap,
-            _ => Fate::Twice,
+        let fate = fastrand::choice(faults).filter(|_| is_question && fastrand::u32(..ODD) == 0);
+        let fate = match fate.copied() {
+            _ if faults.contains(&Fault::BackTwice) && hands_back(&command) => Some(Fault::BackTwice),
+            Some(Fault::BackTwice) => None,
+            Some(Fault::Cut) if fastrand::u32(..CUT) > 0 => None,
+            Some(Fault::Hints) => None,
+            fate => fate,
         };
-        let copies = if matches!(fate, Fate::Twice) { 2 } else { 1 };
-        deeds.repeated.fetch_add(copies - 1, Relaxed);
+        let copies = if matches!(fate, Some(Fault::Twice | Fault::BackTwice)) { 2 } else { 1 };
         if tell.send(fate).is_err() || store.write_all(&command.repeat(copies)).await.is_err() {
             return;
         }
     }
 }
 
-/// Passes answers on as they are fated, and what the store says unasked as chance will have it.
+/// Passes answers on as they are fated, and what the store says unasked, as chance will have it or as it comes.
 async fn answers(
     store: OwnedReadHalf,
     mut gateway: OwnedWriteHalf,
-    mut fates: mpsc::UnboundedReceiver<Fate>,
+    mut fates: mpsc::UnboundedReceiver<Option<Fault>>,
+    meddles_with_hints: bool,
     deeds: Arc<Deeds>,
 ) -> Option<()> {
     let mut frames = Frames { from: store, read: Vec::new() };
@@ -129,14 +138,14 @@ async fn answers(
     loop {
         let frame = frames.next().await?;
         if frame[0] == b'>' {
-            let hint = frame.windows(9).take(24).any(|word| word == b"message\r\n");
-            match fastrand::u32(..WHOLE_HINT) {
+            let hint = meddles_with_hints && frame.windows(9).take(24).any(|word| word == b"message\r\n");
+            match fastrand::u32(..4) {
                 0 | 1 if hint => late_hints.push_back(frame),
                 2 if hint => gateway.write_all(&frame.repeat(2)).await.ok()?,
                 _ => gateway.write_all(&frame).await.ok()?,
             }
             if hint {
-                deeds.hints.fetch_add(1, Relaxed);
+                deeds.add(Fault::Hints);
             }
             // Of those kept back some come in their turn after newer ones, and some never.
             if late_hints.len() > 3 {
@@ -150,38 +159,41 @@ async fn answers(
             Some(fate) => fate,
             None => fates.recv().await?,
         };
+        if let Some(fault) = fate.filter(|fault| *fault != Fault::Swap) {
+            deeds.add(fault);
+        }
         match fate {
-            Fate::Pass => gateway.write_all(&frame).await.ok()?,
-            Fate::Twice => {
+            None | Some(Fault::Hints) => gateway.write_all(&frame).await.ok()?,
+            Some(Fault::Twice | Fault::BackTwice) => {
                 let other = frames.next().await?;
                 gateway.write_all(if fastrand::bool() { &frame } else { &other }).await.ok()?;
             }
-            Fate::Late => {
-                deeds.late.fetch_add(1, Relaxed);
+            Some(Fault::Late) => {
                 sleep(LATE).await;
                 gateway.write_all(&frame).await.ok()?;
             }
-            Fate::Swap => {
-                match timeout(SWAP_WITHIN, fates.recv()).await {
-                    Ok(Some(Fate::Pass)) => {
-                        let other = frames.next().await?;
-                        deeds.swapped.fetch_add(1, Relaxed);
-                        gateway.write_all(&[other, frame].concat()).await.ok()?;
-                    }
-                    // The next one has a fate of its own, or does not come yet.
-                    Ok(next) => {
-                        following = next;
-                        gateway.write_all(&frame).await.ok()?;
-                    }
-                    Err(_) => gateway.write_all(&frame).await.ok()?,
+            Some(Fault::Swap) => match timeout(SWAP_WITHIN, fates.recv()).await {
+                Ok(Some(None)) => {
+                    let other = frames.next().await?;
+                    deeds.add(Fault::Swap);
+                    gateway.write_all(&[other, frame].concat()).await.ok()?;
                 }
-            }
-            Fate::Cut => {
-                deeds.lost.fetch_add(1, Relaxed);
-                return None;
-            }
+                // The next one has a fate of its own, or does not come yet.
+                Ok(next) => {
+                    following = next;
+                    gateway.write_all(&frame).await.ok()?;
+                }
+                Err(_) => gateway.write_all(&frame).await.ok()?,
+            },
+            Some(Fault::Cut) => return None,
         }
     }
+}
+
+/// Whether a command gives credit back to the ledger: the verb and the units stand at their places in it.
+fn hands_back(command: &[u8]) -> bool {
+    let words: Vec<&[u8]> = command.split(|byte| *byte == b'\n').skip(2).step_by(2).collect();
+    words.get(5) == Some(&&b"grant\r"[..]) && words.get(25).is_some_and(|units| *units != b"0\r")
 }
 
 /// Messages of RESP as they come, each with all that is in it.
