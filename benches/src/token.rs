@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tidegate::{
     Call, clock,
     token::{
-        Grant, GrantError, Login, MemorySessions, ServiceKey, ServiceSettings, ServiceTokens, SessionId,
-        Settings, TokenCoordinator, TokenEndpoint, Tokens,
+        Grant, GrantError, Login, MemorySessions, ServiceKey, ServiceTokens, SessionId, Settings,
+        TokenCoordinator, TokenEndpoint, Tokens,
     },
 };
 use tokio::runtime::{self, Runtime};
@@ -119,7 +119,7 @@ fn fresh(table: &mut Timings, count: u64) {
         coordinator
     });
     let services = runtime.block_on(async {
-        let services = ServiceTokens::new(Idle, ServiceSettings::default()).expect("valid settings");
+        let services = ServiceTokens::new(Idle, Settings::default()).expect("valid settings");
         let call = Call::at(clock::now());
         services.fresh(&ServiceKey::default().scope("orders"), &call).await.expect("a token");
         services

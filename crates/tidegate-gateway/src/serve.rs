@@ -110,11 +110,15 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     let admin = loaded.config.listen.admin;
     let admin = Admin::bind(admin).await.map_err(|error| NoAdmin { address: admin, error })?;
     let listener = Listener::bind(loaded.config.listen.http)?;
-    gateway.serving(listener.addr(), listener.stats(), admin.address(), admin.stats());
+    let admin_address = admin.address();
+    gateway.serving(listener.addr(), listener.stats(), admin_address, admin.stats());
     let pages_end = CancellationToken::new();
     let pages = Arc::clone(&gateway) as Arc<dyn AdminSource>;
     let pages = tokio::spawn(admin.serve(pages, telemetry, pages_end.clone().cancelled_owned()));
-    eprint!("{}", origin.banner(&loaded.config));
+    // Port 0 asks for any: what is shown is what was got.
+    let mut bound = loaded.config.clone();
+    (bound.listen.http, bound.listen.admin) = (listener.addr(), admin_address);
+    eprint!("{}", origin.banner(&bound));
 
     let drain = CancellationToken::new();
     let settings = Settings {

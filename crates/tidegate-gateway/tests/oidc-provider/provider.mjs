@@ -14,6 +14,8 @@ if (features.dPoP) features.dPoP = { enabled: true, nonceSecret: Buffer.alloc(32
 const provider = new Provider(issuer, {
   clients,
   ttl,
+  // Its own refuses loopback addresses, where everything is here.
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options),
   scopes: ['openid', 'offline_access', 'orders'],
   claims: { openid: ['sub'], email: ['email'] },
   rotateRefreshToken: true,

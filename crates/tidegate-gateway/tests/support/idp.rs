@@ -97,6 +97,7 @@ struct State {
     methods: Vec<&'static str>,
     issuer: Option<String>,
     documents: StatusCode,
+    claims: serde_json::Map<String, serde_json::Value>,
     books: Books,
 }
 
@@ -120,6 +121,7 @@ impl Idp {
                 methods: vec!["client_secret_basic", "client_secret_post", "private_key_jwt"],
                 issuer: None,
                 documents: StatusCode::OK,
+                claims: serde_json::Map::new(),
                 books: Books::default(),
             }),
             released: watch::Sender::new(0),
@@ -192,6 +194,18 @@ impl Idp {
     /// Answers questions for documents with this status.
     pub fn documents(&self, status: StatusCode) {
         self.state().documents = status;
+    }
+
+    /// Puts these claims into ID tokens from now on, in place of what stands there.
+    pub fn claims(&self, claims: serde_json::Value) {
+        self.state().claims = claims.as_object().unwrap().clone();
+    }
+
+    /// Signs any claims as it signs its ID tokens, with this `typ`.
+    pub fn sign(&self, kind: &str, claims: &serde_json::Value) -> String {
+        let state = self.state();
+        let (name, key) = &state.key;
+        key.sign(kind, &[("kid", name.as_str().into())], claims)
     }
 
     /// What it has seen and done.

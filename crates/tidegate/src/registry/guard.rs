@@ -163,11 +163,21 @@ impl Registry {
         }
     }
 
-    /// Learns that a call to an endpoint was in vain: a suspect goes at once, unless it is the last endpoint. One that
-    /// the source vouches for stays; to avoid it is a breaker's business.
+    /// Learns that a call to an endpoint was in vain: a suspect goes at once, unless it is the last endpoint, and one that
+    /// calls had proved is a suspect again. One that the source vouches for stays; to avoid it is a breaker's business.
     pub fn failed(&self, service: &ServiceName, id: &str) {
+        self.learn(service, |known| known.service.refute(id));
+    }
+
+    /// Learns that a call to an endpoint succeeded: it is no suspect then. It stays until the source, asked after the
+    /// grace, says that it is gone. One that the source vouches for is not changed by it.
+    pub fn succeeded(&self, service: &ServiceName, id: &str) {
+        self.learn(service, |known| known.service.prove(id, clock::now()));
+    }
+
+    fn learn(&self, service: &ServiceName, what: impl FnOnce(&mut Known) -> Heard) {
         let Some(entry) = self.0.books.known(service) else { return };
-        if entry.change(|known| known.service.refute(id)) == Heard::Changed {
+        if entry.change(what) == Heard::Changed {
             self.0.publish(&entry);
         }
     }

@@ -204,6 +204,7 @@ fn id_token(state: &mut State, issuer: &str, user: &str, nonce: Option<String>) 
     if let Some(nonce) = nonce {
         claims["nonce"] = nonce.into();
     }
+    claims.as_object_mut().unwrap().extend(state.claims.clone());
     let (name, key) = &state.key;
     let token = key.sign("JWT", &[("kid", name.as_str().into())], &claims);
     state.books.secrets.push(token.clone());
