@@ -127,10 +127,14 @@ impl<F: Fetch> Keeper<F> {
     /// # Cancel safety
     /// Dropping the future changes nothing: the fetch goes on.
     pub async fn get(&self, call: &Call, key: &F::Key) -> Answer<F::Key, F::Value, F::Error> {
-        let hash = self.hash(key);
-        if let Some(value) = self.fresh(hash, key, call.now) {
-            return Answer::Fresh(value);
+        match self.try_fresh(call, key) {
+            Some(value) => Answer::Fresh(value),
+            None => self.look_or_wait(call, key).await,
         }
+    }
+
+    async fn look_or_wait(&self, call: &Call, key: &F::Key) -> Answer<F::Key, F::Value, F::Error> {
+        let hash = self.hash(key);
         match self.look_closer(call, hash, key) {
             Looked::Answer(answer) => answer,
             Looked::Wait(flight) => self.wait(call, hash, key, flight).await,

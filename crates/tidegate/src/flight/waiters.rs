@@ -61,7 +61,7 @@ impl Waiters {
         self.first.into_iter().chain(self.others.into_iter().flatten()).for_each(Waker::wake);
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn places(&self) -> usize {
         usize::from(self.first.is_some()) + self.others.len()
     }

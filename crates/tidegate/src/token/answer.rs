@@ -71,6 +71,7 @@ pub struct Provenance {
 }
 
 impl AccessToken {
+    #[inline]
     pub(super) fn new(kept: Kept<SessionId, Known>) -> Result<Self, Over> {
         match &*kept {
             Known::Good(_) => Ok(Self(kept)),

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     Secret,
-    keeper::{self, Answer, Keeper, Refusal, Why},
+    keeper::{self, Answer, Keeper, Kept, Refusal, Why},
     sync::{Mutex, now},
 };
 
@@ -144,6 +144,9 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     /// # Cancel safety
     /// Dropping the future changes nothing: a grant goes on, and its tokens are stored.
     pub async fn fresh(&self, id: &SessionId, call: &Call) -> Result<AccessToken, TokenError> {
+        if let Some(kept) = self.keeper.try_fresh(call, id) {
+            return good(kept);
+        }
         for _ in 0..LOOKS {
             match self.keeper.get(call, id).await {
                 // It was forgotten here while it was looked up: it stands in the store as it did.
@@ -156,15 +159,16 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
 
     /// The same without waiting; `None` when only waiting would tell.
     pub fn try_fresh(&self, id: &SessionId, call: &Call) -> Option<Result<AccessToken, TokenError>> {
-        self.keeper.try_get(call, id).map(|answer| self.told(answer))
+        match self.keeper.try_fresh(call, id) {
+            Some(kept) => Some(good(kept)),
+            None => self.keeper.try_get(call, id).map(|answer| self.told(answer)),
+        }
     }
 
     #[inline]
     fn told(&self, answer: Answer<SessionId, Known, Trouble>) -> Result<AccessToken, TokenError> {
         match answer {
-            Answer::Fresh(kept) | Answer::Stale { value: kept, .. } => {
-                AccessToken::new(kept).map_err(TokenError::LoginNeeded)
-            }
+            Answer::Fresh(kept) | Answer::Stale { value: kept, .. } => good(kept),
             Answer::Nothing { .. } => Err(TokenError::LoginNeeded(Over::Gone)),
             Answer::Refused(refusal) => Err(refused(refusal)),
         }
@@ -295,6 +299,11 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
         let _ = timeout(within, drained).await;
         of.runs.lock().len()
     }
+}
+
+#[inline]
+fn good(kept: Kept<SessionId, Known>) -> Result<AccessToken, TokenError> {
+    AccessToken::new(kept).map_err(TokenError::LoginNeeded)
 }
 
 #[cold]
