@@ -163,8 +163,10 @@ impl Table {
         for (name, session) in &config.sessions {
             let old = running.and_then(|table| table.sessions.get(name));
             let asked = claims_asked(config, name);
-            sessions
-                .insert(name.clone(), Session::build(name, session, old, asked, store).map_err(Box::new)?);
+            sessions.insert(
+                name.clone(),
+                Session::build(name, session, old, asked, store, &mut changes).map_err(Box::new)?,
+            );
         }
         // Routes of one name are told apart by their order.
         let mut old_routes: HashMap<(String, String), VecDeque<&Route>> = HashMap::new();

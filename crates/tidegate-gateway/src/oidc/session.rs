@@ -25,8 +25,8 @@ use tidegate::{
 use tidegate_core::Call;
 use url::form_urlencoded;
 
-use self::cookies::Marked;
 pub use self::{build::NoSession, claims::Claims, kept::Kept, ring::KeyRing, watch::Watched};
+use self::{cookies::Marked, ring::LiveRing};
 use super::{
     endpoint::Endpoint,
     id_token::IdTokens,
@@ -47,6 +47,8 @@ pub struct Session {
     ids: Arc<IdTokens>,
     store: Arc<Store>,
     kept: Kept,
+    /// What seals its file, if it has one.
+    file_ring: Option<Arc<LiveRing>>,
     coordinator: TokenCoordinator<Endpoint, Kept>,
     /// Fields of calls and the claims that they tell.
     headers: Vec<(HeaderName, String)>,

@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod certified;
+mod files;
 mod limits;
 mod logins;
 mod logouts;
