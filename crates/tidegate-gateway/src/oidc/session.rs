@@ -22,7 +22,7 @@ use tidegate::{
     Secret, clock,
     token::{AccessToken, SessionId, TokenCoordinator, TokenError, Trouble},
 };
-use tidegate_core::Call;
+use tidegate_core::{Call, recovery::Reach};
 use url::form_urlencoded;
 
 pub use self::{build::NoSession, claims::Claims, kept::Kept, ring::KeyRing, watch::Watched};
@@ -251,18 +251,35 @@ impl Session {
     pub fn state(&self) -> SessionsState {
         let stats = self.coordinator.stats();
         let outcomes = tidegate::token::GrantOutcome::ALL.iter().zip(stats.grants);
+        let paused = stats.paused_until.since(clock::now());
         SessionsState {
             name: self.name.to_string(),
             issuer: self.config.issuer.clone(),
+            kept: match (&self.kept, &self.file_ring) {
+                (Kept::Redis(_), _) => "store",
+                (Kept::Memory(_), Some(_)) => "file",
+                (Kept::Memory(_), None) => "memory",
+            },
+            provider: match stats.reach {
+                Reach::Up if !paused.is_zero() => "paused",
+                Reach::Up => "up",
+                Reach::Down { .. } => "down",
+                Reach::Probing { .. } => "probing",
+            },
+            paused_seconds: (!paused.is_zero()).then_some(paused.as_secs_f64()),
             sessions: stats.keeper.keys as u64,
             waiting: stats.keeper.waiting as u64,
             in_flight: stats.in_flight as u64,
+            queued: stats.queued as u64,
+            held_back: stats.held_back,
             refreshes: outcomes
                 .filter(|(_, count)| *count > 0)
                 .map(|(how, count)| (how.as_str(), count))
                 .collect(),
             shared: stats.shared,
             over: stats.over,
+            mismatches: stats.mismatches,
+            revoked: stats.revoked,
             store_failures: stats.store_failures,
             store_failing: stats.store_failing,
             logins: self.counts.outcomes(),

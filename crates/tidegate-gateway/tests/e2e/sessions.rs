@@ -24,6 +24,7 @@ mod files;
 mod limits;
 mod logins;
 mod logouts;
+mod memory;
 mod refreshes;
 mod streams;
 
