@@ -17,6 +17,8 @@ mod fleet;
 mod load;
 #[path = "token/service.rs"]
 mod service;
+#[path = "token/service_fleet.rs"]
+mod service_fleet;
 #[path = "token/verified.rs"]
 mod verified;
 

@@ -1,15 +1,15 @@
 //! What a configuration says of browser sessions, typed.
 
-use std::{borrow::Cow, collections::BTreeMap, path::PathBuf};
+use std::{borrow::Cow, collections::BTreeMap, num::NonZeroU32, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     defaults::{
-        default_algorithms, default_callback, default_logout, default_refresh_before, default_reuse_window,
-        default_scopes, default_session_absolute, default_session_idle, default_token_timeout,
-        default_token_wait,
+        default_algorithms, default_callback, default_grants, default_grants_open_for, default_logout,
+        default_refresh_before, default_reuse_window, default_scopes, default_session_absolute,
+        default_session_idle, default_token_timeout, default_token_wait,
     },
     formats::{AlgorithmText, CookieText, IssuerText, PageText, PercentText},
     model::ClientTls,
@@ -106,6 +106,12 @@ pub struct Session {
     /// Whether calls carry the user's access token in `Authorization`. Default: false.
     #[serde(default)]
     pub pass_token: bool,
+    /// Most refreshes at once; others wait in line, none is refused before its call's time is up. Default: 10.
+    #[serde(default = "default_grants")]
+    pub grants: NonZeroU32,
+    /// How long the provider is left alone after three failures in a row, before one refresh finds out. Default: 30s.
+    #[serde(default = "default_grants_open_for")]
+    pub open_for: HumanDuration,
     /// Longest wait for the provider. Default: 10s.
     #[serde(default = "default_token_timeout")]
     pub timeout: HumanDuration,

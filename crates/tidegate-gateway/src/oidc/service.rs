@@ -193,11 +193,11 @@ impl ServiceToken {
 
     fn put(
         &self,
-        answer: Answer<Access, GrantError>,
+        answer: Answer<grants::Key, Access, GrantError>,
         subject: Subject,
         headers: &mut HeaderMap,
     ) -> Result<Carried, Refused> {
-        let kept: Kept<Access> = match answer {
+        let kept: Kept<grants::Key, Access> = match answer {
             Answer::Fresh(kept) | Answer::Stale { value: kept, .. } => kept,
             Answer::Nothing { .. } => return Err(self.refuse(Reason::Unavailable, None)),
             Answer::Refused(refusal) => {

@@ -286,6 +286,12 @@ impl Session {
         }
     }
 
+    /// Refreshes under way here, those included that wait for their turn.
+    pub fn refreshing(&self) -> usize {
+        let stats = self.coordinator.stats();
+        stats.in_flight + stats.queued
+    }
+
     /// Ends its refreshes well: those under way are stored, at most for `within`.
     pub async fn shutdown(&self, within: Duration) -> usize {
         self.coordinator.shutdown(within).await

@@ -37,12 +37,6 @@ pub(super) fn encode(page: &mut Page<'_>, sessions: &[SessionsState]) -> fmt::Re
         each(|s| s.held_back),
     )?;
     page.counter(
-        "tidegate_session_mismatches",
-        "Refreshes that brought somebody else's tokens",
-        None,
-        each(|s| s.mismatches),
-    )?;
-    page.counter(
         "tidegate_session_revoked",
         "Tokens that came for a session that had ended, and were given back",
         None,
@@ -77,6 +71,12 @@ pub(super) fn encode(page: &mut Page<'_>, sessions: &[SessionsState]) -> fmt::Re
         "Sessions that ended other than by a logout",
         None,
         each(|s| s.over),
+    )?;
+    page.counter(
+        "tidegate_session_mismatches",
+        "Refreshes that brought somebody else's tokens",
+        None,
+        each(|s| s.mismatches),
     )?;
     page.counter(
         "tidegate_session_store_failures",

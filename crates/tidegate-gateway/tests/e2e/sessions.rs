@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-mod certified;
+pub(crate) mod certified;
 mod files;
 mod limits;
 mod logins;

@@ -20,8 +20,10 @@ use super::{
     Identity, SessionId, SessionStore, SessionStoreError, TokenEndpoint, Tokens,
     answer::{AccessToken, Known, Origin, TokenError, Trouble},
     health::Health,
+    opening::Open,
     record::{Granted, Record},
     refresher::{Assessed, Fetcher, Refresher},
+    rejection::Rejected,
     settings::{InvalidSettings, Settings},
     stats::{Counters, Stats},
     store::Change,
@@ -118,6 +120,8 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
             runs: Mutex::new(HashMap::new()),
             arrivals: Mutex::new(HashMap::new()),
             keeper: OnceLock::new(),
+            openings: Arc::default(),
+            rejected: Mutex::new(HashMap::new()),
             closed: AtomicBool::new(false),
             ended: Notify::new(),
             salt: fastrand::u64(..),
@@ -156,7 +160,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     }
 
     #[inline]
-    fn told(&self, answer: Answer<Known, Trouble>) -> Result<AccessToken, TokenError> {
+    fn told(&self, answer: Answer<SessionId, Known, Trouble>) -> Result<AccessToken, TokenError> {
         match answer {
             Answer::Fresh(kept) | Answer::Stale { value: kept, .. } => {
                 AccessToken::new(kept).map_err(TokenError::LoginNeeded)
@@ -185,6 +189,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
             over: None,
             ends_at: now + login.longest,
             tries: tidegate_core::token::Tries::default(),
+            rejected_at: None,
         };
         let bytes = record.write(id, 1, of.settings.seal.as_deref(), now);
         let keep = of.settings.idle.min(login.longest).max(Duration::from_millis(1));
@@ -226,6 +231,34 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
         self.keeper.clear(id);
     }
 
+    /// An upstream says that the access token of a [generation](AccessToken::generation) is worth nothing, like 401 with `invalid_token` (RFC 6750 §3.1). It is not
+    /// served any more, and the next call gets another one: unless that took its place already, or one was dropped within
+    /// [`Settings::rejected_apart`], by any process.
+    pub fn rejected(&self, id: &SessionId, generation: u64, now: Instant) -> Rejected {
+        self.refresher.reject(id, generation, now)
+    }
+
+    /// What is known of a session here, however old its token; begins nothing.
+    pub fn peek(&self, id: &SessionId) -> Option<AccessToken> {
+        AccessToken::new(self.keeper.peek(id)?).ok()
+    }
+
+    /// Whether anything is known of a session here.
+    pub(super) fn knows(&self, id: &SessionId) -> bool {
+        self.keeper.peek(id).is_some()
+    }
+
+    /// Has a session begin without a login, if it is not there, for as long as what is returned is held.
+    pub(super) fn open(&self, id: &SessionId, presented: impl FnOnce() -> Secret) -> Open {
+        self.refresher.openings.open(id, presented)
+    }
+
+    /// Begins no more grants.
+    pub(super) fn close(&self) {
+        self.refresher.closed.store(true, Relaxed);
+        self.refresher.slots.close();
+    }
+
     /// Counts since the beginning.
     pub fn stats(&self) -> Stats {
         let of = &self.refresher;
@@ -247,8 +280,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     /// Dropping the future stops only the waiting.
     pub async fn shutdown(&self, within: Duration) -> usize {
         let of = &self.refresher;
-        of.closed.store(true, Relaxed);
-        of.slots.close();
+        self.close();
         let drained = async {
             loop {
                 let ended = of.ended.notified();
@@ -266,7 +298,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
 }
 
 #[cold]
-pub(super) fn refused(refusal: Refusal<Trouble>) -> TokenError {
+fn refused(refusal: Refusal<Trouble>) -> TokenError {
     match refusal {
         Refusal::Failing { why, retry_after } => {
             let why = match why {

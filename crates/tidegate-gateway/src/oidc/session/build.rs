@@ -189,6 +189,8 @@ impl Session {
             schedule: Schedule { lead: Lead::Percent(config.refresh_before.0.into()), ..Schedule::default() },
             reuse_window: *config.reuse_window,
             reuse_grace: config.reuse_grace.map(|grace| *grace),
+            grants: config.grants.get() as usize,
+            open_for: *config.open_for,
             limit: *config.timeout,
             idle: *config.idle,
             // The store learns that a session is used when it is asked for it, well before that is over.

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Goes through the provider's pages as `user`, until they lead back to the gateway; where to, as a path.
-async fn through_the_pages(provider: &OidcProvider, away: &Answer, user: &str) -> String {
+pub(crate) async fn through_the_pages(provider: &OidcProvider, away: &Answer, user: &str) -> String {
     with_cookies(&mut BTreeMap::new(), provider, away, user).await
 }
 
