@@ -344,6 +344,7 @@ impl AdminSource for Gateway {
             upstreams: services.into_iter().map(|service| service_state(service)).collect(),
             tokens: tokens.into_iter().map(|token| token.state()).collect(),
             sessions: sessions.into_iter().map(|session| session.state()).collect(),
+            pressure: table.pressure.as_ref().map(|pressure| pressure.state()),
             ..State::default()
         };
         state.telemetry.access_log_lines = self.stack.scribe.log.lines();

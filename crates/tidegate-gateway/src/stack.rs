@@ -29,6 +29,7 @@ use crate::{
         service::{self, Carried, ServiceToken},
         session::{Claims, Denied, Page, Session, User, Visit},
     },
+    pressure::{Pressure, Step},
     proxy::{
         forwarded::{self, Trust},
         hop, target, upgrade,
@@ -103,14 +104,17 @@ async fn pass<'t>(
         && let Some((session, page)) = table.page_at(request.uri().path())
     {
         exchange.hide_query();
-        let page = Box::pin(own_page(session, page, request)).await?;
+        let pressure = table.pressure.as_deref();
+        let page = Box::pin(own_page(session, page, request, pressure, &exchange.call)).await?;
         return Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() });
     }
     let found = find(table, request, exchange)?;
     let (found, user) = match found.route.session.as_deref().filter(|_| found.route.by_user) {
         None => (found, None),
         // In a box, so that other calls carry no room for it.
-        Some(session) => Box::pin(first(session, found, &mut exchange.call)).await?,
+        Some(session) => {
+            Box::pin(first(session, found, table.pressure.as_deref(), &mut exchange.call)).await?
+        }
     };
     let Entered { mut request, route, mut charge, upgrade, lane } =
         enter(found, user.as_ref().map(|user| &user.claims), peer, exchange)?;
@@ -122,7 +126,8 @@ async fn pass<'t>(
             None => {
                 let host = request.headers().get(header::HOST).cloned();
                 let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
-                Box::pin(admit_user(session, &request, &host, &mut exchange.call)).await
+                let pressure = table.pressure.as_deref();
+                Box::pin(admit_user(session, &request, &host, pressure, &mut exchange.call)).await
             }
         };
         match user {
@@ -182,8 +187,15 @@ async fn own_page(
     session: &Arc<Session>,
     page: Page,
     request: Request<Incoming>,
+    pressure: Option<&Pressure>,
+    call: &Call,
 ) -> Result<Response<ResponseBody>, Cause> {
     let host = target::host(&request)?;
+    if page == Page::Callback
+        && let Some(Err(refused)) = pressure.map(|pressure| pressure.admit(Step::Last, call))
+    {
+        return Ok(session.held_off(refused.retry_after));
+    }
     let (head, body) = request.into_parts();
     let request = Request::from_parts(head, ());
     let form = if page.takes_a_form() && request.method() == Method::POST {
@@ -200,9 +212,10 @@ async fn own_page(
 async fn first<'t>(
     session: &Session,
     found: Found<'t>,
+    pressure: Option<&Pressure>,
     call: &mut Call,
 ) -> Result<(Found<'t>, Option<User>), Stop<'t>> {
-    let user = admit_user(session, &found.request, &found.host, call).await?;
+    let user = admit_user(session, &found.request, &found.host, pressure, call).await?;
     Ok((found, Some(user)))
 }
 
@@ -211,6 +224,7 @@ async fn admit_user<'t, B>(
     session: &Session,
     request: &Request<B>,
     host: &HeaderValue,
+    pressure: Option<&Pressure>,
     call: &mut Call,
 ) -> Result<User, Stop<'t>> {
     // Without the body, which may not be looked at from several threads.
@@ -226,7 +240,10 @@ async fn admit_user<'t, B>(
     let page = match admitted {
         Ok(user) => return Ok(user),
         Err(Denied::Refused(refused)) => return Err(Cause::NoToken(refused).into()),
-        Err(Denied::Login) => session.login(&visit).await,
+        Err(Denied::Login) => match pressure.map(|pressure| pressure.admit(Step::First, call)) {
+            Some(Err(refused)) => session.held_off(refused.retry_after),
+            Some(Ok(())) | None => session.login(&visit).await,
+        },
         Err(Denied::Unauthorized) => session.unauthorized(),
         Err(Denied::Forbidden) => session.forbidden(),
     };

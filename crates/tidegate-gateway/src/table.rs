@@ -21,6 +21,7 @@ use crate::{
         service::{NoToken, ServiceToken},
         session::{NoSession, Page, Session},
     },
+    pressure::Pressure,
     refusal,
     registry::ServiceRegistry,
     route::{Matcher, Routes},
@@ -41,6 +42,8 @@ pub(crate) struct Table {
     pub(crate) services: HashMap<String, Arc<Service>>,
     pub(crate) tokens: HashMap<String, Arc<ServiceToken>>,
     pub(crate) sessions: HashMap<String, Arc<Session>>,
+    /// What holds new logins off; none where there are no sessions.
+    pub(crate) pressure: Option<Arc<Pressure>>,
     pub(crate) trusted: Vec<Cidr>,
     pub(crate) unrouted: Arc<RouteMetrics>,
 }
@@ -163,9 +166,16 @@ impl Table {
         for (name, session) in &config.sessions {
             let old = running.and_then(|table| table.sessions.get(name));
             let asked = claims_asked(config, name);
-            sessions
-                .insert(name.clone(), Session::build(name, session, old, asked, store).map_err(Box::new)?);
+            sessions.insert(
+                name.clone(),
+                Session::build(name, session, old, asked, store, &mut changes).map_err(Box::new)?,
+            );
         }
+        let pressure = if sessions.is_empty() {
+            None
+        } else {
+            Pressure::build(&config.pressure, running.and_then(|table| table.pressure.as_ref()))?
+        };
         // Routes of one name are told apart by their order.
         let mut old_routes: HashMap<(String, String), VecDeque<&Route>> = HashMap::new();
         for route in running.iter().flat_map(|table| &table.all) {
@@ -268,6 +278,7 @@ impl Table {
             services,
             tokens,
             sessions,
+            pressure,
             trusted,
             unrouted: telemetry.route(NO_ROUTE, NO_ROUTE),
         };

@@ -12,6 +12,7 @@ use super::{
     formats::Wrong,
     meaning,
     model::Config,
+    pressure::PressureSetting,
     problem::{Problem, Problems, Severity},
     schema,
     secret::SecretSetting,
@@ -173,7 +174,13 @@ fn resolve(config: &mut Config, base: &Path) {
     for path in paths(config) {
         *path = base.join(&*path);
     }
-    // These are not watched: the registry reads the one again by itself, and writes the other.
+    // These are not watched: the gateway writes them, or reads them again by itself.
+    for file in config.sessions.values_mut().filter_map(|session| session.file.as_mut()) {
+        *file = base.join(&*file);
+    }
+    if let PressureSetting::On(pressure) = &mut config.pressure {
+        pressure.root = base.join(&pressure.root);
+    }
     let Some(registry) = &mut config.registry else { return };
     if let Ok(RegistryUrl::File(path)) = registry.url.parse() {
         registry.url = RegistryUrl::File(base.join(path)).to_string();

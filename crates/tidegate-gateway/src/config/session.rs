@@ -1,6 +1,6 @@
 //! What a configuration says of browser sessions, typed.
 
-use std::{borrow::Cow, collections::BTreeMap, num::NonZeroU32};
+use std::{borrow::Cow, collections::BTreeMap, num::NonZeroU32, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,10 @@ pub struct Session {
     pub cookie: Option<String>,
     /// Keys that seal what browsers and the store keep, each 32 random bytes as base64: the first one seals, all open.
     pub keys: Vec<SecretSetting>,
+    /// A file that sessions stand in, sealed with `keys`, where the store is this process: so that a restart logs nobody
+    /// out. Default: none, they are in memory alone.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
     /// Where the provider sends users back to; no other session may have the same. Default: /oauth2/callback.
     #[serde(default = "default_callback")]
     #[schemars(with = "PageText")]

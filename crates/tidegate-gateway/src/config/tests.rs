@@ -63,6 +63,9 @@ mistakes! {
     routes_of_one_name: format!("{UPSTREAM}routes:\n  - {{ name: a, upstream: orders }}\n  - {{ name: a, match: {{ path: /a }}, upstream: orders }}\n");
     networks_that_are_none: format!("{UPSTREAM}{ROUTE}trusted_proxies: [10.1.0.0/8, localhost, 10.0.0.0/40]\n");
     what_is_not_there_yet: "upstreams:\n  orders:\n    endpoints: [http://127.0.0.1:9001]\n    in_flight: { adaptive: gradient, min: 10, max: 500 }\nlimits:\n  a: { rate: 1/s }\nroutes:\n  - { upstream: orders, token: a, limits: [a] }\n";
+    sessions_in_a_file_and_in_a_store: format!("store: redis://h\n{UPSTREAM}{ROUTE}    session: a\nsessions:\n  a: {{ issuer: https://i, client_id: c, auth: none, keys: [{{ env: K }}], file: a.sealed }}\n");
+    two_sessions_in_one_file: format!("{UPSTREAM}{ROUTE}    session: a\n  - {{ upstream: orders, match: {{ path: /b }}, session: b }}\nsessions:\n  a: {{ issuer: https://i, client_id: c, auth: none, keys: [{{ env: K }}], file: a.sealed }}\n  b: {{ issuer: https://j, client_id: c, auth: none, keys: [{{ env: K }}], file: a.sealed, callback: /b/c, logout: /oauth2/logout/backchannel }}\n");
+    memory_that_is_short_in_no_order: format!("pressure: {{ high: 96%, critical: 90%, stalled_high: 3%, every: 1ms, root: / }}\n{UPSTREAM}{ROUTE}");
     claims_of_nobody: format!("{UPSTREAM}    in_flight: {{ limit: 5, partitions: {{ by: \"claim:plan\", shares: {{ gold: 2 }} }} }}\nlimits:\n  a: {{ rate: 1/s, key: [\"claim:sub\"] }}\n{ROUTE}    limits: [a]\n");
     nothing_that_limits_calls_in_flight: format!("{UPSTREAM}    in_flight: {{ queue: 5 }}\n{ROUTE}");
     a_cost_beyond_what_a_ledger_grants_at_once: format!("store: redis://h\n{UPSTREAM}limits:\n  a: {{ rate: 10/s, cost: 10 }}\n  b: {{ rate: 10/s, cost: 10, algorithm: fixed-window }}\n{ROUTE}    limits: [a, b]\n");

@@ -22,11 +22,11 @@ use tidegate::{
     Secret, clock,
     token::{AccessToken, SessionId, TokenCoordinator, TokenError, Trouble},
 };
-use tidegate_core::Call;
+use tidegate_core::{Call, recovery::Reach};
 use url::form_urlencoded;
 
-use self::cookies::Marked;
 pub use self::{build::NoSession, claims::Claims, kept::Kept, ring::KeyRing, watch::Watched};
+use self::{cookies::Marked, ring::LiveRing};
 use super::{
     endpoint::Endpoint,
     id_token::IdTokens,
@@ -47,6 +47,8 @@ pub struct Session {
     ids: Arc<IdTokens>,
     store: Arc<Store>,
     kept: Kept,
+    /// What seals its file, if it has one.
+    file_ring: Option<Arc<LiveRing>>,
     coordinator: TokenCoordinator<Endpoint, Kept>,
     /// Fields of calls and the claims that they tell.
     headers: Vec<(HeaderName, String)>,
@@ -249,12 +251,27 @@ impl Session {
     pub fn state(&self) -> SessionsState {
         let stats = self.coordinator.stats();
         let outcomes = tidegate::token::GrantOutcome::ALL.iter().zip(stats.grants);
+        let paused = stats.paused_until.since(clock::now());
         SessionsState {
             name: self.name.to_string(),
             issuer: self.config.issuer.clone(),
+            kept: match (&self.kept, &self.file_ring) {
+                (Kept::Redis(_), _) => "store",
+                (Kept::Memory(_), Some(_)) => "file",
+                (Kept::Memory(_), None) => "memory",
+            },
+            provider: match stats.reach {
+                Reach::Up if !paused.is_zero() => "paused",
+                Reach::Up => "up",
+                Reach::Down { .. } => "down",
+                Reach::Probing { .. } => "probing",
+            },
+            paused_seconds: (!paused.is_zero()).then_some(paused.as_secs_f64()),
             sessions: stats.keeper.keys as u64,
             waiting: stats.keeper.waiting as u64,
             in_flight: stats.in_flight as u64,
+            queued: stats.queued as u64,
+            held_back: stats.held_back,
             refreshes: outcomes
                 .filter(|(_, count)| *count > 0)
                 .map(|(how, count)| (how.as_str(), count))
@@ -262,6 +279,7 @@ impl Session {
             shared: stats.shared,
             over: stats.over,
             mismatches: stats.mismatches,
+            revoked: stats.revoked,
             store_failures: stats.store_failures,
             store_failing: stats.store_failing,
             logins: self.counts.outcomes(),

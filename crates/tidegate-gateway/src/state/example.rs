@@ -164,11 +164,28 @@ pub(crate) fn example() -> State {
         sessions: vec![SessionsState {
             name: "idp".into(),
             issuer: "https://idp.example".into(),
+            kept: "store",
+            provider: "paused",
+            paused_seconds: Some(12.0),
             sessions: 4,
+            waiting: 2,
+            in_flight: 1,
+            queued: 1,
+            held_back: 3,
+            shared: 7,
+            over: 1,
             refreshes: [("success", 20)].into(),
             logins: [("begun", 6), ("success", 5)].into(),
             ..SessionsState::default()
         }],
+        pressure: Some(PressureState {
+            level: "high",
+            short: 1,
+            used_bytes: 900 << 20,
+            limit_bytes: Some(1 << 30),
+            stalled_percent: Some(1.5),
+            shed: 6,
+        }),
         refusals: Vec::new(),
         telemetry: TelemetryState {
             access_log_lines: 120_000,

@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use super::{
-    in_flight, process, registry,
+    in_flight, pressure, process, registry,
     route::{RouteMetrics, Totals},
     sessions, tokens,
 };
@@ -45,6 +45,9 @@ impl Collector for Snapshot {
         self.upstreams(&mut page)?;
         tokens::encode(&mut page, &self.state.tokens)?;
         sessions::encode(&mut page, &self.state.sessions)?;
+        if let Some(state) = &self.state.pressure {
+            pressure::encode(&mut page, state)?;
+        }
         self.endpoints(&mut page)?;
         process::encode(&mut page)
     }

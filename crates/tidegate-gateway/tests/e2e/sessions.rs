@@ -20,9 +20,11 @@ use crate::{
 };
 
 pub(crate) mod certified;
+mod files;
 mod limits;
 mod logins;
 mod logouts;
+mod memory;
 mod refreshes;
 mod streams;
 

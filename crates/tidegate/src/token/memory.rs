@@ -107,6 +107,14 @@ impl MemorySessions {
         }))
     }
 
+    /// Has everything in the file sealed by the key of now, in the background: after a key took another one's place, which
+    /// may leave the ring once the last session that it sealed is over. Without a file nothing happens.
+    pub fn seal_anew(&self) {
+        if let Some(journal) = &self.0.journal {
+            journal.seal_anew();
+        }
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.0.table.lock().sessions.len()

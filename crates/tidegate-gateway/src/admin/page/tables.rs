@@ -1,6 +1,7 @@
 //! The tables of the page of state.
 
 mod registry;
+mod sessions;
 mod store;
 
 use tidegate_core::Instant;
@@ -26,6 +27,10 @@ pub(super) fn all(html: &mut Html, state: &State, now: Instant) {
     section(html, "Limits", state.limits.is_empty(), "none");
     limits(html, &state.limits);
     store::tables(html, state);
+    if !state.sessions.is_empty() {
+        section(html, "Sessions", false, "");
+        sessions::table(html, &state.sessions, state.pressure.as_ref());
+    }
     section(html, "Routes", state.routes.is_empty(), "none");
     routes(html, &state.routes);
     section(html, "Last refusals", state.refusals.is_empty(), "none yet");

@@ -19,9 +19,24 @@ const SESSIONS: Named = Named { section: "sessions", noun: "session", user: "rou
 /// Finds what is wrong with the sessions, and with what routes say of them.
 pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     let mut pages: HashMap<String, &Entry> = HashMap::new();
+    let mut files: HashMap<&str, &Entry> = HashMap::new();
+    let shared = super::store::url(root).is_some_and(|url| url.text() != Some(super::MEMORY));
     for entry in entries(root, "sessions") {
         let setting = format!("sessions.{}", entry.key.escape_debug());
         one(entry, &setting, base, problems);
+        if let Some(node) = entry.value.get("file")
+            && let Some(file) = node.text()
+        {
+            let problem = if shared {
+                Some(Problem::warning("the sessions are in the `store`, so `file` has no use", "remove it"))
+            } else {
+                files.insert(file, entry).map(|first| {
+                    let message = format!("two sessions are kept in {}", quoted(file));
+                    Problem::error(message, "give each a file of its own").see(&first.key_span, "the first")
+                })
+            };
+            problems.extend(problem.map(|problem| problem.at(&node.span).of(format!("{setting}.file"))));
+        }
         let at =
             |key: &str, usual: String| entry.value.get(key).and_then(Node::text).map_or(usual, str::to_owned);
         let logout = at("logout", default_logout());

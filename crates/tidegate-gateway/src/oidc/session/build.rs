@@ -5,12 +5,19 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 use http::HeaderName;
 use tidegate::{
     Secret,
-    token::{InvalidSettings, Lead, Schedule, Seal, Settings, TokenCoordinator},
+    token::{
+        InvalidSettings, JournalError, Lead, MemorySessions, Schedule, Seal, Settings, TokenCoordinator,
+    },
 };
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::{KeyRing, Page, Session, flow::marked, login::Counts, ring::InvalidKey};
+use super::{
+    Kept, KeyRing, Page, Session,
+    flow::marked,
+    login::Counts,
+    ring::{InvalidKey, LiveRing},
+};
 use crate::{
     config::{self, NoSecret, SecretSetting},
     oidc::{
@@ -21,6 +28,7 @@ use crate::{
         provider::{Provider, ProviderSettings},
     },
     store::Store,
+    table::Change,
     upstream::UpstreamError,
 };
 
@@ -78,6 +86,14 @@ pub enum NoSession {
         /// The session.
         session: String,
     },
+    /// A file of sessions that can not be had.
+    #[error("sessions.{session}.file: {}", .why.to_string().trim_start_matches("sessions: "))]
+    File {
+        /// The session.
+        session: String,
+        /// Why not.
+        why: JournalError,
+    },
     /// TLS towards the provider.
     #[error(transparent)]
     Tls(#[from] UpstreamError),
@@ -106,6 +122,7 @@ impl Session {
         running: Option<&Arc<Self>>,
         asked: BTreeSet<String>,
         store: &Arc<Store>,
+        changes: &mut Vec<Change>,
     ) -> Result<Arc<Self>, NoSession> {
         let session = || name.to_owned();
         let read = |key: &'static str, setting: &SecretSetting| {
@@ -181,7 +198,14 @@ impl Session {
             seal: Some(Arc::clone(&ring) as Arc<dyn Seal>),
             ..Settings::default()
         };
-        let kept = store.sessions();
+        let (kept, file_ring) = match config.file.as_ref().filter(|_| !store.is_shared()) {
+            None => (store.sessions(), None),
+            Some(path) => {
+                let kept = in_file(path, &ring, running, changes);
+                let (kept, file_ring) = kept.map_err(|why| NoSession::File { session: session(), why })?;
+                (kept, Some(file_ring))
+            }
+        };
         let coordinator = TokenCoordinator::new(endpoint, kept.clone(), settings);
         let coordinator = coordinator.map_err(|why| NoSession::Settings { session: session(), why })?;
         let headers = config.headers.iter().filter_map(|(name, claim)| {
@@ -205,6 +229,7 @@ impl Session {
             ids,
             store: Arc::clone(store),
             kept,
+            file_ring,
             coordinator,
             headers: headers.collect(),
             asked,
@@ -214,4 +239,27 @@ impl Session {
             config: config.clone(),
         }))
     }
+}
+
+/// The sessions in a file: those that run, where they are in this one, with the keys of now once nothing can fail any more.
+fn in_file(
+    path: &Path,
+    ring: &Arc<KeyRing>,
+    running: Option<&Arc<Session>>,
+    changes: &mut Vec<Change>,
+) -> Result<(Kept, Arc<LiveRing>), JournalError> {
+    if let Some(old) = running.filter(|old| old.config.file.as_deref() == Some(path))
+        && let (Kept::Memory(sessions), Some(file_ring)) = (&old.kept, &old.file_ring)
+    {
+        let (changed, sealed, ring) = (Arc::clone(file_ring), sessions.clone(), Arc::clone(ring));
+        changes.push(Box::new(move || {
+            changed.replace(ring);
+            sealed.seal_anew();
+        }));
+        return Ok((old.kept.clone(), Arc::clone(file_ring)));
+    }
+    let file_ring = Arc::new(LiveRing::new(Arc::clone(ring)));
+    let sessions = MemorySessions::on_disk(path, Arc::clone(&file_ring) as Arc<dyn Seal>)?;
+    tracing::info!(file = %path.display(), sessions = sessions.len(), "sessions are kept in a file");
+    Ok((Kept::Memory(sessions), file_ring))
 }

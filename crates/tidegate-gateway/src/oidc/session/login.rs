@@ -1,6 +1,6 @@
 //! How a session begins: off to the provider, and back with a code.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use http::{Method, Response, StatusCode};
@@ -97,6 +97,14 @@ impl Session {
         }
         self.counts.count("begun");
         response
+    }
+
+    /// A login that is to be tried again later, as memory is short. What it began with stays good meanwhile.
+    pub fn held_off(&self, retry_after: Option<Duration>) -> Response<ResponseBody> {
+        self.counts.count("held-off");
+        let detail = "there is no room for new logins at present; try again in a moment";
+        let page = page::problem(StatusCode::SERVICE_UNAVAILABLE, "pressure", detail);
+        page::retry_after(page, retry_after)
     }
 
     /// A browser without a session that asks for something else than a page.

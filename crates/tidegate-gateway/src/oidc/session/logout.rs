@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
 use tidegate::{
     Secret,
-    token::{Ended, SessionId, SessionStoreError, TokenEndpoint as _, Tokens},
+    token::{Ended, SessionId, SessionStoreError, TokenEndpoint as _, Tokens, VerifyError},
 };
 use url::form_urlencoded;
 
@@ -128,12 +128,16 @@ impl Session {
         };
         let client = &self.coordinator.endpoint().client().id;
         let token = self.ids.verify_logout(&Secret::new(&*token), client).await.map_err(|error| {
-            tracing::warn!(session = %self.name, "a back-channel logout was refused: {error}");
+            // Not louder: anybody may send anything here.
             match error {
-                tidegate::token::VerifyError::Unavailable { .. } => {
+                VerifyError::Unavailable { why } => {
+                    tracing::debug!(session = %self.name, "a logout token can not be verified now: {why}");
                     NoLogout::Failed("the token can not be verified now; send it again")
                 }
-                _ => NoLogout::Invalid("the logout token is not valid"),
+                error => {
+                    tracing::debug!(session = %self.name, "a logout token is not valid: {error}");
+                    NoLogout::Invalid("the logout token is not valid")
+                }
             }
         })?;
         match self.roll().first_time(&token.id, token.good_for).await {

@@ -1,5 +1,7 @@
 //! The gateway's own answers to browsers: where to go, or why not.
 
+use std::time::Duration;
+
 use http::{HeaderValue, Response, StatusCode, header};
 use url::Url;
 
@@ -63,6 +65,18 @@ pub(super) fn frame() -> Response<ResponseBody> {
 
 fn uncached(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Says when to come back, in whole seconds.
+pub(super) fn retry_after(
+    mut response: Response<ResponseBody>,
+    after: Option<Duration>,
+) -> Response<ResponseBody> {
+    if let Some(after) = after {
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.max(1).into());
+    }
     response
 }
 
