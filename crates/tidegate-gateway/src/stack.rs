@@ -423,7 +423,7 @@ impl Stack {
     /// Sends an upstream's answer down. From here on the body keeps the books.
     fn deliver(&self, passed: Passed<'_>, mut exchange: Exchange) -> Response<ResponseBody> {
         let Passed { mut response, route, mut charge, upgrade, carried, by } = passed;
-        if let (Some(token), Some(carried)) = (&route.token, carried)
+        if let (Some(token), Some(carried)) = (&route.token, &carried)
             && service::says_invalid_token(response.status(), response.headers())
         {
             token.rejected(carried);

@@ -160,7 +160,7 @@ impl Table {
         let mut tokens = HashMap::new();
         for (name, token) in &config.tokens {
             let old = running.and_then(|table| table.tokens.get(name));
-            tokens.insert(name.clone(), ServiceToken::build(name, token, old)?);
+            tokens.insert(name.clone(), ServiceToken::build(name, token, old, store)?);
         }
         let mut sessions = HashMap::new();
         for (name, session) in &config.sessions {

@@ -31,6 +31,7 @@ mod id;
 mod journal;
 mod memory;
 mod opening;
+mod orphans;
 mod record;
 mod refresher;
 mod rejection;

@@ -6,6 +6,8 @@
 mod idp;
 #[path = "support/sessions.rs"]
 mod sessions;
+#[path = "support/trace.rs"]
+mod trace;
 
 #[path = "token/callers.rs"]
 mod callers;

@@ -215,6 +215,10 @@ pub(super) const fn default_token_timeout() -> HumanDuration {
     secs(10)
 }
 
+pub(super) const fn default_token_open_for() -> HumanDuration {
+    secs(30)
+}
+
 pub(super) const fn default_token_wait() -> HumanDuration {
     secs(5)
 }

@@ -13,7 +13,7 @@ use tidegate_core::{Call, Instant, keep::Landed, token::Over};
 use tokio::{
     sync::{Notify, Semaphore, broadcast::error::RecvError},
     task::AbortHandle,
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
     answer::{AccessToken, Known, Origin, TokenError, Trouble},
     health::Health,
     opening::Open,
+    orphans::Orphans,
     record::{Granted, Record},
     refresher::{Assessed, Fetcher, Refresher},
     rejection::Rejected,
@@ -130,7 +131,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
             .expect("what a keeper is told here is in range, as the settings are");
         let _ = refresher.keeper.set(keeper.downgrade());
         let changes = refresher.store.changes();
-        let listening = tokio::spawn(listen(Arc::downgrade(&refresher), changes));
+        let listening = tokio::spawn(listen(Arc::downgrade(&refresher), changes, refresher.settings.lease));
         let listening = Arc::new(Listening(listening.abort_handle()));
         Ok(Self { refresher, keeper, _listening: listening })
     }
@@ -332,28 +333,38 @@ fn refused(refusal: Refusal<Trouble>) -> TokenError {
     }
 }
 
-/// Passes on what others changed, for as long as the coordinator lives.
+/// Passes on what others changed, and takes over what they left, for as long as the coordinator lives.
 async fn listen<E: TokenEndpoint, S: SessionStore>(
     refresher: Weak<Refresher<E, S>>,
     mut changes: tokio::sync::broadcast::Receiver<Change>,
+    lease: Duration,
 ) {
+    let mut orphans = Orphans::new(lease);
     loop {
-        let change = match changes.recv().await {
-            Ok(change) => change,
-            // What was missed is found when sessions are looked at again.
-            Err(RecvError::Lagged(_)) => continue,
-            Err(RecvError::Closed) => return,
+        let change = match orphans.next() {
+            Some(by) => timeout_at(crate::clock::timer_at(by), changes.recv()).await.ok(),
+            None => Some(changes.recv().await),
         };
         let Some(refresher) = refresher.upgrade() else { return };
-        refresher.learn_of(change);
+        match change {
+            Some(Ok(change)) => refresher.learn_of(change, &mut orphans),
+            // What was missed is found when sessions are looked at again.
+            Some(Err(RecvError::Lagged(_))) | None => {}
+            Some(Err(RecvError::Closed)) => return,
+        }
+        while let Some(id) = orphans.due(now()) {
+            // It goes on by itself; that none begins after the shutdown is fine.
+            let _ = refresher.run(&id);
+        }
     }
 }
 
 impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
-    fn learn_of(&self, change: Change) {
+    fn learn_of(&self, change: Change, orphans: &mut Orphans) {
         let keeper = self.keeper.get().and_then(keeper::WeakKeeper::upgrade);
         match change {
             Change::Written { id, version } => {
+                orphans.heard(&id);
                 if let Some(waiting) = self.arrivals.lock().get(&id) {
                     waiting.notify_one();
                 }
@@ -367,6 +378,7 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                 }
             }
             Change::Removed(id) => {
+                orphans.heard(&id);
                 if let Some(waiting) = self.arrivals.lock().get(&id) {
                     waiting.notify_one();
                 }
@@ -374,6 +386,12 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                     && keeper.peek(&id).is_some()
                 {
                     let _: Landed = keeper.put(&id, self.gone().fetched(now()));
+                }
+            }
+            // Later it may not be repeated; where it always may be, the next caller is soon enough.
+            Change::Sent(id) => {
+                if self.settings.repeats_in_time() && !self.runs.lock().contains_key(&id) {
+                    orphans.sent(id, now());
                 }
             }
             Change::Pause { endpoint, pause } => {

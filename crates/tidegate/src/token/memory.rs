@@ -383,17 +383,27 @@ impl SessionStore for MemorySessions {
             }
             (true, save)
         });
-        Ok(renewed.await?.unwrap_or(false))
+        let renewed = renewed.await?.unwrap_or(false);
+        if renewed && phase == Phase::Sent {
+            self.tell(Change::Sent(id.clone()));
+        }
+        Ok(renewed)
     }
 
     async fn release(&self, id: &SessionId, fence: Fence) -> Result<(), SessionStoreError> {
-        self.with(id, now(), |_, session| {
-            let released = session.lease.take_if(|lease| lease.fence == fence);
-            let had_sent = released.is_some_and(|lease| lease.sent_at.is_some());
-            ((), if had_sent { Save::Yes } else { Save::No })
-        })
-        .await
-        .map(drop)
+        let released = self
+            .with(id, now(), |_, session| {
+                let released = session.lease.take_if(|lease| lease.fence == fence);
+                match released {
+                    Some(lease) if lease.sent_at.is_some() => (Some(session.version), Save::Yes),
+                    Some(_) | None => (None, Save::No),
+                }
+            })
+            .await?;
+        if let Some(Some(version)) = released {
+            self.tell(Change::Written { id: id.clone(), version });
+        }
+        Ok(())
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {
