@@ -56,7 +56,7 @@ pub trait Ending: Send + 'static {
     }
 
     /// Whether what the call holds is its own no more; asked of revocable flows only. Default: no.
-    fn is_revoked(&self, _now: Instant) -> bool {
+    fn is_revoked(&mut self, _now: Instant) -> bool {
         false
     }
 }
@@ -72,6 +72,8 @@ pub struct Patience {
     pub revocable: bool,
     /// What a client gets that is cut off.
     pub last_words: LastWords,
+    /// What it gets when what it held was taken from it.
+    pub when_revoked: LastWords,
 }
 
 /// What a client gets that is cut off.
@@ -82,11 +84,14 @@ pub enum LastWords {
     Reset,
     /// gRPC trailers that say why.
     GrpcTrailers,
+    /// The end of the body, of which no part is the whole anyway: a stream of events.
+    End,
 }
 
 impl LastWords {
-    fn frame(self, grpc_status: u16) -> Result<Frame<Bytes>, BodyError> {
-        match self {
+    fn frame(self, grpc_status: u16) -> Option<Result<Frame<Bytes>, BodyError>> {
+        Some(match self {
+            Self::End => return None,
             Self::Reset => Err("the gateway cut this response: its time was up".into()),
             Self::GrpcTrailers => {
                 let mut trailers = HeaderMap::new();
@@ -97,7 +102,7 @@ impl LastWords {
                 );
                 Ok(Frame::trailers(trailers))
             }
-        }
+        })
     }
 }
 
@@ -115,8 +120,8 @@ struct Shared<B, E> {
 enum State<B, E> {
     /// Frames may come. Ends by the body's own end, by a cut, or by drop.
     Live(Live<B, E>),
-    /// It was cut, for which gRPC has this status; the next poll says so. Exits: `Done`.
-    Cut(u16),
+    /// It was cut; the next poll says so with these words, for which gRPC has this status. Exits: `Done`.
+    Cut(LastWords, u16),
     /// Everything went by. Final.
     Done,
 }
@@ -173,7 +178,7 @@ where
         let mut state = self.0.state.lock();
         let State::Live(live) = &mut *state else {
             return Poll::Ready(match std::mem::replace(&mut *state, State::Done) {
-                State::Cut(grpc_status) => Some(self.0.patience.last_words.frame(grpc_status)),
+                State::Cut(last_words, grpc_status) => last_words.frame(grpc_status),
                 State::Live(_) | State::Done => None,
             });
         };
@@ -209,7 +214,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &*self.0.state.lock() {
             State::Live(live) => live.body.is_end_stream(),
-            State::Cut(_) => false,
+            State::Cut(..) => false,
             State::Done => true,
         }
     }
@@ -217,7 +222,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match &*self.0.state.lock() {
             State::Live(live) => live.body.size_hint(),
-            State::Cut(_) => SizeHint::default(),
+            State::Cut(..) => SizeHint::default(),
             State::Done => SizeHint::with_exact(0),
         }
     }
@@ -270,8 +275,15 @@ impl<B: Send, E: Ending> Swept for Shared<B, E> {
         let mut state = self.state.lock();
         let State::Live(live) = &mut *state else { return };
         let Some(end) = live.overdue(&self.patience, now) else { return };
-        let grpc_status = if matches!(end, End::Silent | End::Stalled | End::Revoked) { 14 } else { 4 };
-        let State::Live(mut live) = std::mem::replace(&mut *state, State::Cut(grpc_status)) else { return };
+        let (last_words, grpc_status) = match end {
+            End::Revoked => (self.patience.when_revoked, 14),
+            End::Silent | End::Stalled => (self.patience.last_words, 14),
+            End::Complete(_) | End::Broken | End::Overdue | End::OutOfTime | End::Abandoned => {
+                (self.patience.last_words, 4)
+            }
+        };
+        let cut = State::Cut(last_words, grpc_status);
+        let State::Live(mut live) = std::mem::replace(&mut *state, cut) else { return };
         drop(state);
         let waker = live.waker.take();
         live.end(end, Some(now));

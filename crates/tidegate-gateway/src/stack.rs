@@ -4,13 +4,15 @@ mod attempt;
 mod charge;
 mod outgoing;
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tidegate::{clock, throttle::Refusal};
+use tidegate::{clock, throttle::Refusal, token::SessionId};
 use tidegate_core::{Call, Refused};
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +27,7 @@ use crate::{
     listener::{Handler, Peer},
     oidc::{
         service::{self, Carried, ServiceToken},
-        session::{Claims, Denied, Session, User, Visit},
+        session::{Claims, Denied, Page, Session, User, Visit},
     },
     proxy::{
         forwarded::{self, Trust},
@@ -53,6 +55,8 @@ struct Passed<'t> {
     charge: Charge<'t>,
     upgrade: Option<OnUpgrade>,
     carried: Option<Carried>,
+    /// The session that let it in.
+    by: Option<SessionId>,
 }
 
 /// Why there is no answer of an upstream.
@@ -99,8 +103,7 @@ async fn pass<'t>(
         && let Some((session, page)) = table.page_at(request.uri().path())
     {
         exchange.hide_query();
-        let host = target::host(&request)?;
-        let page = Box::pin(session.answer(page, &visit(&request, &host))).await;
+        let page = Box::pin(own_page(session, page, request)).await?;
         return Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() });
     }
     let found = find(table, request, exchange)?;
@@ -112,6 +115,7 @@ async fn pass<'t>(
     let Entered { mut request, route, mut charge, upgrade, lane } =
         enter(found, user.as_ref().map(|user| &user.claims), peer, exchange)?;
     table.sessions.values().for_each(|session| session.untell(request.headers_mut()));
+    let mut by = None;
     if let Some(session) = &route.session {
         let user = match user {
             Some(user) => Ok(user),
@@ -122,7 +126,10 @@ async fn pass<'t>(
             }
         };
         match user {
-            Ok(user) => session.tell(&user, request.headers_mut()),
+            Ok(user) => {
+                session.tell(&user, request.headers_mut());
+                by = Some(user.session().clone());
+            }
             Err(stop) => return Err(Stop { charge: Some(charge), ..stop }),
         }
     }
@@ -160,9 +167,33 @@ async fn pass<'t>(
         .await
     };
     match sent {
-        Ok(response) => Ok(Passed { response, route, charge, upgrade, carried }),
+        Ok(response) => Ok(Passed { response, route, charge, upgrade, carried, by }),
         Err(cause) => Err(Stop { charge: Some(charge), ..cause.into() }),
     }
+}
+
+/// Longest form that a page of a session reads. Default: 64 KiB.
+const MOST_FORM_BYTES: usize = 64 << 10;
+/// Longest time that it may take to come. Default: 10 s.
+const FORM_TIME: Duration = Duration::from_secs(10);
+
+/// A page of a session.
+async fn own_page(
+    session: &Arc<Session>,
+    page: Page,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Cause> {
+    let host = target::host(&request)?;
+    let (head, body) = request.into_parts();
+    let request = Request::from_parts(head, ());
+    let form = if page.takes_a_form() && request.method() == Method::POST {
+        let read = tokio::time::timeout(FORM_TIME, Limited::new(body, MOST_FORM_BYTES).collect()).await;
+        let form = read.map_err(|_| Cause::SlowClient)?;
+        form.map_err(|_| Cause::BadRequest("the form broke off, or is longer than 64 KiB"))?.to_bytes()
+    } else {
+        Bytes::new()
+    };
+    Ok(session.answer(page, &visit(&request, &host), form).await)
 }
 
 /// Tells whose call it is before its limits decide, as they count by that.
@@ -374,7 +405,7 @@ impl Stack {
 
     /// Sends an upstream's answer down. From here on the body keeps the books.
     fn deliver(&self, passed: Passed<'_>, mut exchange: Exchange) -> Response<ResponseBody> {
-        let Passed { mut response, route, mut charge, upgrade, carried } = passed;
+        let Passed { mut response, route, mut charge, upgrade, carried, by } = passed;
         if let (Some(token), Some(carried)) = (&route.token, carried)
             && service::says_invalid_token(response.status(), response.headers())
         {
@@ -397,28 +428,46 @@ impl Stack {
             exchange.release_slot();
         }
         let idle = route.times(exchange.kind).idle;
+        let events = is_event_stream(headers);
+        // What is whole in a moment need not be watched.
+        if let (Some(session), Some(by)) = (&route.session, by)
+            && (events || upgrade.is_some() || exchange.kind == Kind::Stream)
+        {
+            exchange.watched = Some(Box::new(session.watch(by)));
+        }
         match upgrade {
             Some(client) => {
+                let websocket =
+                    protocol.as_ref().is_some_and(|told| told.as_bytes().eq_ignore_ascii_case(b"websocket"));
+                let speaks = if websocket { upgrade::Speaks::WebSocket } else { upgrade::Speaks::Anything };
                 if let Some(protocol) = protocol {
                     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
                     headers.insert(header::UPGRADE, protocol);
                 }
                 exchange.upgraded();
                 let upstream = hyper::upgrade::on(&mut response);
-                let lease = exchange.lease().cloned();
+                let (lease, watched) = (exchange.lease().cloned(), exchange.watched.take());
                 self.tunnels.spawn(async move {
-                    let tunnel = upgrade::tunnel(client, upstream, idle);
-                    let ended = match lease {
-                        None => Some(tunnel.await),
-                        Some(lease) => tokio::select! {
-                            ended = tunnel => Some(ended),
-                            () = lease.lease_lost() => None,
-                        },
+                    let lost = async {
+                        match lease {
+                            Some(lease) => lease.lease_lost().await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    let left = async {
+                        match watched {
+                            Some(watched) => watched.over().await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    let ended = tokio::select! {
+                        ended = upgrade::tunnel(client, upstream, idle, speaks, left) => ended,
+                        () = lost => Err(upgrade::Revoked),
                     };
                     let (end, down) = match ended {
-                        Some(ended) if ended.error.is_none() => (End::Complete(None), ended.down),
-                        Some(ended) => (End::Abandoned, ended.down),
-                        None => (End::Revoked, 0),
+                        Ok(ended) if ended.error.is_none() => (End::Complete(None), ended.down),
+                        Ok(ended) => (End::Abandoned, ended.down),
+                        Err(upgrade::Revoked) => (End::Revoked, 0),
                     };
                     exchange.end(end, down, None);
                 });
@@ -429,13 +478,24 @@ impl Stack {
                 let patience = Patience {
                     deadline: exchange.call.deadline,
                     idle,
-                    revocable: exchange.lease().is_some(),
+                    revocable: exchange.lease().is_some() || exchange.watched.is_some(),
                     last_words,
+                    when_revoked: if events && exchange.watched.is_some() {
+                        LastWords::End
+                    } else {
+                        last_words
+                    },
                 };
                 response.map(|body| ResponseBody::Upstream(Flow::new(body, exchange, patience)))
             }
         }
     }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Whether a future was ready at once.

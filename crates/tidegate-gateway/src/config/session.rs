@@ -1,6 +1,6 @@
 //! What a configuration says of browser sessions, typed.
 
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{borrow::Cow, collections::BTreeMap, num::NonZeroU32};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,14 @@ pub struct Session {
     #[serde(default = "default_logout")]
     #[schemars(with = "PageText")]
     pub logout: String,
+    /// Where the provider says, from server to server, whose sessions are over. Default: `logout` and `/backchannel`.
+    #[serde(default)]
+    #[schemars(with = "Option<PageText>")]
+    pub backchannel_logout: Option<String>,
+    /// Where the provider has browsers say that their login is over. Default: `logout` and `/frontchannel`.
+    #[serde(default)]
+    #[schemars(with = "Option<PageText>")]
+    pub frontchannel_logout: Option<String>,
     /// How long a session lasts that nobody uses. Default: 8h.
     #[serde(default = "default_session_idle")]
     pub idle: HumanDuration,
@@ -109,9 +117,24 @@ pub struct Session {
 }
 
 impl Session {
+    /// Where back-channel logouts are sent to.
+    pub fn backchannel_logout(&self) -> Cow<'_, str> {
+        page_below(&self.backchannel_logout, &self.logout, "backchannel")
+    }
+
+    /// Where front-channel logouts are sent to.
+    pub fn frontchannel_logout(&self) -> Cow<'_, str> {
+        page_below(&self.frontchannel_logout, &self.logout, "frontchannel")
+    }
+
     /// The name of its cookie.
     pub fn cookie_name(&self) -> &str {
         let usual = if self.allow_http { "tidegate" } else { "__Host-tidegate" };
         self.cookie.as_deref().unwrap_or(usual)
     }
+}
+
+/// A page as it is configured, or one below the logout.
+pub(super) fn page_below<'a>(page: &'a Option<String>, logout: &str, below: &str) -> Cow<'a, str> {
+    page.as_deref().map_or_else(|| Cow::Owned(format!("{logout}/{below}")), Cow::Borrowed)
 }

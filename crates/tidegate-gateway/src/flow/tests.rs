@@ -62,6 +62,7 @@ fn patience(deadline: Option<u64>, idle: Option<u64>) -> Patience {
         idle: idle.map(Duration::from_millis),
         revocable: false,
         last_words: LastWords::Reset,
+        when_revoked: LastWords::Reset,
     }
 }
 
@@ -156,7 +157,7 @@ impl Ending for Other {
         self.1.lock().0
     }
 
-    fn is_revoked(&self, _: Instant) -> bool {
+    fn is_revoked(&mut self, _: Instant) -> bool {
         self.1.lock().1
     }
 }
@@ -188,6 +189,19 @@ async fn a_flow_whose_lease_is_lost_is_cut() {
     let patience = Patience { revocable: true, ..patience(None, None) };
     let flow = Flow::new(Scripted::new(&["ab"], Then::Hang), ending, patience);
     assert!(flow.collect().await.is_err());
+    assert_eq!(*told.0.lock(), ["Revoked, 2 bytes"]);
+    sweeping.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_events_that_is_revoked_ends_and_is_not_broken() {
+    let sweeping = tokio::spawn(sweeper());
+    tokio::task::yield_now().await;
+    let (told, other) = (Told::default(), Arc::new(Mutex::new((false, true))));
+    let ending = Other(told.clone(), other);
+    let patience = Patience { revocable: true, when_revoked: LastWords::End, ..patience(None, None) };
+    let flow = Flow::new(Scripted::new(&["ab"], Then::Hang), ending, patience);
+    assert_eq!(flow.collect().await.unwrap().to_bytes(), "ab");
     assert_eq!(*told.0.lock(), ["Revoked, 2 bytes"]);
     sweeping.abort();
 }

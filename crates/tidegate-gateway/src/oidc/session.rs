@@ -7,21 +7,26 @@ mod cookies;
 mod flow;
 mod kept;
 mod login;
+mod logout;
 mod page;
 mod ring;
+mod roll;
+mod watch;
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
 use tidegate::{
     Secret, clock,
     token::{AccessToken, SessionId, TokenCoordinator, TokenError, Trouble},
 };
 use tidegate_core::Call;
+use url::form_urlencoded;
 
 use self::cookies::Marked;
-pub use self::{build::NoSession, claims::Claims, kept::Kept, ring::KeyRing};
+pub use self::{build::NoSession, claims::Claims, kept::Kept, ring::KeyRing, watch::Watched};
 use super::{
     endpoint::Endpoint,
     id_token::IdTokens,
@@ -34,12 +39,14 @@ pub struct Session {
     name: Box<str>,
     config: config::Session,
     secrets: Vec<Option<Secret>>,
+    pages: [(String, Page); 4],
     cookie: String,
     flows: String,
     marked: Marked,
     ring: Arc<KeyRing>,
     ids: Arc<IdTokens>,
     store: Arc<Store>,
+    kept: Kept,
     coordinator: TokenCoordinator<Endpoint, Kept>,
     /// Fields of calls and the claims that they tell.
     headers: Vec<(HeaderName, String)>,
@@ -67,6 +74,7 @@ pub struct User {
     /// What is known of the user.
     pub claims: Claims,
     token: AccessToken,
+    id: SessionId,
 }
 
 /// Which page of its own a target is.
@@ -76,6 +84,30 @@ pub enum Page {
     Callback,
     /// Where users log out.
     Logout,
+    /// Where the provider says, from server to server, whose sessions are over.
+    Backchannel,
+    /// Where the provider has browsers say that their login is over.
+    Frontchannel,
+}
+
+impl Page {
+    /// Whether it is sent a form.
+    pub fn takes_a_form(self) -> bool {
+        match self {
+            Self::Backchannel => true,
+            Self::Callback | Self::Logout | Self::Frontchannel => false,
+        }
+    }
+}
+
+impl Visit<'_> {
+    /// A field of the query. What is there twice is not believed.
+    fn field(&self, name: &str) -> Option<String> {
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        let mut found = form_urlencoded::parse(query.as_bytes()).filter(|(known, _)| known == name);
+        let value = found.next().map(|(_, value)| value.into_owned());
+        value.filter(|_| found.next().is_none())
+    }
 }
 
 impl Session {
@@ -86,23 +118,24 @@ impl Session {
 
     /// Which of its own pages stands at a path.
     pub fn page_at(&self, path: &str) -> Option<Page> {
-        if path == self.config.callback {
-            Some(Page::Callback)
-        } else if path == self.config.logout {
-            Some(Page::Logout)
-        } else {
-            None
-        }
+        self.pages.iter().find(|(known, _)| known == path).map(|(_, page)| *page)
     }
 
-    /// Answers one of its own pages.
+    /// Answers one of its own pages; `form` is what was sent to it, where it takes one.
     ///
     /// # Cancel safety
     /// Dropping the future leaves a login under way to its end: the code is used up, and the browser has to begin again.
-    pub async fn answer(self: &Arc<Self>, page: Page, visit: &Visit<'_>) -> Response<ResponseBody> {
+    pub async fn answer(
+        self: &Arc<Self>,
+        page: Page,
+        visit: &Visit<'_>,
+        form: Bytes,
+    ) -> Response<ResponseBody> {
         match page {
             Page::Callback => self.callback(visit).await,
             Page::Logout => self.logout(visit).await,
+            Page::Backchannel => self.backchannel(visit, form).await,
+            Page::Frontchannel => self.frontchannel(visit).await,
         }
     }
 
@@ -115,7 +148,7 @@ impl Session {
     ) -> Option<Result<User, Denied>> {
         let Some(id) = self.id(headers) else { return Some(Err(Denied::of(method, headers))) };
         let told = self.coordinator.try_fresh(&id, call)?;
-        (!is_of_the_store(&told)).then(|| self.user(told, headers, method))
+        (!is_of_the_store(&told)).then(|| self.user(&id, told, headers, method))
     }
 
     /// As [`Self::try_admit`], and waits for tokens: at most for `max_wait`, and to the call's deadline.
@@ -133,10 +166,10 @@ impl Session {
                 Err(TokenError::Unavailable { retry_after, .. }) if is_of_the_store(&told) => {
                     clock::now() + *retry_after
                 }
-                _ => return self.user(told, headers, method),
+                _ => return self.user(&id, told, headers, method),
             };
             if patient.deadline.is_none_or(|deadline| deadline <= again) {
-                return self.user(told, headers, method);
+                return self.user(&id, told, headers, method);
             }
             tokio::time::sleep_until(clock::timer_at(again)).await;
         }
@@ -160,6 +193,7 @@ impl Session {
 
     fn user(
         &self,
+        id: &SessionId,
         told: Result<AccessToken, TokenError>,
         headers: &HeaderMap,
         method: &Method,
@@ -176,7 +210,11 @@ impl Session {
             Err(_) => return Err(Denied::Refused(Refused { why: Reason::Slow, retry_after: None })),
         };
         let claims = Claims::read(token.attributes());
-        if claims.are_on(&self.config.allow) { Ok(User { claims, token }) } else { Err(Denied::Forbidden) }
+        if claims.are_on(&self.config.allow) {
+            Ok(User { claims, token, id: id.clone() })
+        } else {
+            Err(Denied::Forbidden)
+        }
     }
 
     /// Tells an upstream whose call it is.

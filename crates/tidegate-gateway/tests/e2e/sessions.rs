@@ -22,7 +22,9 @@ use crate::{
 pub(crate) mod certified;
 mod limits;
 mod logins;
+mod logouts;
 mod refreshes;
+mod streams;
 
 /// An upstream that notes the fields of every call.
 pub(crate) struct Behind {

@@ -20,6 +20,8 @@ const made = (jwks) => {
     adapter,
     clients,
     ttl,
+    // Its own refuses loopback addresses, where everything is here.
+    fetch: (url, { dispatcher, ...options }) => fetch(url, options),
     ...(jwks && { jwks }),
     scopes: ['openid', 'offline_access', 'orders'],
     claims: { openid: ['sub'], email: ['email'] },

@@ -262,6 +262,13 @@ impl Idp {
         self.state().claims = claims.as_object().unwrap().clone();
     }
 
+    /// Signs any claims as it signs its ID tokens, with this `typ`.
+    pub fn sign(&self, kind: &str, claims: &serde_json::Value) -> String {
+        let state = self.state();
+        let (name, key) = &state.key;
+        key.sign(kind, &[("kid", name.as_str().into())], claims)
+    }
+
     /// What it has seen and done.
     pub fn counts(&self) -> Counts {
         self.state().counts.clone()

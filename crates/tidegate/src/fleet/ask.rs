@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     clock,
+    limiter::histogram::Recorder,
     sync::{AtomicU64, Ordering},
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Store {
     /// Nanoseconds.
     pub(super) latency: AtomicU64,
     pub(super) round_trip: AtomicU64,
+    /// How long answers took.
+    pub(super) latencies: Recorder,
     /// When it answered last.
     pub(super) heard_at: AtomicU64,
 }
@@ -42,6 +45,7 @@ impl Store {
             errors: std::array::from_fn(|_| AtomicU64::new(0)),
             latency: AtomicU64::new(0),
             round_trip: AtomicU64::new(1_000_000),
+            latencies: Recorder::new(),
             heard_at: AtomicU64::new(0),
         }
     }
@@ -49,6 +53,7 @@ impl Store {
     fn answered(&self, took: Duration, now: Instant) {
         let (took, before) = (nanos(took), self.round_trip.load(Ordering::Relaxed));
         self.latency.store(took, Ordering::Relaxed);
+        self.latencies.record(Duration::from_nanos(took));
         // Several at once may lose one of them: an average all the same.
         self.round_trip.store(before - before / 8 + took / 8, Ordering::Relaxed);
         self.heard_at.store(now.as_nanos(), Ordering::Relaxed);

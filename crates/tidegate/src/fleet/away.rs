@@ -66,6 +66,11 @@ impl Away {
         self.parts.iter().all(Part::is_away)
     }
 
+    /// How many parts there are.
+    pub(super) const fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
     /// How many parts are away, and since when the first of them.
     pub(super) fn known(&self) -> (usize, Option<Instant>) {
         let away = || self.parts.iter().filter(|part| part.is_away());

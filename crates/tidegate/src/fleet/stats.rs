@@ -50,7 +50,9 @@ pub struct FleetStats {
     /// Whether the store, or a part of it, is known to be away: no call waits for it, until it answers a question in the
     /// background.
     pub is_away: bool,
-    /// How many [parts](super::Ledger::parts) of it are known to be away.
+    /// How many [parts](super::Ledger::parts) it has.
+    pub parts: usize,
+    /// How many of them are known to be away.
     pub parts_away: usize,
     /// How long the first of them has been known to be away.
     pub away_for: Option<Duration>,

@@ -19,7 +19,9 @@ use super::{
     step::{Errands, Local, Patience},
 };
 use crate::{
-    Gate, clock, sync,
+    Gate, clock,
+    limiter::Histogram,
+    sync,
     sync::Ordering,
     throttle::{Key, Mode, Ruling, Standing},
 };
@@ -182,6 +184,7 @@ impl FleetThrottle {
             state.counts.add(&mut stats);
         }
         let store = &shared.store;
+        stats.parts = shared.away.parts();
         let (parts_away, since) = shared.away.known();
         (stats.is_away, stats.parts_away) = (parts_away > 0, parts_away);
         stats.away_for = since.map(|since| now.since(since));
@@ -196,6 +199,11 @@ impl FleetThrottle {
         stats.losses = u64::from(shared.losses.load(Ordering::Relaxed));
         stats.largest_over = self.largest_over(stats.in_hand, now);
         stats
+    }
+
+    /// How long the ledger took to answer, of all questions that were answered in time.
+    pub fn latencies(&self) -> Histogram {
+        self.shared.store.latencies.read()
     }
 
     fn largest_over(&self, in_hand: u64, now: Instant) -> Option<u64> {

@@ -7,7 +7,10 @@ use arc_swap::Guard;
 use super::places::{Item, Shown};
 
 /// A value with its key, shared with the keeper. Cheap to hold for a while; values that are held stay as they were.
-pub struct Kept<K, V>(Shown<K, V>);
+pub struct Kept<K, V>(
+    /// Of an item with a value.
+    pub(super) Shown<K, V>,
+);
 
 impl<K, V> Kept<K, V> {
     #[inline]

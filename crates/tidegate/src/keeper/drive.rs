@@ -230,6 +230,8 @@ impl<F: Fetch> Keeper<F> {
     pub(super) async fn wait(
         &self,
         call: &Call,
+        hash: u64,
+        key: &F::Key,
         flight: Flight<End<F>>,
     ) -> Answer<F::Key, F::Value, F::Error> {
         if call.deadline.is_some_and(|deadline| deadline <= call.now) {
@@ -239,17 +241,22 @@ impl<F: Fetch> Keeper<F> {
             self.0.counters.full();
             return Answer::Refused(Refusal::Full);
         };
+        let mut join = flight.into_join();
         let end = match call.deadline {
-            Some(deadline) => match timeout_at(clock::timer_at(deadline), flight.join()).await {
+            Some(deadline) => match timeout_at(clock::timer_at(deadline), join.landed()).await {
                 Ok(end) => end,
                 Err(_) => return Answer::Refused(Refusal::Deadline),
             },
-            None => flight.join().await,
+            None => join.landed().await,
         };
+        let now = now();
         match end {
-            Ok(End::Taken(item)) => good(item, now()),
+            // From where it is shown, if it is: that does not count it, and thousands who count one thing queue up for it.
+            Ok(End::Taken(item)) => {
+                self.fresh(hash, key, now).map_or_else(|| good(Arc::clone(item), now), Answer::Fresh)
+            }
             Ok(End::Failed { why, not_before }) => {
-                Answer::Refused(Refusal::Failing { why, retry_after: not_before.since(now()) })
+                Answer::Refused(Refusal::Failing { why: why.clone(), retry_after: not_before.since(now) })
             }
             Ok(End::Unwanted) => Answer::Refused(Refusal::Cleared),
             Err(_) => Answer::Refused(Refusal::Failing { why: Why::Lost, retry_after: Duration::ZERO }),

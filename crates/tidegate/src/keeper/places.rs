@@ -61,6 +61,15 @@ impl<K, V> Item<K, V> {
         Self { key, due_at: term.due_at, value, from: term.from, version }
     }
 
+    /// Whether it is of this key, and has a value that is not due.
+    #[inline]
+    fn is_fresh(&self, key: &K, now: Instant) -> bool
+    where
+        K: Eq,
+    {
+        now < self.due_at && self.value.is_some() && self.key == *key
+    }
+
     /// How old it is.
     pub(super) fn age(&self, now: Instant) -> std::time::Duration {
         now.since(self.from)
@@ -89,6 +98,15 @@ impl<K, V> Default for Line<K, V> {
             used: Default::default(),
             shown: std::array::from_fn(|_| ArcSwapOption::empty()),
         }
+    }
+}
+
+impl<K: Eq, V> Line<K, V> {
+    fn find(&self, tag: u32, key: &K) -> Option<(usize, Shown<K, V>)> {
+        (0..WAYS).filter(|way| self.tags[*way].load(Acquire) == tag).find_map(|way| {
+            let shown = self.shown[way].load();
+            shown.as_ref().is_some_and(|item| item.key == *key).then_some((way, shown))
+        })
     }
 }
 
@@ -137,29 +155,38 @@ impl<K: Eq, V> Places<K, V> {
         self.line(hash.rotate_left(32))
     }
 
-    /// What is shown for a key, and where; nothing is shown of a key of which nothing is known.
-    #[inline]
-    pub(super) fn find(&self, hash: u64, key: &K) -> Option<Found<K, V>> {
-        self.find_in(self.line(hash), hash, key).or_else(|| self.find_in_other(hash, key))
-    }
-
-    #[inline(never)]
-    fn find_in_other(&self, hash: u64, key: &K) -> Option<Found<K, V>> {
-        self.find_in(self.other_line(hash), hash, key)
-    }
-
-    #[inline]
-    fn find_in(&self, at: usize, hash: u64, key: &K) -> Option<Found<K, V>> {
-        let line = self.lines.get(at)?;
+    /// The item of a key that is not due and has a value, and notes that it was asked for.
+    #[inline(always)]
+    pub(super) fn fresh(&self, hash: u64, key: &K, now: Instant) -> Option<Shown<K, V>> {
+        let line = self.lines.get(self.line(hash))?;
         for way in 0..WAYS {
             if line.tags[way].load(Acquire) == tag(hash) {
                 let shown = line.shown[way].load();
-                if shown.as_ref().is_some_and(|item| item.key == *key) {
-                    return Some((shown, Place { line: at, way }));
+                if shown.as_ref().is_some_and(|item| item.is_fresh(key, now)) {
+                    line.used[way].touch(now);
+                    return Some(shown);
                 }
             }
         }
-        None
+        self.fresh_in_other(hash, key, now)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fresh_in_other(&self, hash: u64, key: &K, now: Instant) -> Option<Shown<K, V>> {
+        let line = self.lines.get(self.other_line(hash))?;
+        let (way, shown) = line.find(tag(hash), key)?;
+        shown.as_ref().filter(|item| item.is_fresh(key, now))?;
+        line.used[way].touch(now);
+        Some(shown)
+    }
+
+    /// What is shown for a key, and where; nothing is shown of a key of which nothing is known.
+    pub(super) fn find(&self, hash: u64, key: &K) -> Option<Found<K, V>> {
+        [self.line(hash), self.other_line(hash)].into_iter().find_map(|line| {
+            let (way, shown) = self.lines.get(line)?.find(tag(hash), key)?;
+            Some((shown, Place { line, way }))
+        })
     }
 
     /// The places that a key may have been given: hardly ever another than its own.

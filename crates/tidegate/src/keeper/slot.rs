@@ -20,16 +20,6 @@ pub(super) enum End<F: Fetch> {
     Unwanted,
 }
 
-impl<F: Fetch> Clone for End<F> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Taken(item) => Self::Taken(Arc::clone(item)),
-            Self::Failed { why, not_before } => Self::Failed { why: why.clone(), not_before: *not_before },
-            Self::Unwanted => Self::Unwanted,
-        }
-    }
-}
-
 /// Why a key fails, and whose fault it is.
 pub(super) type Blame<E> = (Why<E>, Fault);
 pub(super) type KeepSlot<F> = keep::Slot<Arc<Item<F>>, Blame<<F as Fetch>::Error>>;

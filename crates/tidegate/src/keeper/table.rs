@@ -7,7 +7,7 @@ use tidegate_core::Instant;
 
 use super::{
     Fetch,
-    places::{Found, Place, Places},
+    places::{Found, Place, Places, Shown},
     slot::Slot,
 };
 use crate::sync::{
@@ -68,14 +68,18 @@ impl<F: Fetch> Table<F> {
         }
     }
 
+    /// The item of a key that is not due and has a value, and notes that it was asked for; without a lock.
+    #[inline(always)]
+    pub(super) fn fresh(&self, hash: u64, key: &F::Key, now: Instant) -> Option<Shown<F::Key, F::Value>> {
+        self.places.fresh(hash, key, now)
+    }
+
     /// What is shown for a key, and where, without a lock.
-    #[inline]
     pub(super) fn shown(&self, hash: u64, key: &F::Key) -> Option<Found<F::Key, F::Value>> {
         self.places.find(hash, key)
     }
 
     /// Notes that the key of a place was asked for.
-    #[inline]
     pub(super) fn touch(&self, place: Place, now: Instant) {
         self.places.used(place).touch(now);
     }

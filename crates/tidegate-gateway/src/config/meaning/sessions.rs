@@ -7,6 +7,7 @@ use super::{
         defaults::{default_callback, default_logout},
         formats,
         secret::{NoSecret, SecretSetting},
+        session::page_below,
         token::{Percent, issuer},
     },
     DAY, Entry, GRANT_TIMES, Named, Node, Problem, SECOND, entries, not_zero, parsed, quoted, time_within,
@@ -23,11 +24,15 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
         one(entry, &setting, base, problems);
         let at =
             |key: &str, usual: String| entry.value.get(key).and_then(Node::text).map_or(usual, str::to_owned);
-        for page in [at("callback", default_callback()), at("logout", default_logout())] {
+        let logout = at("logout", default_logout());
+        let below = |key: &str, below: &str| at(key, page_below(&None, &logout, below).into_owned());
+        let backchannel = below("backchannel_logout", "backchannel");
+        let frontchannel = below("frontchannel_logout", "frontchannel");
+        for page in [at("callback", default_callback()), logout.clone(), backchannel, frontchannel] {
             if let Some(first) = pages.insert(page.clone(), entry) {
                 let problem = Problem::error(
                     format!("two pages of sessions stand at {}", quoted(&page)),
-                    "give each session a callback and a logout of its own",
+                    "give each session a callback and logouts of its own",
                 );
                 problems.push(problem.at(&entry.key_span).of(&setting[..]).see(&first.key_span, "the first"));
             }

@@ -10,7 +10,7 @@ use tidegate::{
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::{KeyRing, Session, flow::marked, login::Counts, ring::InvalidKey};
+use super::{KeyRing, Page, Session, flow::marked, login::Counts, ring::InvalidKey};
 use crate::{
     config::{self, NoSecret, SecretSetting},
     oidc::{
@@ -176,24 +176,35 @@ impl Session {
             open_for: *config.open_for,
             limit: *config.timeout,
             idle: *config.idle,
+            // The store learns that a session is used when it is asked for it, well before that is over.
+            recheck: Settings::default().recheck.min(*config.idle / 4),
             seal: Some(Arc::clone(&ring) as Arc<dyn Seal>),
             ..Settings::default()
         };
-        let coordinator = TokenCoordinator::new(endpoint, store.sessions(), settings);
+        let kept = store.sessions();
+        let coordinator = TokenCoordinator::new(endpoint, kept.clone(), settings);
         let coordinator = coordinator.map_err(|why| NoSession::Settings { session: session(), why })?;
         let headers = config.headers.iter().filter_map(|(name, claim)| {
             // The schema has checked the names.
             Some((HeaderName::from_bytes(name.as_bytes()).ok()?, claim.clone()))
         });
         let cookie = config.cookie_name().to_owned();
+        let pages = [
+            (config.callback.clone(), Page::Callback),
+            (config.logout.clone(), Page::Logout),
+            (config.backchannel_logout().into_owned(), Page::Backchannel),
+            (config.frontchannel_logout().into_owned(), Page::Frontchannel),
+        ];
         Ok(Arc::new(Self {
             name: name.into(),
+            pages,
             flows: format!("{cookie}-login-"),
             cookie,
             marked: marked(config.allow_http),
             ring,
             ids,
             store: Arc::clone(store),
+            kept,
             coordinator,
             headers: headers.collect(),
             asked,
