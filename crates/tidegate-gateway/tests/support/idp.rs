@@ -215,7 +215,7 @@ impl Idp {
         self.state().grace = grace;
     }
 
-    /// Sets how long access tokens live, in seconds.
+    /// Sets how long access tokens live that are granted from now on, in seconds.
     pub fn life(&self, seconds: u64) {
         self.state().life = seconds;
     }
