@@ -1,6 +1,6 @@
 //! One refresh an expiry: however many ask, on however many gateways, whoever of them leaves.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::task::JoinSet;
 

@@ -1,7 +1,7 @@
 //! No part of a token, a cookie, a code, a verifier or a secret is anywhere that people look: logs down to the finest,
 //! pages of the operator, the store, errors as text and as debugging shows them.
 
-use std::{collections::HashSet, fs, sync::Arc, time::Duration};
+use std::{collections::HashSet, fs, sync::Arc};
 
 use tidegate::{
     Secret,
@@ -78,7 +78,7 @@ async fn no_part_of_a_secret_is_seen_whatever_happens() {
     .await;
     let mut secrets = Vec::new();
     let mut places: Vec<(&str, Vec<u8>)> = Vec::new();
-    idp.life(1);
+    idp.life(SHORT);
     let mut cookies = Vec::new();
     for _ in all_that_can_happen() {
         let mut browser = Browser::default();
@@ -91,7 +91,7 @@ async fn no_part_of_a_secret_is_seen_whatever_happens() {
         secrets.extend(browser.cookies.values().cloned());
         cookies.push((format!("tidegate={}", browser.session().unwrap()), browser));
     }
-    are_over(&idp).await;
+    are_over().await;
     for (does, (cookie, _)) in all_that_can_happen().into_iter().zip(&cookies) {
         idp.always(does);
         for _ in 0..3 {
