@@ -71,6 +71,7 @@ store: {store}
 upstreams:
   main:
     endpoints: [\"http://{addr}\"]
+    connections: {{ max: 64, connect_timeout: 60s }}
 routes:
   - upstream: main
     name: everything

@@ -7,7 +7,7 @@ mod server;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::StatusCode;
@@ -121,7 +121,6 @@ struct State {
     delay: Duration,
     grace: Grace,
     acts_late: bool,
-    ends_at: Instant,
     key: (String, SigningKey),
     client_keys: Vec<u8>,
     clock_ahead: i64,
@@ -149,7 +148,6 @@ impl Idp {
                 delay: Duration::ZERO,
                 grace: Grace::None,
                 acts_late: false,
-                ends_at: Instant::now(),
                 key: ("key-1".into(), SigningKey::generate()),
                 client_keys: br#"{"keys":[]}"#.to_vec(),
                 clock_ahead: 0,
@@ -195,11 +193,6 @@ impl Idp {
         self.shared.released.send_replace(0);
     }
 
-    /// When the last access token is over that it granted.
-    pub fn ends_at(&self) -> Instant {
-        self.state().ends_at
-    }
-
     /// Takes this long for every answer of the token endpoint.
     pub fn delay(&self, delay: Duration) {
         self.state().delay = delay;
@@ -215,7 +208,7 @@ impl Idp {
         self.state().grace = grace;
     }
 
-    /// Sets how long access tokens live, in seconds.
+    /// Sets how long access tokens live that are granted from now on, in seconds.
     pub fn life(&self, seconds: u64) {
         self.state().life = seconds;
     }

@@ -6,7 +6,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use http::{Method, Response, StatusCode};
 use parking_lot::Mutex;
 use tidegate::{
-    Secret,
+    Secret, clock,
     token::{Ended, GrantError, Login, SessionId, SessionStoreError, VerifyError},
 };
 
@@ -221,7 +221,8 @@ impl Session {
             ("redirect_uri", redirect),
             ("code_verifier", flow.verifier.as_str()),
         ];
-        let tokens = endpoint.exchange(&fields, within).await.map_err(|error| {
+        let asked_at = clock::now();
+        let mut tokens = endpoint.exchange(&fields, within).await.map_err(|error| {
             tracing::warn!(session = %self.name, "a login failed: {error}");
             match error {
                 GrantError::Terminal { .. } => AGAIN,
@@ -250,6 +251,11 @@ impl Session {
             self.give_back(Ended { refresh: tokens.refresh, access: tokens.access, id: None, attributes })
                 .await;
             return Err(FORBIDDEN);
+        }
+        // Their lives began when they were asked for; the session begins now, after the ID token was verified.
+        let gone = clock::now().since(asked_at);
+        for life in [&mut tokens.expires_in, &mut tokens.refresh_expires_in] {
+            *life = life.map(|life| life.saturating_sub(gone));
         }
         let issued_at = claims.issued_at;
         let value = new_id();

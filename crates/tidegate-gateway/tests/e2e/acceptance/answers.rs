@@ -5,9 +5,9 @@ use super::*;
 #[tokio::test]
 async fn an_answer_that_comes_after_the_limit_is_taken_and_nothing_is_sent_meanwhile() {
     let (idp, _behind, gateway) = alone("max_wait: 5s\ntimeout: 100ms").await;
-    idp.life(1);
+    idp.life(SHORT);
     let cookie = log_in(&gateway).await;
-    are_over(&idp).await;
+    are_over().await;
     idp.life(3600);
     idp.always(Does::GrantsLate);
     for _ in 0..3 {
@@ -29,9 +29,9 @@ async fn an_answer_that_comes_after_the_limit_is_taken_and_nothing_is_sent_meanw
 #[tokio::test]
 async fn while_the_keys_are_away_the_rotated_token_is_kept_and_no_other_is_asked_for() {
     let (idp, _behind, gateway) = alone("max_wait: 1s").await;
-    idp.life(1);
+    idp.life(SHORT);
     let cookie = log_in(&gateway).await;
-    are_over(&idp).await;
+    are_over().await;
     idp.life(3600);
     idp.rotate_keys();
     idp.documents(StatusCode::SERVICE_UNAVAILABLE);
@@ -48,9 +48,9 @@ async fn while_the_keys_are_away_the_rotated_token_is_kept_and_no_other_is_asked
 #[tokio::test]
 async fn a_forged_id_token_costs_a_try_and_not_the_rotated_token() {
     let (idp, behind, gateway) = alone("").await;
-    idp.life(1);
+    idp.life(SHORT);
     let cookie = log_in(&gateway).await;
-    are_over(&idp).await;
+    are_over().await;
     idp.life(3600);
     idp.next(Does::Forges);
     let refused = fetch(&gateway, &cookie).await;
@@ -64,9 +64,9 @@ async fn a_forged_id_token_costs_a_try_and_not_the_rotated_token() {
 #[tokio::test]
 async fn a_refresh_without_an_id_token_keeps_the_user() {
     let (idp, behind, gateway) = alone("").await;
-    idp.life(1);
+    idp.life(SHORT);
     let cookie = log_in(&gateway).await;
-    are_over(&idp).await;
+    are_over().await;
     idp.always(Does::NamesNobody);
     idp.life(3600);
     assert_eq!(fetch(&gateway, &cookie).await.status, StatusCode::OK);
@@ -77,9 +77,9 @@ async fn a_refresh_without_an_id_token_keeps_the_user() {
 #[tokio::test]
 async fn a_refresh_that_brings_another_user_ends_the_session_and_raises_an_alarm() {
     let (idp, behind, _redis, gateways) = together(2, "").await;
-    idp.life(1);
+    idp.life(SHORT);
     let cookie = log_in(&gateways[0]).await;
-    are_over(&idp).await;
+    are_over().await;
     idp.life(3600);
     idp.next(Does::GrantsTo("mallory"));
     for gateway in &gateways {
@@ -99,10 +99,10 @@ async fn a_refresh_that_brings_another_user_ends_the_session_and_raises_an_alarm
 #[tokio::test]
 async fn a_new_signing_key_in_the_middle_of_a_wave_is_read_once_and_logs_nobody_out() {
     let (idp, _behind, gateway) = alone("grants: 20\nmax_wait: 60s").await;
-    idp.life(1);
+    idp.life(SHORT);
     let cookies = log_in_all(&gateway, 200).await;
     assert_eq!(idp.counts().keys, 1);
-    are_over(&idp).await;
+    are_over().await;
     idp.life(3600);
     let rotated = async {
         eventually("the wave", async || idp.counts().granted >= 240).await;

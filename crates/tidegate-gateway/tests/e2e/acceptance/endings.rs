@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Refreshes begin long before the token is over.
+const EARLY: &str = "refresh_before: 90%";
+
 /// A session whose token is due, with a refresh out that nobody waits for.
 async fn with_a_refresh_out(idp: &Idp, gateway: &Gateway) -> String {
     idp.life(12);
@@ -19,7 +22,7 @@ async fn with_a_refresh_out(idp: &Idp, gateway: &Gateway) -> String {
 
 #[tokio::test]
 async fn a_logout_wins_over_a_refresh_that_is_out_and_its_tokens_are_given_back() {
-    let (idp, _behind, _redis, gateways) = together(2, "").await;
+    let (idp, _behind, _redis, gateways) = together(2, EARLY).await;
     let cookie = with_a_refresh_out(&idp, &gateways[0]).await;
     let fields =
         [("cookie", cookie.as_str()), ("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "navigate")];
@@ -42,7 +45,7 @@ async fn a_logout_wins_over_a_refresh_that_is_out_and_its_tokens_are_given_back(
 
 #[tokio::test]
 async fn a_gateway_that_is_told_to_end_stores_what_a_refresh_brings_though_nobody_waits_for_it() {
-    let (idp, behind, redis, mut gateways) = together(1, "").await;
+    let (idp, behind, redis, mut gateways) = together(1, EARLY).await;
     let cookie = with_a_refresh_out(&idp, &gateways[0]).await;
     let mut first = gateways.remove(0);
     first.process().signal("TERM");
@@ -56,7 +59,7 @@ async fn a_gateway_that_is_told_to_end_stores_what_a_refresh_brings_though_nobod
 
 #[tokio::test]
 async fn a_second_signal_does_not_lose_what_a_refresh_brings_either() {
-    let (idp, behind, redis, mut gateways) = together(1, "").await;
+    let (idp, behind, redis, mut gateways) = together(1, EARLY).await;
     let cookie = with_a_refresh_out(&idp, &gateways[0]).await;
     let mut first = gateways.remove(0);
     first.process().signal("TERM");

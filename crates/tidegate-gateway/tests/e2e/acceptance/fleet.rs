@@ -1,6 +1,6 @@
 //! Gateways and stores that die, stand still or are slow: a session is refreshed by one, and survives all of it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use rustix::process::Signal;
 
@@ -14,9 +14,9 @@ const GRACE: &str = "reuse_grace: 60s\nmax_wait: 60s\ntimeout: 60s";
 async fn with_a_holder(settings: &str, acts_late: bool) -> (Idp, Behind, Redis, Gateway, Gateway, String) {
     let (idp, behind, redis, mut gateways) = together(2, settings).await;
     let (second, first) = (gateways.pop().unwrap(), gateways.pop().unwrap());
-    idp.life(1);
+    idp.life(SHORT);
     let cookie = log_in(&first).await;
-    are_over(&idp).await;
+    are_over().await;
     idp.life(3600);
     // Held back before it acts, or with the answer.
     idp.acts_late(acts_late);
@@ -93,9 +93,9 @@ async fn a_store_that_is_away_costs_no_session_and_good_tokens_are_served() {
     let (idp, _behind, redis, gateways) = together(1, "max_wait: 500ms").await;
     let gateway = &gateways[0];
     let good = log_in(gateway).await;
-    idp.life(1);
+    idp.life(SHORT);
     let over = log_in(gateway).await;
-    are_over(&idp).await;
+    are_over().await;
     idp.life(3600);
     redis.signal(Signal::STOP);
     for _ in 0..5 {
@@ -122,9 +122,9 @@ async fn a_store_that_is_slow_costs_time_and_nothing_else() {
     let (idp, _behind, redis, gateways) = together(2, "max_wait: 60s").await;
     let gateways: Vec<&Gateway> = gateways.iter().collect();
     let good = log_in(gateways[0]).await;
-    idp.life(1);
+    idp.life(SHORT);
     let over = log_in(gateways[0]).await;
-    are_over(&idp).await;
+    are_over().await;
     idp.life(3600);
     let redis = Arc::new(redis);
     let slow = Arc::clone(&redis);

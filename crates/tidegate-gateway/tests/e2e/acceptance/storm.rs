@@ -1,7 +1,5 @@
 //! Everybody at once: all tokens end together, or all come after a restart.
 
-use std::time::Duration;
-
 use super::*;
 
 /// Sessions of a storm. `TIDEGATE_STORM_SESSIONS=10000` is the storm that is promised; it takes minutes on a small machine.
@@ -17,9 +15,9 @@ fn sessions_of_a_storm() -> usize {
 async fn when_all_tokens_end_at_once_everybody_is_served_in_turn_and_nobody_is_refused() {
     let (idp, _behind, redis, gateways) = together(1, "grants: 50\nmax_wait: 10m\ntimeout: 5m").await;
     let gateway = &gateways[0];
-    idp.life(1);
+    idp.life(SHORT);
     let cookies = log_in_all(gateway, sessions_of_a_storm()).await;
-    are_over(&idp).await;
+    are_over().await;
     idp.life(24 * 3600);
     idp.delay(Duration::from_millis(100));
     let before = idp.counts();

@@ -1,9 +1,6 @@
 //! What the provider grants, and what it remembers of that.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, StatusCode, header};
@@ -157,7 +154,6 @@ pub fn token(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> (Does, Reply)
         Err(code) => return (does, Reply::error(400, code)),
     };
     state.counts.granted += 1;
-    state.ends_at = Instant::now() + Duration::from_secs(state.life);
     let access = state.books.secret("at");
     state.books.access.insert(access.clone());
     let bound = dpop == Ok(true);
