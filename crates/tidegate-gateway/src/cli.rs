@@ -157,9 +157,9 @@ pub struct Simulate {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "length", "keys", "key_skew"])]
     pub trace: Option<PathBuf>,
     /// Made-up load: calls per time, over all gateways and keys. Default: 1.5 times the limit of one key.
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = some_rate)]
     pub rate: Option<Rate>,
-    /// Made-up load: how long. Default: ten windows of the limit, at least 10s.
+    /// Made-up load: how long. Default: ten windows of the limit, two where it is longer than an hour, at least 10s.
     #[arg(long = "for", value_name = "DURATION", value_parser = length)]
     pub length: Option<HumanDuration>,
     /// Made-up load: how many keys call, where a limit has a key.
@@ -241,7 +241,7 @@ pub enum Limits {
         #[command(flatten)]
         key: Key,
         /// How many units to give.
-        #[arg(long, short, value_name = "N", allow_negative_numbers = true)]
+        #[arg(long, short, value_name = "N", allow_negative_numbers = true, value_parser = units)]
         units: i64,
         /// Which gateway.
         #[command(flatten)]
@@ -302,6 +302,15 @@ pub struct Serve {
     pub admin: Option<SocketAddr>,
 }
 
+fn some_rate(text: &str) -> Result<Rate, String> {
+    let rate = Rate::from_str(text).map_err(|wrong| wrong.to_string())?;
+    if rate.count() > 0 {
+        Ok(rate)
+    } else {
+        Err("that is no call at all; write a rate above 0, like 500/s".into())
+    }
+}
+
 fn length(text: &str) -> Result<HumanDuration, &'static str> {
     let length = text.parse::<HumanDuration>()?;
     if length.is_zero() { Err("write how long, 1ms or more, like 30s") } else { Ok(length) }
@@ -334,6 +343,13 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+fn units(text: &str) -> Result<i64, &'static str> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("write a whole number that is not 0, like 500; with a minus it is taken away"),
+        Ok(units) => Ok(units),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -353,6 +369,9 @@ mod tests {
             ("tidegate serve --admin nonsense", "like 127.0.0.1:8080"),
             ("tidegate serve --upstream http://a --in-flight 0", "1 or more, like 50"),
             ("tidegate serve --upstream http://a --in-flight many", "1 or more, like 50"),
+            ("tidegate simulate --rate 0/s", "above 0, like 500/s"),
+            ("tidegate limits add per-client alice --units ten", "like 500; with a minus"),
+            ("tidegate limits add per-client alice --units 0", "that is not 0"),
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
             assert!(error.contains(remedy), "{line}: {error}");

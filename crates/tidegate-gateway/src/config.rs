@@ -12,6 +12,7 @@ mod meaning;
 mod model;
 mod pending;
 mod preset;
+mod pressure;
 mod problem;
 mod registry;
 mod render;
@@ -41,6 +42,7 @@ pub use model::{
     RouteInFlight, RouteKind, ServerTls, Streams, Timeout, Tracing, Upstream,
 };
 pub use preset::{EndpointArg, InvalidEndpoint, OnePort, embedded, from_flags, listening};
+pub use pressure::{Pressure, PressureSetting};
 pub use problem::{Problem, Problems, Severity};
 pub use registry::{Registry, RegistryForm, RegistryLayout};
 pub use render::Style;

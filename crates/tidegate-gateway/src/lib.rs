@@ -26,6 +26,7 @@ pub mod operate;
 #[cfg(test)]
 #[path = "../../tidegate/tests/support/ports.rs"]
 mod ports;
+mod pressure;
 pub mod proxy;
 pub mod record;
 pub mod refusal;

@@ -72,6 +72,14 @@ pub enum SimulateError {
         /// How many there are.
         nodes: usize,
     },
+    /// A fault after the last call.
+    #[error("the fault at {at:?} is after the calls, which end at {length:?}; lower its @, or raise --for")]
+    LateFault {
+        /// When it would happen.
+        at: Duration,
+        /// When the calls end.
+        length: Duration,
+    },
     /// The trace.
     #[error(transparent)]
     Trace(#[from] trace::TraceError),
@@ -87,6 +95,9 @@ pub enum SimulateError {
 
 /// Most calls of one run: each takes 32 bytes.
 const MOST_CALLS: u64 = 100_000_000;
+
+/// Of windows longer than this, two are tried and not ten.
+const LONG_WINDOW: Duration = Duration::from_secs(3600);
 
 /// A limit, or what was tried in its place, and what became of the calls.
 #[derive(Debug)]
@@ -141,6 +152,9 @@ pub fn simulate(what: &Simulate) -> Result<String, SimulateError> {
                 (calls, None, length)
             }
         };
+        if let Some(late) = what.faults.iter().find(|fault| fault.at >= length) {
+            return Err(SimulateError::LateFault { at: late.at, length });
+        }
         let report = run(what, name, rule, calls, start, length);
         let (amount, counting) = (limit.amount(), limit.counting().map_or("", |counting| counting.name()));
         runs.push(Run { limit: name.to_owned(), amount, counting, rule, report });
@@ -212,9 +226,11 @@ fn made_up(what: &Simulate, limit: &Limit, rule: &Rule) -> Result<(Vec<Call>, Du
     let window = Duration::from_micros(rule.window());
     let calls_per_second = match what.rate {
         Some(rate) => f64::from(rate.count()) / rate.period().as_secs_f64(),
-        None => 1.5 * f64::from(rule.limit()) / window.as_secs_f64(),
+        None => 1.5 * f64::from(rule.limit()) / f64::from(limit.cost.estimate().get()) / window.as_secs_f64(),
     };
-    let length = what.length.map_or_else(|| (window * 10).max(Duration::from_secs(10)), |length| *length);
+    let windows = if window > LONG_WINDOW { 2 } else { 10 };
+    let by_window = || (window * windows).max(Duration::from_secs(10));
+    let length = what.length.map_or_else(by_window, |length| *length);
     let calls = (calls_per_second * length.as_secs_f64()) as u64;
     if calls > MOST_CALLS {
         return Err(SimulateError::TooMany { length, calls });
@@ -361,6 +377,7 @@ routes:
             ("--rate 4000000000/s --for 1d".into(), "lower --rate or --for"),
             // A bucket that fills in less time than any rate has as its period.
             ("--limit backend --try 4000000/s --rate 4000000000/s --for 1d".into(), "lower --rate or --for"),
+            ("--for 10s --fault lost@100s".into(), "lower its @, or raise --for"),
             ("--nodes 2 --fault dies:3@1s".into(), "gateway 3 cannot die where there are 2"),
             (format!("-c {at}/tidegate.yaml --for 1s --svg {at}/no/such.svg"), "cannot write"),
         ] {

@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod example;
+mod pressure;
 mod readings;
 mod registry;
 mod session;
@@ -17,6 +18,7 @@ use serde::Serialize;
 #[cfg(test)]
 pub(crate) use self::example::example;
 pub use self::{
+    pressure::PressureState,
     registry::{EtcdState, RegistryEndpointState, RegistryState, ServiceState},
     session::SessionsState,
     store::{CreditState, StorePhase, StoreServerState, StoreState},
@@ -50,6 +52,8 @@ pub struct State {
     pub tokens: Vec<TokenState>,
     /// Browser sessions.
     pub sessions: Vec<SessionsState>,
+    /// How short memory is; none where there are no sessions, or nobody looks.
+    pub pressure: Option<PressureState>,
     /// The last refusals, newest first; sampled at one a millisecond under a flood.
     pub refusals: Vec<RefusalState>,
     /// What telemetry itself did and could not do.

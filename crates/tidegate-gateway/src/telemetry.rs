@@ -9,6 +9,7 @@ mod exposition;
 mod handles;
 mod histogram;
 mod in_flight;
+mod pressure;
 mod process;
 mod refusals;
 mod registry;

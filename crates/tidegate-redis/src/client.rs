@@ -220,7 +220,8 @@ impl Client {
     }
 }
 
-fn nowhere() -> Server {
+/// For an error of no server in particular.
+pub(crate) fn nowhere() -> Server {
     Server { host: "store".into(), port: 0 }
 }
 

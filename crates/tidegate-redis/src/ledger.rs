@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    iter,
     pin::pin,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -11,7 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use redis::{Cmd, Value};
 use tidegate::{
     clock,
-    fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, Subject},
+    fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, MOST_PARTS, Subject},
 };
 use tidegate_core::ledger::{Ask, Law, Mark, Micros, Reply, Rule, Seen, Standing};
 use tokio::{
@@ -33,6 +34,10 @@ use crate::{
 mod equality;
 #[cfg(test)]
 mod holding;
+mod outbox;
+
+pub(crate) use outbox::Outbox;
+use outbox::{Question, Route};
 
 /// A question that comes to the server so many deadlines after it was sent is answered to nobody: more than one, as the
 /// server's clock is known by its answers, which take time as well.
@@ -60,9 +65,19 @@ static WINDOWS: LazyLock<Script> = script!("ledger/windows.lua");
 static SLICES: LazyLock<Script> = script!("ledger/slices.lua");
 static BUCKET: LazyLock<Script> = script!("ledger/bucket.lua");
 
+/// The script that counts as a rule does.
+fn script_of(rule: &Rule) -> &'static Script {
+    match rule.law() {
+        Law::Aligned { .. } | Law::FirstCall { .. } | Law::Month => &WINDOWS,
+        Law::Sliding { .. } => &SLICES,
+        Law::Bucket { .. } => &BUCKET,
+    }
+}
+
 /// A ledger of credit in a store, shared by all who use its namespace.
 ///
-/// One script an ask reads the server's clock, books what it is told and grants what it can. Beside the accounts of
+/// A script reads the server's clock, books what it is told and grants what it can; questions that are ready at the same
+/// time share one. Beside the accounts of
 /// each bucket stands which ledger it is: the process of the server that wrote it and when it began. Another process,
 /// or none there, means that grants may have been lost, and a new epoch begins: see
 /// [`Epoch`](tidegate_core::ledger::Epoch). Every key has a time to live.
@@ -102,12 +117,7 @@ impl RedisLedger {
         seen_as: &Seeing<'_>,
         own: impl Fn(&mut Cmd) + Sync,
     ) -> Result<Answer, StoreError> {
-        let script = match rule.law() {
-            Law::Aligned { .. } | Law::FirstCall { .. } | Law::Month => &WINDOWS,
-            Law::Sliding { .. } => &SLICES,
-            Law::Bucket { .. } => &BUCKET,
-        };
-        self.call_with(script, verb, subject, rule, seen_as, own).await
+        self.call_with(script_of(rule), verb, subject, rule, seen_as, own).await
     }
 
     async fn call_with(
@@ -119,20 +129,43 @@ impl RedisLedger {
         seen_as: &Seeing<'_>,
         own: impl Fn(&mut Cmd) + Sync,
     ) -> Result<Answer, StoreError> {
-        let law = rule.law();
-        let numbers = match law {
+        let (account, name) = self.names(subject, rule);
+        let own = |command: &mut Cmd| {
+            command.arg(&name);
+            own(command);
+        };
+        self.run(script, verb, bucket_of(subject.key), rule, seen_as, &[account.as_str()], own).await
+    }
+
+    /// The key of a subject's account, and the subject as hints name it.
+    fn names(&self, subject: Subject<'_>, rule: &Rule) -> (String, String) {
+        let (bits, limit) = (subject.key.bits(), subject.limit);
+        let account = format!("{}:{limit}:{bits:032x}", rule.law());
+        (self.0.namespace.key(bucket_of(subject.key), &account), format!("{bits:032x} {limit}"))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a script takes so much")]
+    async fn run(
+        &self,
+        script: &Script,
+        verb: &str,
+        bucket: u8,
+        rule: &Rule,
+        seen_as: &Seeing<'_>,
+        accounts: &[&str],
+        own: impl Fn(&mut Cmd) + Sync,
+    ) -> Result<Answer, StoreError> {
+        let numbers = match rule.law() {
             Law::Aligned { period } => [0, period, 0, 0],
             Law::FirstCall { period } => [1, period, 0, 0],
             Law::Month => [2, 0, 0, 0],
             Law::Sliding { slice, slices } => [slice, slices, 0, 0],
             Law::Bucket { count, period, burst, refill } => [count, period, burst, refill],
         };
-        let bits = subject.key.bits();
-        let bucket = bucket_of(subject.key);
         let Watched { client, namespace, .. } = &*self.0;
         let epoch = self.0.marker(bucket);
-        let account = namespace.key(bucket, &format!("{law}:{}:{bits:032x}", subject.limit));
-        let keys = [epoch.as_bytes(), account.as_bytes()];
+        let keys: Vec<&[u8]> =
+            iter::once(epoch.as_str()).chain(accounts.iter().copied()).map(str::as_bytes).collect();
         let arguments = |command: &mut Cmd, up: &Up| {
             command.arg(verb).arg(seen_as.run_id.unwrap_or(&up.checked.run_id));
             match seen_as.clock {
@@ -144,7 +177,6 @@ impl RedisLedger {
             for number in shared.into_iter().chain(numbers).chain([rule.memory()]) {
                 command.arg(number);
             }
-            command.arg(format!("{bits:032x} {}", subject.limit));
             own(command);
             match self.due(up, seen_as) {
                 Some(due) => command.arg(due),
@@ -167,40 +199,33 @@ impl RedisLedger {
         Some(shown?.saturating_add(u64::try_from(patience.as_micros()).unwrap_or(Micros::MAX)))
     }
 
-    async fn grant(
+    fn question(&self, subject: Subject<'_>, rule: &Rule, ask: &Ask) -> Question {
+        let (account, name) = self.names(subject, rule);
+        Question { account, name, ask: *ask }
+    }
+
+    /// Asks them all in one script, one after the other; the answers are in their order.
+    async fn grant_all(
         &self,
-        subject: Subject<'_>,
-        rule: &Rule,
-        ask: &Ask,
+        route: Route,
+        questions: &[Question],
         seen_as: &Seeing<'_>,
-    ) -> Result<Reply, StoreError> {
-        let answer = self.call("grant", subject, rule, seen_as, |command| {
-            // As a text: a node's number may be more than a double holds.
-            command.arg(format!("{:x}", ask.node.0)).arg(ask.seq);
-            for number in [ask.least, ask.need, ask.want, ask.back] {
-                command.arg(number);
+    ) -> Result<Vec<Reply>, StoreError> {
+        let Route { rule, bucket } = route;
+        let accounts: Vec<&str> = questions.iter().map(|question| question.account.as_str()).collect();
+        let own = |command: &mut Cmd| {
+            for Question { name, ask, .. } in questions {
+                // As a text: a node's number may be more than a double holds.
+                command.arg(name).arg(format!("{:x}", ask.node.0)).arg(ask.seq);
+                for number in [ask.least, ask.need, ask.want, ask.back] {
+                    command.arg(number);
+                }
+                command.arg(ask.of).arg(ask.debt);
+                command.arg(ask.seen.epoch).arg(ask.seen.mark.of).arg(ask.seen.mark.level);
             }
-            command.arg(ask.of).arg(ask.debt);
-            command.arg(ask.seen.epoch).arg(ask.seen.mark.of).arg(ask.seen.mark.level);
-        });
-        let answer = answer.await?;
-        let [granted, of, life, remaining, reset_in, retry_in, nodes, mark_of, level, epoch, seq] =
-            answer.numbers()?;
-        if seq != ask.seq {
-            return Err(answer.garbled());
-        }
-        let small = |number: u64| u32::try_from(number).map_err(|_| answer.garbled());
-        Ok(Reply {
-            granted: small(granted)?,
-            of,
-            life,
-            remaining: small(remaining)?,
-            reset_in,
-            retry_in,
-            nodes: small(nodes)?,
-            mark: Mark { of: mark_of, level },
-            epoch,
-        })
+        };
+        let answer = self.run(script_of(&rule), "grant", bucket, &rule, seen_as, &accounts, own).await?;
+        answer.replies(questions)
     }
 
     /// Asks, with what this node saw last, and remembers the answer.
@@ -209,7 +234,7 @@ impl RedisLedger {
         let bucket = bucket_of(subject.key);
         let seen = memory.seen(subject.limit, subject.key, ask.seen, Instant::now());
         let own = Seen { epoch: self.0.own(bucket, seen.epoch), mark: seen.mark };
-        let mut reply = self.grant(subject, rule, &Ask { seen: own, ..*ask }, &Seeing::REAL).await?;
+        let mut reply = self.put(subject, rule, &Ask { seen: own, ..*ask }).await?;
         reply.epoch = self.0.note(bucket, reply.epoch);
         memory.learn(subject.limit, subject.key, rule, ask, &reply, Instant::now());
         Ok(reply)
@@ -293,6 +318,11 @@ impl Ledger for RedisLedger {
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.0.hints.subscribe()
     }
+
+    /// Of a cluster, its buckets: each is on one master, and the others go on when that is away.
+    fn parts(&self) -> u32 {
+        if self.0.client.cluster().is_some() { MOST_PARTS } else { 1 }
+    }
 }
 
 /// What a script takes for real: in tests, a clock and a server of their own.
@@ -309,8 +339,43 @@ impl Seeing<'_> {
 struct Answer(Value);
 
 impl Answer {
-    fn numbers<const N: usize>(&self) -> Result<[u64; N], StoreError> {
+    /// What was answered to each of these, which stand in a list without seams.
+    fn replies(&self, questions: &[Question]) -> Result<Vec<Reply>, StoreError> {
         let Value::Array(values) = &self.0 else { return Err(self.garbled()) };
+        let (replies, rest) = values.as_chunks::<11>();
+        if replies.len() != questions.len() || !rest.is_empty() {
+            return Err(self.garbled());
+        }
+        let small = |number: u64| u32::try_from(number).map_err(|_| self.garbled());
+        let reply = |values: &[Value], asked: &Ask| {
+            let [granted, of, life, remaining, reset_in, retry_in, nodes, mark_of, level, epoch, seq] =
+                self.read(values)?;
+            if seq != asked.seq {
+                return Err(self.garbled());
+            }
+            Ok(Reply {
+                granted: small(granted)?,
+                of,
+                life,
+                remaining: small(remaining)?,
+                reset_in,
+                retry_in,
+                nodes: small(nodes)?,
+                mark: Mark { of: mark_of, level },
+                epoch,
+            })
+        };
+        replies.iter().zip(questions).map(|(values, question)| reply(values, &question.ask)).collect()
+    }
+
+    fn numbers<const N: usize>(&self) -> Result<[u64; N], StoreError> {
+        match &self.0 {
+            Value::Array(values) => self.read(values),
+            _ => Err(self.garbled()),
+        }
+    }
+
+    fn read<const N: usize>(&self, values: &[Value]) -> Result<[u64; N], StoreError> {
         let mut numbers = [0; N];
         if values.len() != N {
             return Err(self.garbled());

@@ -80,13 +80,16 @@ if verb == 'renew' then
   session[UNTIL] = clock + life
   if phase == 'sent' and session[SENT] == 0 then session[SENT] = clock end
   save()
+  if phase == 'sent' then publish('sent ' .. ARGV[2]) end
   return { 1 }
 end
 
 if verb == 'release' then
   if held(ARGV[3]) then
+    local sent = session[SENT] > 0
     release()
     save()
+    if sent then publish('written ' .. ARGV[2] .. ' ' .. string.format('%.0f', session[VERSION])) end
   end
   return { 1 }
 end

@@ -342,6 +342,7 @@ fn read(data: &[Value]) -> Option<Change> {
     let (kind, rest) = std::str::from_utf8(text).ok()?.split_once(' ')?;
     match kind {
         "removed" => Some(Change::Removed(SessionId::new(rest).ok()?)),
+        "sent" => Some(Change::Sent(SessionId::new(rest).ok()?)),
         "written" => {
             let (id, version) = rest.split_once(' ')?;
             Some(Change::Written { id: SessionId::new(id).ok()?, version: version.parse().ok()? })
@@ -366,6 +367,7 @@ mod tests {
         };
         let id = SessionId::new("s-1").unwrap();
         assert_eq!(message("removed s-1"), Some(Change::Removed(id.clone())));
+        assert_eq!(message("sent s-1"), Some(Change::Sent(id.clone())));
         assert_eq!(message("written s-1 7"), Some(Change::Written { id, version: 7 }));
         let pause = Change::Pause { endpoint: "https://idp a".into(), pause: Duration::from_micros(5) };
         assert_eq!(message("pause 5 https://idp a"), Some(pause));

@@ -20,7 +20,7 @@ use crate::{
     epochs::{Epochs, Noticed},
     hints,
     keys::{BUCKETS, bucket_of},
-    ledger::Seeing,
+    ledger::{Outbox, Seeing},
     link::{Link, Up},
     memory::Memory,
     script::Script,
@@ -51,6 +51,8 @@ pub(crate) struct Watched {
     /// The ledger may be another one: somebody says so, or an answer did.
     pub(crate) changed: Arc<Notify>,
     pub(crate) memory: Memory,
+    /// Questions on their way.
+    pub(crate) outbox: Outbox,
 }
 
 impl Watched {
@@ -63,6 +65,7 @@ impl Watched {
             epochs: Epochs::new(buckets),
             changed: Arc::default(),
             memory: Memory::default(),
+            outbox: Outbox::default(),
         }
     }
 

@@ -5,6 +5,8 @@ mod idp;
 #[path = "../../tidegate/tests/support/session_suite.rs"]
 mod session_suite;
 mod support;
+#[path = "../../tidegate/tests/support/trace.rs"]
+mod trace;
 
 use std::{sync::Arc, time::Duration};
 

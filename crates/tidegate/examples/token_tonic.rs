@@ -13,7 +13,7 @@ use std::{
 
 use tidegate::{
     Call, clock,
-    token::{Grant, GrantError, ServiceKey, ServiceSettings, ServiceTokens, Tokens},
+    token::{Grant, GrantError, ServiceKey, ServiceTokens, Settings, Tokens},
 };
 use tonic::{Status, metadata::MetadataValue};
 
@@ -35,7 +35,7 @@ pub(crate) async fn run() -> Result<(usize, usize), Box<dyn std::error::Error>> 
         // ... ask your token endpoint, as in the example token_http
         async { Ok::<_, GrantError>(Tokens::bearer("for echo").expires_in(Duration::from_secs(300))) }
     };
-    let tokens = ServiceTokens::new(ask, ServiceSettings::default())?;
+    let tokens = ServiceTokens::new(ask, Settings::default())?;
     let key = ServiceKey::default().scope("echo");
 
     let client = echo::Client::new(server.channel()); // as YourClient::new(channel)

@@ -5,6 +5,8 @@
 mod idp;
 #[path = "support/session_suite.rs"]
 mod session_suite;
+#[path = "support/trace.rs"]
+mod trace;
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 

@@ -6,6 +6,8 @@
 mod idp;
 #[path = "support/sessions.rs"]
 mod sessions;
+#[path = "support/trace.rs"]
+mod trace;
 
 #[path = "token/callers.rs"]
 mod callers;
@@ -17,6 +19,8 @@ mod fleet;
 mod load;
 #[path = "token/service.rs"]
 mod service;
+#[path = "token/service_fleet.rs"]
+mod service_fleet;
 #[path = "token/verified.rs"]
 mod verified;
 

@@ -8,6 +8,8 @@
 mod idp;
 #[path = "support/sessions.rs"]
 mod sessions;
+#[path = "support/trace.rs"]
+mod trace;
 
 use std::{cell::RefCell, env, rc::Rc, time::Duration};
 
@@ -60,6 +62,8 @@ struct World {
     tally: RefCell<Tally>,
     dice: RefCell<fastrand::Rng>,
     wanted: u64,
+    /// How sessions may end.
+    expected: Option<Over>,
 }
 
 impl World {
@@ -77,16 +81,26 @@ impl World {
         let mut id = self.login(number, life).await;
         while !self.over() {
             sleep(Duration::from_millis(100 + self.roll(40_000))).await;
-            let replica = self.fleet.borrow()[self.roll(REPLICAS as u64) as usize].0.clone();
+            let place = self.roll(REPLICAS as u64) as usize;
+            let replica = self.fleet.borrow()[place].0.clone();
             let call = Call::at(clock::now()).within(Duration::from_secs(10));
             // One in twenty leaves before the answer.
             let patience = if self.roll(20) == 0 { self.roll(120) } else { 60_000 };
+            trace::note(id.as_str(), format_args!("replica {place} is asked, for {patience} ms"));
             let answer = timeout(Duration::from_millis(patience), replica.fresh(&id, &call)).await;
+            if let Ok(answer) = &answer {
+                let answer = answer.as_ref().map(|token| token.generation());
+                trace::note(id.as_str(), format_args!("replica {place} answers {answer:?}"));
+            }
             let tally = |change: fn(&mut Tally)| change(&mut self.tally.borrow_mut());
             match answer {
                 Err(_) => tally(|tally| tally.left += 1),
                 Ok(Ok(_)) => tally(|tally| tally.served += 1),
                 Ok(Err(TokenError::LoginNeeded(over))) => {
+                    if Some(over) != self.expected {
+                        println!("{over:?} of {}:\n{}", id.as_str(), trace::told(id.as_str()));
+                    }
+                    trace::forget(id.as_str());
                     self.tally.borrow_mut().ended.push(over);
                     life += 1;
                     id = self.login(number, life).await;
@@ -122,14 +136,17 @@ impl World {
                     let fresh = start(&self.idp, &self.store, &self.settings);
                     let killed = std::mem::replace(&mut self.fleet.borrow_mut()[place], fresh);
                     killed.1.life.kill();
+                    trace::note("", format_args!("replica {place} dies"));
                     self.tally.borrow_mut().kills += 1;
                 }
                 1 => {
                     let place = self.roll(REPLICAS as u64) as usize;
                     let store = self.fleet.borrow()[place].1.clone();
                     store.down(true);
+                    trace::note("", format_args!("replica {place} loses the store"));
                     sleep(Duration::from_millis(self.roll(3000))).await;
                     store.down(false);
+                    trace::note("", format_args!("replica {place} has the store again"));
                 }
                 _ => {}
             }
@@ -146,6 +163,7 @@ impl World {
 async fn history(settings: Settings, grace: Duration, lose: bool) -> (Idp, Tally) {
     let seed = setting("TIDEGATE_TOKEN_SEED").unwrap_or(1);
     fastrand::seed(seed);
+    trace::begin();
     let (idp, store) = (Idp::new(), MemorySessions::default());
     idp.with(|state| {
         (state.grace, state.life, state.latency) =
@@ -160,6 +178,7 @@ async fn history(settings: Settings, grace: Duration, lose: bool) -> (Idp, Tally
         tally: RefCell::default(),
         dice: RefCell::new(fastrand::Rng::with_seed(seed)),
         wanted: setting("TIDEGATE_TOKEN_REFRESHES").unwrap_or(8000) / 2,
+        expected: (!lose).then_some(Over::Unknown),
     });
     let local = tokio::task::LocalSet::new();
     for number in 0..SESSIONS {

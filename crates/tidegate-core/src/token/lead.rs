@@ -8,8 +8,12 @@ use crate::{Dice, Instant, Lifetime, Term};
 pub const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 /// The longest lead, as a time.
 pub const LONGEST_LEAD: Duration = Duration::from_secs(24 * 60 * 60);
-/// A lead is at most this part of a life, so that a token serves for two thirds of it.
+/// A lead that is a time is at most this part of a life, so that a token of a short life serves for two thirds of it.
 const LEAD_PART: u32 = 3;
+/// A lead that is a percentage is at most this many hundredths, so that no token is refreshed all the time.
+const MOST_PERCENT: u32 = 90;
+/// A token counts as over at most this part of its life before its end.
+const SKEW_PART: u32 = 6;
 
 /// How long before its end a token is refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +27,16 @@ pub enum Lead {
 /// When tokens are refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// How long before its end a token is refreshed; at most a third of its life. Default: 20 %.
+    /// How long before its end a token is refreshed: as a percentage at most 90 % of its life, as a time at most a third of
+    /// it. Default: 20 %.
     pub lead: Lead,
-    /// The least lead that a percentage comes to. Default: 10 s.
+    /// The least lead that a percentage comes to, unless that is more than a third of a life. Default: 10 s.
     pub least: Duration,
     /// Hundredths of a life by which refreshes of tokens granted together lie apart; at most half of the lead
     /// without the skew. Default: 10.
     pub jitter_percent: u32,
     /// How long before its end a token counts as over: for clocks that differ and the time calls take. At most half
-    /// of the lead. Default: 30 s.
+    /// of the lead, and a sixth of the life. Default: 30 s.
     pub skew: Duration,
     /// The life of a token whose endpoint does not tell. Default: 5 min.
     pub unknown: Duration,
@@ -109,11 +114,12 @@ impl Schedule {
     pub fn term(&self, from: Instant, life: Option<Duration>, dice: Dice) -> Term {
         let life = life.unwrap_or(self.unknown).max(SHORTEST_LIFE);
         let lead = match self.lead {
-            Lead::Percent(percent) => (life / 100 * percent).max(self.least),
-            Lead::Time(time) => time,
+            Lead::Percent(percent) => {
+                (life / 100 * percent.min(MOST_PERCENT)).max(self.least.min(life / LEAD_PART))
+            }
+            Lead::Time(time) => time.min(life / LEAD_PART),
         };
-        let lead = lead.min(life / LEAD_PART);
-        let skew = self.skew.min(lead / 2);
+        let skew = self.skew.min(lead / 2).min(life / SKEW_PART);
         // Later rather than sooner: a lead is what an operator asked for at most. A quarter of it is left for the grant.
         let spread = (life / 100 * self.jitter_percent).min((lead - skew) / 2);
         Lifetime { fresh: life - lead + spread, spread, valid: life - skew, stale: Duration::ZERO }
@@ -165,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_serves_for_two_thirds_of_its_life_before_it_falls_due_and_falls_due_before_it_is_over(
+        fn a_token_serves_as_long_as_it_is_told_to_before_it_falls_due_and_falls_due_before_it_is_over(
             life in prop::option::of(0_u64..200_000), percent in 0_u32..=100, time in prop::option::of(0_u64..80_000),
             jitter in 0_u32..=100, skew in 0_u64..1000, dice: u32
         ) {
@@ -174,7 +180,8 @@ mod tests {
             let life = life.map(seconds);
             let term = schedule.term(START, life, Dice(dice));
             let life = life.unwrap_or(schedule.unknown).max(SHORTEST_LIFE);
-            prop_assert!(term.due_at.since(START) >= life * 2 / 3 - Duration::from_nanos(1));
+            let percent = if time.is_none() { percent.clamp(34, 90) } else { 34 };
+            prop_assert!(term.due_at.since(START) >= life / 100 * (100 - percent) - Duration::from_nanos(1));
             prop_assert!(term.stale_at == term.dead_at);
             let lead = (START + life).since(term.due_at);
             prop_assert!(term.dead_at.since(term.due_at) >= lead / 4, "there is time to refresh it");

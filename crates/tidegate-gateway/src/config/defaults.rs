@@ -1,12 +1,13 @@
 //! Every default, in one place.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use super::{
     model::{
         BodyBound, Bounds, Breaker, BreakerSetting, Config, Connections, HostHeader, Listen, Log, LogFormat,
         Off, Protocol, Retry, Route, Timeout, Tracing, Upstream,
     },
+    pressure::PressureSetting,
     store::{MEMORY, Store},
     token::Percent,
     units::{ByteSize, HumanDuration},
@@ -145,6 +146,30 @@ pub(super) fn default_scopes() -> Vec<String> {
     ["openid", "profile", "offline_access"].map(str::to_owned).to_vec()
 }
 
+pub(super) const fn default_high() -> Percent {
+    Percent(85)
+}
+
+pub(super) const fn default_critical() -> Percent {
+    Percent(95)
+}
+
+pub(super) const fn default_stalled_high() -> Percent {
+    Percent(20)
+}
+
+pub(super) const fn default_stalled_critical() -> Percent {
+    Percent(60)
+}
+
+pub(super) const fn default_pressure_every() -> HumanDuration {
+    secs(1)
+}
+
+pub(super) fn default_root() -> PathBuf {
+    "/".into()
+}
+
 pub(super) fn default_callback() -> String {
     "/oauth2/callback".to_owned()
 }
@@ -178,8 +203,20 @@ pub(super) const fn default_token_life() -> HumanDuration {
     secs(5 * 60)
 }
 
+pub(super) const fn default_grants() -> NonZeroU32 {
+    count(10)
+}
+
+pub(super) const fn default_grants_open_for() -> HumanDuration {
+    secs(30)
+}
+
 pub(super) const fn default_token_timeout() -> HumanDuration {
     secs(10)
+}
+
+pub(super) const fn default_token_open_for() -> HumanDuration {
+    secs(30)
 }
 
 pub(super) const fn default_token_wait() -> HumanDuration {
@@ -204,6 +241,7 @@ impl Config {
             sessions: BTreeMap::new(),
             routes,
             bounds: Bounds::default(),
+            pressure: PressureSetting::default(),
             trusted_proxies: Vec::new(),
             log: Log::default(),
             tracing: Tracing::default(),

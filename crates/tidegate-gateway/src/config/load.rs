@@ -12,6 +12,7 @@ use super::{
     formats::Wrong,
     meaning,
     model::Config,
+    pressure::PressureSetting,
     problem::{Problem, Problems, Severity},
     schema,
     secret::SecretSetting,
@@ -173,7 +174,13 @@ fn resolve(config: &mut Config, base: &Path) {
     for path in paths(config) {
         *path = base.join(&*path);
     }
-    // These are not watched: the registry reads the one again by itself, and writes the other.
+    // These are not watched: the gateway writes them, or reads them again by itself.
+    for file in config.sessions.values_mut().filter_map(|session| session.file.as_mut()) {
+        *file = base.join(&*file);
+    }
+    if let PressureSetting::On(pressure) = &mut config.pressure {
+        pressure.root = base.join(&pressure.root);
+    }
     let Some(registry) = &mut config.registry else { return };
     if let Ok(RegistryUrl::File(path)) = registry.url.parse() {
         registry.url = RegistryUrl::File(base.join(path)).to_string();
@@ -197,7 +204,8 @@ fn paths(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
     let registry = registry_tls
         .into_iter()
         .flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten());
-    let passwords = config.store.password.iter_mut().chain(registry_password);
+    let store = config.store.password.iter_mut().chain(config.store.key_secret.as_mut());
+    let passwords = store.chain(registry_password);
     let passwords = passwords.filter_map(|password| match password {
         SecretSetting::File(path) => Some(path),
         SecretSetting::Env(_) => None,

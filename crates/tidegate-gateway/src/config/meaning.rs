@@ -19,13 +19,17 @@ use std::{
     time::Duration,
 };
 
+use tidegate::pressure::{InvalidLimits, Limits};
+
 use super::{
     cidr::Cidr,
     defaults::{default_admin, default_http},
     formats::endpoint,
+    pressure::Pressure,
     problem::{Problem, quoted},
     store::MEMORY,
     suggest,
+    token::Percent,
     tree::{self, Entry, Node, Value},
     units::{ByteSize, HumanDuration},
 };
@@ -52,6 +56,7 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     tokens::check(root, base, problems);
     sessions::check(root, base, problems);
     bounds(root, problems);
+    pressure(root, problems);
     trusted(root, problems);
     routes::check(root, problems);
     files::check(root, base, problems);
@@ -282,6 +287,30 @@ fn bounds(root: &Node, problems: &mut Vec<Problem>) {
 }
 
 /// Trust in everybody lets every client choose its address, and with it its limit.
+/// Marks of memory that make no sense, and how often it is looked at.
+fn pressure(root: &Node, problems: &mut Vec<Problem>) {
+    let Some(node) = root.get("pressure").filter(|node| matches!(node.value, Value::Map(_))) else { return };
+    let usual = Pressure::default().settings().limits;
+    let mark = |key: &str, usual: u32| parsed::<Percent>(node, key).map_or(usual, |mark| mark.0.into());
+    let marks = Limits {
+        high: mark("high", usual.high),
+        critical: mark("critical", usual.critical),
+        stalled_high: mark("stalled_high", usual.stalled_high),
+        stalled_critical: mark("stalled_critical", usual.stalled_critical),
+        ..usual
+    };
+    if let Err(wrong) = marks.check() {
+        let (InvalidLimits::Mark(key, _) | InvalidLimits::Order(key, ..)) = wrong;
+        let said = wrong.to_string();
+        let (message, remedy) = said.split_once("; ").unwrap_or((&said, ""));
+        let at = node.get(key).unwrap_or(node);
+        let message = message.trim_start_matches("pressure: ");
+        problems.push(Problem::error(message, remedy).at(&at.span).of(format!("pressure.{key}")));
+    }
+    let remedy = "write 10ms to 1m, like 1s";
+    time_within((node, "every"), 10 * MILLISECOND..=60 * SECOND, remedy, "pressure", problems);
+}
+
 fn trusted(root: &Node, problems: &mut Vec<Problem>) {
     for item in root.get("trusted_proxies").map_or(&[][..], Node::items) {
         let cidr: Option<Cidr> = item.text().and_then(|text| text.parse().ok());

@@ -20,6 +20,7 @@ use super::{
     defaults::*,
     formats::*,
     limit::Limit,
+    pressure::PressureSetting,
     registry::{Registry, RegistryForm},
     session::Session,
     store::{Store, StoreForm},
@@ -62,6 +63,9 @@ pub struct Config {
     /// Bounds on what clients may send. Every one has a default.
     #[serde(default)]
     pub bounds: Bounds,
+    /// When memory is short, so that new logins are held off; or `off`.
+    #[serde(default)]
+    pub pressure: PressureSetting,
     /// Networks whose `Forwarded` and `X-Forwarded-For` are believed, as CIDR. Default: none.
     #[serde(default)]
     #[schemars(with = "Vec<CidrText>")]

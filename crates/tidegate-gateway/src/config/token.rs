@@ -8,8 +8,8 @@ use url::Url;
 
 use super::{
     defaults::{
-        default_refresh_before, default_rejected_interval, default_token_life, default_token_timeout,
-        default_token_wait,
+        default_refresh_before, default_rejected_interval, default_token_life, default_token_open_for,
+        default_token_timeout, default_token_wait,
     },
     formats::{AlgorithmText, IssuerText, PercentText},
     model::ClientTls,
@@ -80,7 +80,11 @@ pub struct Token {
     /// Longest wait of a call for its token. Default: 5s.
     #[serde(default = "default_token_wait")]
     pub max_wait: HumanDuration,
-    /// Shortest time between two tokens that are given up because the upstream says that they are invalid. Default: 30s.
+    /// How long the provider is left alone after three grants in a row that it did not answer, 10ms to 1h. Default: 30s.
+    #[serde(default = "default_token_open_for")]
+    pub open_for: HumanDuration,
+    /// Shortest time between two tokens that are given up because the upstream says that they are invalid, over all
+    /// gateways that share a store. Default: 30s.
     #[serde(default = "default_rejected_interval")]
     pub rejected_interval: HumanDuration,
 }

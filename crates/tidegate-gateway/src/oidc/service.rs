@@ -1,29 +1,33 @@
-//! The token that the gateway's calls of an upstream carry: granted once for all who need it, renewed before it ends, and
-//! given up when the upstream says that it is invalid.
+//! The token that the gateway's calls of an upstream carry: granted once for all who need it, in all gateways that share a
+//! store, renewed before it ends, and given up when the upstream says that it is invalid.
 
 mod build;
 mod grants;
+mod print;
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use parking_lot::Mutex;
 use tidegate::{
     Secret, clock,
-    keeper::{Answer, Keeper, Kept, Refusal, Why},
-    token::GrantError,
+    token::{self, GrantError, Mark, Rejected, ServiceTokens, SessionId, TokenError, Trouble},
 };
-use tidegate_core::{Call, Instant};
+use tidegate_core::Call;
 
 pub use self::build::NoToken;
-use self::grants::{Access, Grants, Subject};
+use self::grants::{Grants, Wanted, Whom};
 use crate::{
     config::{self, GrantKind},
+    oidc::session::Kept,
     state::{TokenPhase, TokenState},
+    store::Store,
 };
 
 /// A token that calls carry. Clones of its `Arc` share it, over reloads too.
@@ -32,18 +36,19 @@ pub struct ServiceToken {
     config: config::Token,
     /// As they were read: a changed secret is another token.
     secrets: [Option<Secret>; 2],
-    keeper: Keeper<Grants>,
-    /// When the last token was given up.
-    dropped_at: Mutex<Option<Instant>>,
+    tokens: ServiceTokens<Grants, Kept>,
+    wanted: Wanted,
+    /// Where they are shared.
+    store: Arc<Store>,
     dropped: AtomicU64,
     refused: AtomicU64,
 }
 
 /// Which token a call went with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carried {
-    serial: u64,
-    subject: Subject,
+    id: SessionId,
+    mark: Mark,
 }
 
 /// Why a call has no token. It was not sent.
@@ -130,11 +135,14 @@ impl ServiceToken {
     /// # Errors
     /// [`Refused`] when there surely is none.
     pub fn try_carry(&self, call: &Call, headers: &mut HeaderMap) -> Result<Option<Carried>, Refused> {
-        let key = self.key(headers)?;
-        match self.keeper.try_get(call, &key) {
-            Some(answer) => self.put(answer, key.subject(), headers).map(Some),
-            None => Ok(None),
-        }
+        let (answer, id) = match self.whom(headers)? {
+            Whom::Own => {
+                let Some(key) = self.wanted.own() else { return Ok(None) };
+                (self.tokens.try_fresh(key, call), key.id().clone())
+            }
+            Whom::Caller(id, _) => (self.tokens.try_exchanged(&id, call), id),
+        };
+        answer.map(|answer| self.put(answer, id, headers)).transpose()
     }
 
     /// As [`Self::try_carry`], and waits for a grant: at most for `max_wait`, and to the call's deadline.
@@ -145,15 +153,17 @@ impl ServiceToken {
     /// # Cancel safety
     /// Dropping the future changes nothing: a grant under way goes on, for those who come after.
     pub async fn carry(&self, call: &Call, headers: &mut HeaderMap) -> Result<Carried, Refused> {
-        let key = self.key(headers)?;
         let patient = call.within(*self.config.max_wait);
-        let mut answer = self.keeper.get(&patient, &key).await;
-        if let Answer::Refused(Refusal::Cleared) = answer {
-            // It was given up while it was granted: the next one is as good.
-            answer = self.keeper.get(&patient, &key).await;
-        }
+        let (answer, id) = match (self.whom(headers)?, self.wanted.own()) {
+            (Whom::Caller(id, subject), _) => {
+                let exchange = || self.wanted.exchange(subject);
+                (self.tokens.exchanged(&id, &patient, exchange).await, id)
+            }
+            (Whom::Own, Some(key)) => (self.tokens.fresh(key, &patient).await, key.id().clone()),
+            (Whom::Own, None) => return Err(self.refuse(Reason::NoSubject, None)),
+        };
         let own_deadline = call.deadline.is_some_and(|deadline| deadline <= clock::now());
-        self.put(answer, key.subject(), headers).map_err(|refused| match refused.why {
+        self.put(answer, id, headers).map_err(|refused| match refused.why {
             Reason::Slow if own_deadline => Refused { why: Reason::Deadline, ..refused },
             _ => refused,
         })
@@ -161,52 +171,46 @@ impl ServiceToken {
 
     /// The upstream says that the token is invalid: the next call gets another one. Not more often than
     /// `rejected_interval`, as an upstream that says so of every token would make the provider busy for nothing.
-    pub fn rejected(&self, carried: Carried) {
-        let now = clock::now();
-        let key = carried.subject.key();
-        let current = self.keeper.peek(&key).is_some_and(|kept| kept.version() == carried.serial);
-        if !current {
-            return;
+    pub fn rejected(&self, carried: &Carried) {
+        match self.tokens.rejected(&carried.id, carried.mark, clock::now()) {
+            Rejected::Dropped => {
+                self.dropped.fetch_add(1, Relaxed);
+                tracing::info!(token = %self.name, "the upstream says that the token is invalid; the next call gets another one");
+            }
+            Rejected::Replaced | Rejected::Kept => {}
         }
-        let mut dropped_at = self.dropped_at.lock();
-        let interval = *self.config.rejected_interval;
-        if dropped_at.is_some_and(|at| now < at + interval) {
-            return;
-        }
-        *dropped_at = Some(now);
-        drop(dropped_at);
-        self.keeper.clear(&key);
-        self.dropped.fetch_add(1, Relaxed);
-        tracing::info!(token = %self.name, "the upstream says that the token is invalid; the next call gets another one");
     }
 
     /// Grants a token before anybody asks, and keeps it fresh, as calls would. Ends at once.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn warm(&self) {
-        if let Some(key) = self.keeper.fetcher().own_key() {
-            self.keeper.try_get(&Call::at(clock::now()), &key);
-        }
+        let Some(key) = self.wanted.own().cloned() else { return };
+        let (tokens, wait) = (self.tokens.clone(), *self.config.max_wait);
+        tokio::spawn(async move {
+            // What it came to is told to the first call.
+            let _ = tokens.fresh(&key, &Call::at(clock::now()).within(wait)).await;
+        });
     }
 
-    fn key(&self, headers: &HeaderMap) -> Result<grants::Key, Refused> {
-        self.keeper.fetcher().key(headers).map_err(|why| self.refuse(why, None))
+    fn whom(&self, headers: &HeaderMap) -> Result<Whom, Refused> {
+        self.wanted.whom(headers).map_err(|why| self.refuse(why, None))
     }
 
     fn put(
         &self,
-        answer: Answer<Access, GrantError>,
-        subject: Subject,
+        answer: Result<token::ServiceToken, TokenError>,
+        id: SessionId,
         headers: &mut HeaderMap,
     ) -> Result<Carried, Refused> {
-        let kept: Kept<Access> = match answer {
-            Answer::Fresh(kept) | Answer::Stale { value: kept, .. } => kept,
-            Answer::Nothing { .. } => return Err(self.refuse(Reason::Unavailable, None)),
-            Answer::Refused(refusal) => {
-                let (why, retry_after) = reason(&refusal, self.config.grant);
-                return Err(self.refuse(why, retry_after));
-            }
-        };
-        headers.insert(header::AUTHORIZATION, kept.value.clone());
-        Ok(Carried { serial: kept.version(), subject })
+        let token = answer.map_err(|error| {
+            let (why, retry_after) = reason(&error, self.config.grant);
+            self.refuse(why, retry_after)
+        })?;
+        let value = token.header().expect("an access token that was read is visible ASCII");
+        headers.insert(header::AUTHORIZATION, value);
+        Ok(Carried { id, mark: token.mark() })
     }
 
     fn refuse(&self, why: Reason, retry_after: Option<Duration>) -> Refused {
@@ -217,9 +221,9 @@ impl ServiceToken {
     /// What it is doing now. Nothing of a token is in it.
     pub fn state(&self) -> TokenState {
         let now = clock::now();
-        let grants = self.keeper.fetcher();
-        let kept = grants.own_key().and_then(|key| self.keeper.peek(&key));
-        let life = kept.as_ref().map(|kept| kept.ends.since(now));
+        let (grants, stats) = (self.tokens.endpoint(), self.tokens.stats());
+        let kept = self.wanted.own().and_then(|key| self.tokens.peek(key.id()));
+        let life = kept.as_ref().map(|token| token.expires_at().since(now));
         let failing = grants.failing();
         let phase = match (life, &failing) {
             (Some(life), None) if !life.is_zero() => TokenPhase::Fresh,
@@ -233,8 +237,8 @@ impl ServiceToken {
             grant: self.config.grant.as_str(),
             state: phase,
             expires_in_seconds: life.map(|life| life.as_secs_f64()),
-            keys: self.keeper.stats().keys as u64,
-            waiting: self.keeper.stats().waiting as u64,
+            keys: stats.keeper.keys as u64,
+            waiting: stats.keeper.waiting as u64,
             grants: grants.outcomes(),
             rejected: self.dropped.load(Relaxed),
             refused: self.refused.load(Relaxed),
@@ -244,24 +248,22 @@ impl ServiceToken {
     }
 }
 
-/// What a refusal of the keeper means for a call.
-fn reason(refusal: &Refusal<GrantError>, grant: GrantKind) -> (Reason, Option<Duration>) {
-    match refusal {
-        Refusal::Failing { why, retry_after } => {
+/// What it means for a call that there is no token.
+fn reason(error: &TokenError, grant: GrantKind) -> (Reason, Option<Duration>) {
+    match error {
+        // Only an exchange presents something of the caller's.
+        TokenError::LoginNeeded(_) => match grant {
+            GrantKind::ClientCredentials => (Reason::Misconfigured, None),
+            GrantKind::TokenExchange => (Reason::SubjectRefused, None),
+        },
+        TokenError::Unavailable { why, retry_after } => {
             let reason = match why {
-                Why::Failed(GrantError::Misconfigured { .. } | GrantError::Scope) => Reason::Misconfigured,
-                // Only an exchange presents something of the caller's.
-                Why::Failed(GrantError::Terminal { .. }) => match grant {
-                    GrantKind::ClientCredentials => Reason::Misconfigured,
-                    GrantKind::TokenExchange => Reason::SubjectRefused,
-                },
-                Why::Failed(_) | Why::TimedOut(_) | Why::Panicked(_) | Why::Lost => Reason::Unavailable,
+                Trouble::Grant(GrantError::Misconfigured { .. } | GrantError::Scope) => Reason::Misconfigured,
+                _ => Reason::Unavailable,
             };
             (reason, Some(*retry_after))
         }
-        Refusal::Throttled { retry_after } => (Reason::Unavailable, Some(*retry_after)),
-        Refusal::Deadline | Refusal::Full => (Reason::Slow, None),
-        Refusal::Cleared => (Reason::Unavailable, None),
+        _ => (Reason::Slow, None),
     }
 }
 

@@ -87,6 +87,9 @@ pub(crate) fn example() -> State {
                     life_seconds: 1.0,
                     in_hand: 210,
                     stranded: 3,
+                    outstanding: 213,
+                    away_seconds: Some(12.5),
+                    away_share: 1.0,
                     local: 119_000,
                     waited: 1012,
                     asking: 1,
@@ -94,6 +97,10 @@ pub(crate) fn example() -> State {
                     operations_per_decision: 0.02,
                     failures: [("late", 4), ("unreachable", 0)].into(),
                     latency_seconds: 0.000_4,
+                    latency: Durations::from_buckets(
+                        vec![(0.000_512, 2300), (0.001_024, 95), (f64::INFINITY, 5)],
+                        1.1,
+                    ),
                     ..CreditState::default()
                 }),
                 ..LimitState::default()
@@ -157,11 +164,28 @@ pub(crate) fn example() -> State {
         sessions: vec![SessionsState {
             name: "idp".into(),
             issuer: "https://idp.example".into(),
+            kept: "store",
+            provider: "paused",
+            paused_seconds: Some(12.0),
             sessions: 4,
+            waiting: 2,
+            in_flight: 1,
+            queued: 1,
+            held_back: 3,
+            shared: 7,
+            over: 1,
             refreshes: [("success", 20)].into(),
             logins: [("begun", 6), ("success", 5)].into(),
             ..SessionsState::default()
         }],
+        pressure: Some(PressureState {
+            level: "high",
+            short: 1,
+            used_bytes: 900 << 20,
+            limit_bytes: Some(1 << 30),
+            stalled_percent: Some(1.5),
+            shed: 6,
+        }),
         refusals: Vec::new(),
         telemetry: TelemetryState {
             access_log_lines: 120_000,

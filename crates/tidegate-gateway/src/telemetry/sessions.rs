@@ -18,6 +18,30 @@ pub(super) fn encode(page: &mut Page<'_>, sessions: &[SessionsState]) -> fmt::Re
         floats(|s| s.waiting),
     )?;
     page.gauge("tidegate_session_refreshing", "Refreshes under way", None, floats(|s| s.in_flight))?;
+    page.gauge(
+        "tidegate_session_queued",
+        "Sessions that wait for their turn, for another process, or for a grant",
+        None,
+        floats(|s| s.queued),
+    )?;
+    page.gauge(
+        "tidegate_session_provider_up",
+        "Whether the provider's token endpoint answers and may be asked",
+        None,
+        floats(|s| u64::from(s.provider == "up")),
+    )?;
+    page.counter(
+        "tidegate_session_held_back",
+        "Refreshes that were held back: the provider is left alone, or the session cools down",
+        None,
+        each(|s| s.held_back),
+    )?;
+    page.counter(
+        "tidegate_session_revoked",
+        "Tokens that came for a session that had ended, and were given back",
+        None,
+        each(|s| s.revoked),
+    )?;
     page.counter(
         "tidegate_session_refreshes",
         "Refreshes of sessions, by what became of them",
@@ -47,6 +71,12 @@ pub(super) fn encode(page: &mut Page<'_>, sessions: &[SessionsState]) -> fmt::Re
         "Sessions that ended other than by a logout",
         None,
         each(|s| s.over),
+    )?;
+    page.counter(
+        "tidegate_session_mismatches",
+        "Refreshes that brought somebody else's tokens",
+        None,
+        each(|s| s.mismatches),
     )?;
     page.counter(
         "tidegate_session_store_failures",

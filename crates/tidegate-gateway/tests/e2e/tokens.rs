@@ -17,6 +17,7 @@ mod failures;
 mod grants;
 mod proofs;
 mod provider;
+mod shared;
 
 /// An upstream that notes the `Authorization` of every call, and lets in whom the provider knows.
 pub(crate) struct Guarded {

@@ -23,6 +23,9 @@ use super::{
 /// The shortest time from one call of a caller to its next: what the gateway gets is bounded.
 const PACE: Duration = Duration::from_millis(3);
 
+/// What a refusal says of a store that did not answer.
+const REASON: &[u8] = br#""reason":"store""#;
+
 /// Running callers. Dropping it ends them.
 pub struct Load {
     counts: Arc<Counts>,
@@ -33,17 +36,23 @@ pub struct Load {
 struct Counts {
     admitted: AtomicUsize,
     refused: AtomicUsize,
+    without_store: AtomicUsize,
     other: AtomicUsize,
 }
 
 impl Load {
     /// Starts `callers` at each of these gateways, with this key.
     pub fn start(gateways: &[SocketAddr], key: &str, callers: usize) -> Self {
+        Self::paced(gateways, key, callers, PACE)
+    }
+
+    /// The same, with so long from one call of a caller to its next.
+    pub fn paced(gateways: &[SocketAddr], key: &str, callers: usize, pace: Duration) -> Self {
         let counts = Arc::new(Counts::default());
         let mut tasks = JoinSet::new();
         for gateway in gateways {
             for _ in 0..callers {
-                tasks.spawn(call_on(*gateway, key.to_owned(), counts.clone()));
+                tasks.spawn(call_on(*gateway, key.to_owned(), pace, counts.clone()));
             }
         }
         Self { counts, _callers: tasks }
@@ -57,6 +66,11 @@ impl Load {
     /// Calls that were refused: 429 for the limit, 503 while the store is away.
     pub fn refused(&self) -> usize {
         self.counts.refused.load(Relaxed)
+    }
+
+    /// Of these, calls that were refused because the store did not answer.
+    pub fn without_store(&self) -> usize {
+        self.counts.without_store.load(Relaxed)
     }
 
     /// Calls that were answered otherwise.
@@ -81,8 +95,8 @@ impl Load {
     }
 }
 
-async fn call_on(gateway: SocketAddr, key: String, counts: Arc<Counts>) {
-    let mut pace = tokio::time::interval(PACE);
+async fn call_on(gateway: SocketAddr, key: String, pace: Duration, counts: Arc<Counts>) {
+    let mut pace = tokio::time::interval(pace);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut sender: Option<SendRequest<RequestBody>> = None;
     loop {
@@ -97,13 +111,18 @@ async fn call_on(gateway: SocketAddr, key: String, counts: Arc<Counts>) {
         let call = request("GET", "/").header(KEY, &key).header(SENT, micros()).body(empty()).unwrap();
         // A gateway that was killed breaks off; the next call finds out whether it is back.
         let Ok(response) = open.send_request(call).await else { continue };
-        let count = match response.status().as_u16() {
+        let status = response.status().as_u16();
+        let count = match status {
             200 => &counts.admitted,
             429 | 503 => &counts.refused,
             _ => &counts.other,
         };
         count.fetch_add(1, Relaxed);
-        if response.into_body().collect().await.is_ok() && open.ready().await.is_ok() {
+        let Ok(body) = response.into_body().collect().await else { continue };
+        if status == 503 && body.to_bytes().windows(REASON.len()).any(|part| part == REASON) {
+            counts.without_store.fetch_add(1, Relaxed);
+        }
+        if open.ready().await.is_ok() {
             sender = Some(open);
         }
     }

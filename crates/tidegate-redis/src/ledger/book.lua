@@ -99,22 +99,24 @@ local function save(now)
   }
   local packed = cmsgpack.pack(fields)
   if ARGV[3] == '' then
-    redis.call('SET', KEYS[2], packed, 'PX', quotient_up(keep(now), 1000))
+    redis.call('SET', account, packed, 'PX', quotient_up(keep(now), 1000))
   else
-    redis.call('SET', KEYS[2], packed)
+    redis.call('SET', account, packed)
   end
 end
 
-local function tell(kind, retry_in) publish(string.format('%s %.0f %s', kind, retry_in, ARGV[15])) end
+local function tell(kind, retry_in) publish(string.format('%s %.0f %s', kind, retry_in, ARGV[own + 1])) end
 
-local function grant()
-  local node, seq, least, need = ARGV[16], tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19])
-  local want, back, back_of = tonumber(ARGV[20]), tonumber(ARGV[21]), tonumber(ARGV[22])
-  local debt, seen = tonumber(ARGV[23]), tonumber(ARGV[24])
+-- Answers the question of the account that is open, at the end of `answers`.
+local function answer(answers)
+  local node, seq = ARGV[own + 2], tonumber(ARGV[own + 3])
+  local least, need, want = tonumber(ARGV[own + 4]), tonumber(ARGV[own + 5]), tonumber(ARGV[own + 6])
+  local back, back_of, debt = tonumber(ARGV[own + 7]), tonumber(ARGV[own + 8]), tonumber(ARGV[own + 9])
+  local seen = tonumber(ARGV[own + 10])
   local epoch, begun = epoch_at(seen)
   local pause = less(begun + rule.life, clock)
   local now = turn()
-  if seen ~= epoch and seen ~= 0 then count.merge(tonumber(ARGV[25]), tonumber(ARGV[26]), now) end
+  if seen ~= epoch and seen ~= 0 then count.merge(tonumber(ARGV[own + 11]), tonumber(ARGV[own + 12]), now) end
   local visited = visit(node, seq, now)
   local returned = visited == 'new' and back > 0
   if returned then count.give_back(back, back_of, now) end
@@ -142,9 +144,21 @@ local function grant()
     tell('relieved', 0)
   end
   save(now)
-  return {
-    granted, of, life, left, count.reset_in(now), retry, nodes(), mark_of, mark_level, epoch, seq,
-  }
+  local last = #answers
+  answers[last + 1], answers[last + 2], answers[last + 3], answers[last + 4] = granted, of, life, left
+  answers[last + 5], answers[last + 6], answers[last + 7] = count.reset_in(now), retry, nodes()
+  answers[last + 8], answers[last + 9], answers[last + 10], answers[last + 11] = mark_of, mark_level, epoch, seq
+end
+
+-- Answers all questions, one after the other, in a list without seams.
+local function grant()
+  local answers = {}
+  answer(answers)
+  for key = 3, #KEYS do
+    open(key, own + 12)
+    answer(answers)
+  end
+  return answers
 end
 
 local function inspect()
@@ -161,7 +175,7 @@ local function with_before(before)
 end
 
 local function relieve()
-  local before, units, now = inspect(), tonumber(ARGV[16]), turn()
+  local before, units, now = inspect(), tonumber(ARGV[own + 2]), turn()
   local forgiven = math.min(units, book.debt)
   book.debt = book.debt - forgiven
   count.relieve(units - forgiven, now)
@@ -172,7 +186,7 @@ local function relieve()
 end
 
 local function charge()
-  local before, units, now = inspect(), tonumber(ARGV[16]), turn()
+  local before, units, now = inspect(), tonumber(ARGV[own + 2]), turn()
   book.debt = math.min(book.debt + math.min(units, MOST_DEBT), MOST_DEBT)
   pay(now)
   tell('recall', 0)

@@ -4,6 +4,8 @@
 -- ARGV[#ARGV - 2]: until when it is waited for, by the server's clock; or ''.
 local due = ARGV[#ARGV - 2]
 if ARGV[1] == 'grant' and due ~= '' and clock > tonumber(due) then
-  ARGV[18], ARGV[19], ARGV[20] = '0', '0', '0'
+  for own = 14, 14 + 12 * (#KEYS - 2), 12 do
+    ARGV[own + 4], ARGV[own + 5], ARGV[own + 6] = '0', '0', '0'
+  end
 end
 

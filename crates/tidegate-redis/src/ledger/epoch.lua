@@ -21,18 +21,22 @@ local function publish(text) redis.pcall(ARGV[#ARGV - 1], ARGV[#ARGV], text) end
 
 -- The epoch to go on with, written down when it changes. A marker that is gone, or that another server wrote, means
 -- that grants may have been lost. Its beginning is put off by the time in which all nodes notice.
+local known_id, known_begun
 local function epoch_at(seen)
-  local kept = redis.call('GET', KEYS[1])
-  local id, begun, touched, changed, lost
-  if not kept then
-    id, begun, lost = math.max(clock, 1), math.max(clock, 1), true
-  else
-    local fields = cmsgpack.unpack(kept)
-    id, begun, touched = fields[1], fields[2], fields[4]
-    if fields[3] ~= ARGV[2] then
-      id, begun, lost = math.max(clock, id + 1), clock, true
+  local id, begun, changed, lost = known_id, known_begun, false, false
+  if not id then
+    local kept = redis.call('GET', KEYS[1])
+    if not kept then
+      id, begun, lost = math.max(clock, 1), math.max(clock, 1), true
+    else
+      local fields = cmsgpack.unpack(kept)
+      id, begun = fields[1], fields[2]
+      local touched = fields[4]
+      if fields[3] ~= ARGV[2] then
+        id, begun, lost = math.max(clock, id + 1), clock, true
+      end
+      if clock < touched or clock - touched > EPOCH_TOUCHED then changed = true end
     end
-    if clock < touched or clock - touched > EPOCH_TOUCHED then changed = true end
   end
   if seen > id then
     id, begun, lost = math.max(clock, seen + 1), clock, true
@@ -43,6 +47,7 @@ local function epoch_at(seen)
   if lost or changed then
     redis.call('SET', KEYS[1], cmsgpack.pack({ id, begun, ARGV[2], clock }), 'PX', EPOCH_KEPT)
   end
+  known_id, known_begun = id, begun
   return id, begun + NOTICED_WITHIN
 end
 

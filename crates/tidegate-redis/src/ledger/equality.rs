@@ -154,24 +154,29 @@ fn events() -> impl Strategy<Value = Event> {
 #[derive(Default)]
 struct Model {
     book: Book,
-    marker: Option<(Epoch, u64)>,
     last: Option<Reply>,
     seqs: [u64; 4],
 }
 
-impl Model {
+/// Which ledger it is, and who wrote that.
+#[derive(Default)]
+struct Marker(Option<(Epoch, u64)>);
+
+impl Marker {
     /// As the store decides which epoch it is.
     fn epoch(&mut self, server: u64, seen: u64, now: Micros) -> Epoch {
-        let epoch = match self.marker {
+        let epoch = match self.0 {
             None => Epoch::new(now),
             Some((epoch, wrote)) if wrote != server => Epoch { id: now.max(epoch.id + 1), begun: now },
             Some((epoch, _)) => epoch,
         };
         let epoch = epoch.at(seen, now);
-        self.marker = Some((epoch, server));
+        self.0 = Some((epoch, server));
         Epoch { begun: epoch.begun + NOTICED_WITHIN.as_micros() as u64, ..epoch }
     }
+}
 
+impl Model {
     fn ask(&mut self, event: &Event) -> Ask {
         let Event::Ask { who, repeat, least, more, want, back, debt, saw } = event.clone() else {
             unreachable!()
@@ -290,8 +295,9 @@ impl Bench {
         let name = self.name.fetch_add(1, Relaxed);
         let namespace = Namespace::new(&format!("t{name}")).unwrap();
         let ledger = RedisLedger(Arc::new(Watched::new(self.client.clone(), namespace)));
-        let subject = Subject { limit: "per client", key: Key::of(b"alice") };
-        let (mut model, mut server, mut which) = (Model::default(), 0_u64, 0);
+        let subjects = [b"alice", b"carol"].map(|key| Subject { limit: "per client", key: Key::of(key) });
+        let mut models = [Model::default(), Model::default()];
+        let (mut marker, mut server, mut which) = (Marker::default(), 0_u64, 0);
         // Not on any boundary, and far enough from 0 to go back.
         let mut now = 1_764_000_123_456_789_u64;
         for event in events {
@@ -301,19 +307,27 @@ impl Bench {
             let by = |windows: u64, part: u64| windows * window + window / 1_000 * part + part % 7;
             match event {
                 Event::Ask { .. } => {
-                    let ask = model.ask(event);
-                    let epoch = model.epoch(server, ask.seen.epoch, now);
-                    let expected = model.book.grant(rule, &ask, now, epoch);
-                    let actual = ledger.grant(subject, rule, &ask, &seeing).await?;
-                    assert_eq!(actual, expected, "{ask:?} at {now}");
-                    model.last = Some(actual);
-                    assert_eq!(
-                        self.state(&ledger, subject, rule).await?,
-                        model.book.state(),
-                        "{ask:?} at {now}"
-                    );
-                    let standing = ledger.look(subject, rule, &seeing).await?;
-                    assert_eq!(standing, model.book.inspect(rule, now), "at {now}");
+                    // One script: both subjects, and the first one again, which saw no more than before.
+                    let (mut questions, mut expected) = (Vec::new(), Vec::new());
+                    for of in [0, 1, 0] {
+                        let model = &mut models[of];
+                        let ask = model.ask(event);
+                        let epoch = marker.epoch(server, ask.seen.epoch, now);
+                        expected.push((of, ask, model.book.grant(rule, &ask, now, epoch)));
+                        questions.push(ledger.question(subjects[of], rule, &ask));
+                    }
+                    let route = Route { rule: *rule, bucket: 0 };
+                    let actual = ledger.grant_all(route, &questions, &seeing).await?;
+                    for ((of, ask, expected), actual) in expected.into_iter().zip(actual) {
+                        assert_eq!(actual, expected, "{ask:?} at {now}");
+                        models[of].last = Some(actual);
+                    }
+                    for (model, subject) in models.iter().zip(subjects) {
+                        let state = self.state(&ledger, subject, rule).await?;
+                        assert_eq!(state, model.book.state(), "{event:?} at {now}");
+                        let standing = ledger.look(subject, rule, &seeing).await?;
+                        assert_eq!(standing, model.book.inspect(rule, now), "at {now}");
+                    }
                 }
                 Event::Forward { windows, part } => now += by(*windows, *part),
                 Event::Backward { windows, part } => now -= by(*windows, *part).min(now / 2),
@@ -321,9 +335,13 @@ impl Bench {
                 Event::AnotherRule => which = 1 - which,
                 Event::Emptied => {
                     let () = self.redis.say("FLUSHALL").await;
-                    (model.book, model.marker) = (Book::default(), None);
+                    marker = Marker::default();
+                    for model in &mut models {
+                        model.book = Book::default();
+                    }
                 }
                 Event::Adjusted(adjustment) => {
+                    let ([model, _], [subject, _]) = (&mut models, subjects);
                     let before = model.book.inspect(rule, now);
                     match *adjustment {
                         Adjustment::Relieve(units) => model.book.relieve(rule, units, now),

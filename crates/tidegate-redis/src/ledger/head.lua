@@ -1,8 +1,8 @@
 -- What every law stands on: the rule, the account as it was left, and arithmetic on whole numbers below 2^53.
 --
--- KEYS: the epoch of the bucket's ledger; the subject's account.
+-- KEYS: the epoch of the bucket's ledger; the accounts of subjects.
 -- ARGV: the verb; the server's run id; the time, or '' for the server's clock; limit, largest, window, life, prohibit,
--- divisor; four numbers of the law; memory; the subject as hints name it; the verb's own.
+-- divisor; four numbers of the law; memory; then of each subject: its name in hints, and the verb's own.
 
 local FAR = 366 * 86400000000
 local MOST_DEBT = 1125899906842624
@@ -30,8 +30,14 @@ local number = { tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), ton
 -- at, of, level, debt, barred, generation, present, before, slices, seats; until when it was told that nothing is left; the
 -- rate that the level of a bucket stands on; what nodes wanted and did not get
 local book
-do
-  local kept = redis.call('GET', KEYS[2])
+
+-- The account that is open, among KEYS; and after which of ARGV its own begin.
+local account, own
+
+-- Opens an account.
+local function open(key, after)
+  account, own = KEYS[key], after
+  local kept = redis.call('GET', account)
   if kept then
     local fields = cmsgpack.unpack(kept)
     book = {
@@ -46,5 +52,7 @@ do
     }
   end
 end
+
+open(2, 14)
 
 local count = {}

@@ -1,6 +1,6 @@
 //! `RUSTFLAGS="--cfg shuttle" cargo test -p tidegate --lib interleavings`.
 
-use std::task::Wake;
+use std::task::{Wake, Waker};
 
 use shuttle::{
     future::block_on,

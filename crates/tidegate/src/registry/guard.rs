@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     Call, Instant, clock,
-    keeper::{Answer, Failed, Fault, Fetch, Fetched, Keeper, Refusal},
+    keeper::{Answer, Failed, Fault, Fetch, Fetched, Keeper, Kept, Refusal},
 };
 
 /// A registry that goes on answering while the registry behind it is slow, wrong or gone. Clones share one.
@@ -100,11 +100,24 @@ impl Registry {
     /// # Cancel safety
     /// Dropping the future changes nothing: the source is still being asked, once for all who wait.
     pub async fn lookup(&self, call: &Call, service: &ServiceName) -> Result<Endpoints, LookupError> {
-        answer(self.0.keeper.get(call, service).await, call.now)
+        match self.0.keeper.try_fresh(call, service) {
+            Some(view) => Ok(fresh(view, call.now)),
+            None => answer(self.0.keeper.get(call, service).await, call.now),
+        }
     }
 
     /// Answers from what is known, and begins to ask where that is wanted; `None` when only waiting would tell.
+    #[inline]
     pub fn try_lookup(&self, call: &Call, service: &ServiceName) -> Option<Result<Endpoints, LookupError>> {
+        match self.0.keeper.try_fresh(call, service) {
+            Some(view) => Some(Ok(fresh(view, call.now))),
+            None => self.look_closer(call, service),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_closer(&self, call: &Call, service: &ServiceName) -> Option<Result<Endpoints, LookupError>> {
         self.0.keeper.try_get(call, service).map(|found| answer(found, call.now))
     }
 
@@ -175,16 +188,19 @@ impl Registry {
     }
 }
 
-fn answer(found: Answer<View, SourceError>, now: Instant) -> Result<Endpoints, LookupError> {
+#[inline]
+fn fresh(view: Kept<ServiceName, View>, now: Instant) -> Endpoints {
+    let provenance = match view.origin {
+        Origin::Watch => Provenance::Live,
+        Origin::Read => Provenance::Fresh,
+        Origin::Disk => Provenance::Snapshot { age: now.since(view.snapshot.as_of) },
+    };
+    Endpoints { view, provenance, why: None }
+}
+
+fn answer(found: Answer<ServiceName, View, SourceError>, now: Instant) -> Result<Endpoints, LookupError> {
     match found {
-        Answer::Fresh(view) => {
-            let provenance = match view.origin {
-                Origin::Watch => Provenance::Live,
-                Origin::Read => Provenance::Fresh,
-                Origin::Disk => Provenance::Snapshot { age: now.since(view.snapshot.as_of) },
-            };
-            Ok(Endpoints { view, provenance, why: None })
-        }
+        Answer::Fresh(view) => Ok(fresh(view, now)),
         Answer::Stale { value: view, why, .. } => {
             let age = now.since(view.snapshot.as_of);
             let provenance = match view.origin {

@@ -122,7 +122,7 @@ pub(super) struct View {
 /// [`LookupError::NotFound`].
 #[derive(Debug)]
 pub struct Endpoints {
-    pub(super) view: Kept<View>,
+    pub(super) view: Kept<ServiceName, View>,
     /// Where the answer comes from.
     pub provenance: Provenance,
     /// Why the source could not be asked for a newer one, where it could not.

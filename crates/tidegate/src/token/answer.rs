@@ -2,13 +2,17 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use http::HeaderValue;
 use tidegate_core::{Freshness, Instant, Term, token::Over};
 
-use super::{Identity, SessionStoreError, VerifyError, record::Record, seal::Unreadable};
+use super::{
+    GrantError, Identity, LONGEST_PAUSE, SessionId, SessionStoreError, VerifyError, record::Record,
+    seal::Unreadable,
+};
 use crate::{Secret, keeper::Kept};
 
 /// An access token to present. It stays what it was while it is held; ask again for every call.
-pub struct AccessToken(Kept<Known>);
+pub struct AccessToken(Kept<SessionId, Known>);
 
 /// What is known of a session.
 #[derive(Clone, Debug)]
@@ -67,7 +71,8 @@ pub struct Provenance {
 }
 
 impl AccessToken {
-    pub(super) fn new(kept: Kept<Known>) -> Result<Self, Over> {
+    #[inline]
+    pub(super) fn new(kept: Kept<SessionId, Known>) -> Result<Self, Over> {
         match &*kept {
             Known::Good(_) => Ok(Self(kept)),
             Known::Over(over) => Err(*over),
@@ -98,6 +103,11 @@ impl AccessToken {
     /// The value of an `Authorization` header.
     pub fn authorization(&self) -> Secret {
         Secret::new(format!("{} {}", self.kind(), self.expose()))
+    }
+
+    /// The same, marked as a secret and made once for all who ask; `None`: it has characters that no field may have.
+    pub fn header(&self) -> Option<HeaderValue> {
+        self.record().access.header().cloned()
     }
 
     /// The scope that was granted, where the endpoint said it.
@@ -195,8 +205,10 @@ pub enum Trouble {
     Store(SessionStoreError),
     /// What stands in the store cannot be read.
     Record(Unreadable),
-    /// The endpoint did not grant, in its own words.
-    Grant(Arc<str>),
+    /// The endpoint did not grant.
+    Grant(GrantError),
+    /// It granted an access token that was over when it came.
+    Stillborn,
     /// The endpoint is left alone after failures, or because it asked for that.
     Resting {
         /// Until when, as far as is known.
@@ -218,13 +230,22 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// Why the endpoint did not grant, without what it sent along.
+    pub(super) fn grant(error: &GrantError) -> Self {
+        Self::Grant(match error {
+            GrantError::Protocol { why, .. } => GrantError::Protocol { why: why.clone(), refresh: None },
+            other => other.clone(),
+        })
+    }
+
     /// When to come back, as far as the trouble tells.
     pub(super) fn retry_after(&self, now: Instant) -> Option<Duration> {
         match self {
             Self::Resting { until } | Self::Cooling { until } => Some(until.since(now)),
+            Self::Grant(error) => error.retry_after().map(|after| after.min(LONGEST_PAUSE)),
             Self::Store(_)
             | Self::Record(_)
-            | Self::Grant(_)
+            | Self::Stillborn
             | Self::Overdue(_)
             | Self::Unverified(_)
             | Self::Closed
@@ -238,7 +259,8 @@ impl fmt::Display for Trouble {
         match self {
             Self::Store(error) => error.fmt(f),
             Self::Record(unreadable) => unreadable.fmt(f),
-            Self::Grant(why) => f.write_str(why),
+            Self::Grant(error) => error.fmt(f),
+            Self::Stillborn => f.write_str("the access token was over when it came"),
             Self::Resting { .. } => f.write_str("the token endpoint is left alone for a while"),
             Self::Cooling { .. } => f.write_str("too many grants of this session failed"),
             Self::Overdue(limit) => write!(f, "the token endpoint did not answer within {limit:?}"),

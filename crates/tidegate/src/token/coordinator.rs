@@ -13,22 +13,25 @@ use tidegate_core::{Call, Instant, keep::Landed, token::Over};
 use tokio::{
     sync::{Notify, Semaphore, broadcast::error::RecvError},
     task::AbortHandle,
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 
 use super::{
     Identity, SessionId, SessionStore, SessionStoreError, TokenEndpoint, Tokens,
     answer::{AccessToken, Known, Origin, TokenError, Trouble},
     health::Health,
+    opening::Open,
+    orphans::Orphans,
     record::{Granted, Record},
     refresher::{Assessed, Fetcher, Refresher},
+    rejection::Rejected,
     settings::{InvalidSettings, Settings},
     stats::{Counters, Stats},
     store::Change,
 };
 use crate::{
     Secret,
-    keeper::{self, Answer, Keeper, Refusal, Why},
+    keeper::{self, Answer, Keeper, Kept, Refusal, Why},
     sync::{Mutex, now},
 };
 
@@ -118,6 +121,8 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
             runs: Mutex::new(HashMap::new()),
             arrivals: Mutex::new(HashMap::new()),
             keeper: OnceLock::new(),
+            openings: Arc::default(),
+            rejected: Mutex::new(HashMap::new()),
             closed: AtomicBool::new(false),
             ended: Notify::new(),
             salt: fastrand::u64(..),
@@ -126,7 +131,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
             .expect("what a keeper is told here is in range, as the settings are");
         let _ = refresher.keeper.set(keeper.downgrade());
         let changes = refresher.store.changes();
-        let listening = tokio::spawn(listen(Arc::downgrade(&refresher), changes));
+        let listening = tokio::spawn(listen(Arc::downgrade(&refresher), changes, refresher.settings.lease));
         let listening = Arc::new(Listening(listening.abort_handle()));
         Ok(Self { refresher, keeper, _listening: listening })
     }
@@ -140,6 +145,9 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     /// # Cancel safety
     /// Dropping the future changes nothing: a grant goes on, and its tokens are stored.
     pub async fn fresh(&self, id: &SessionId, call: &Call) -> Result<AccessToken, TokenError> {
+        if let Some(kept) = self.keeper.try_fresh(call, id) {
+            return good(kept);
+        }
         for _ in 0..LOOKS {
             match self.keeper.get(call, id).await {
                 // It was forgotten here while it was looked up: it stands in the store as it did.
@@ -152,15 +160,16 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
 
     /// The same without waiting; `None` when only waiting would tell.
     pub fn try_fresh(&self, id: &SessionId, call: &Call) -> Option<Result<AccessToken, TokenError>> {
-        self.keeper.try_get(call, id).map(|answer| self.told(answer))
+        match self.keeper.try_fresh(call, id) {
+            Some(kept) => Some(good(kept)),
+            None => self.keeper.try_get(call, id).map(|answer| self.told(answer)),
+        }
     }
 
     #[inline]
-    fn told(&self, answer: Answer<Known, Trouble>) -> Result<AccessToken, TokenError> {
+    fn told(&self, answer: Answer<SessionId, Known, Trouble>) -> Result<AccessToken, TokenError> {
         match answer {
-            Answer::Fresh(kept) | Answer::Stale { value: kept, .. } => {
-                AccessToken::new(kept).map_err(TokenError::LoginNeeded)
-            }
+            Answer::Fresh(kept) | Answer::Stale { value: kept, .. } => good(kept),
             Answer::Nothing { .. } => Err(TokenError::LoginNeeded(Over::Gone)),
             Answer::Refused(refusal) => Err(refused(refusal)),
         }
@@ -185,6 +194,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
             over: None,
             ends_at: now + login.longest,
             tries: tidegate_core::token::Tries::default(),
+            rejected_at: None,
         };
         let bytes = record.write(id, 1, of.settings.seal.as_deref(), now);
         let keep = of.settings.idle.min(login.longest).max(Duration::from_millis(1));
@@ -226,6 +236,34 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
         self.keeper.clear(id);
     }
 
+    /// An upstream says that the access token of a [generation](AccessToken::generation) is worth nothing, like 401 with `invalid_token` (RFC 6750 §3.1). It is not
+    /// served any more, and the next call gets another one: unless that took its place already, or one was dropped within
+    /// [`Settings::rejected_apart`], by any process.
+    pub fn rejected(&self, id: &SessionId, generation: u64, now: Instant) -> Rejected {
+        self.refresher.reject(id, generation, now)
+    }
+
+    /// What is known of a session here, however old its token; begins nothing.
+    pub fn peek(&self, id: &SessionId) -> Option<AccessToken> {
+        AccessToken::new(self.keeper.peek(id)?).ok()
+    }
+
+    /// Whether anything is known of a session here.
+    pub(super) fn knows(&self, id: &SessionId) -> bool {
+        self.keeper.peek(id).is_some()
+    }
+
+    /// Has a session begin without a login, if it is not there, for as long as what is returned is held.
+    pub(super) fn open(&self, id: &SessionId, presented: impl FnOnce() -> Secret) -> Open {
+        self.refresher.openings.open(id, presented)
+    }
+
+    /// Begins no more grants.
+    pub(super) fn close(&self) {
+        self.refresher.closed.store(true, Relaxed);
+        self.refresher.slots.close();
+    }
+
     /// Counts since the beginning.
     pub fn stats(&self) -> Stats {
         let of = &self.refresher;
@@ -247,8 +285,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     /// Dropping the future stops only the waiting.
     pub async fn shutdown(&self, within: Duration) -> usize {
         let of = &self.refresher;
-        of.closed.store(true, Relaxed);
-        of.slots.close();
+        self.close();
         let drained = async {
             loop {
                 let ended = of.ended.notified();
@@ -265,8 +302,13 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     }
 }
 
+#[inline]
+fn good(kept: Kept<SessionId, Known>) -> Result<AccessToken, TokenError> {
+    AccessToken::new(kept).map_err(TokenError::LoginNeeded)
+}
+
 #[cold]
-pub(super) fn refused(refusal: Refusal<Trouble>) -> TokenError {
+fn refused(refusal: Refusal<Trouble>) -> TokenError {
     match refusal {
         Refusal::Failing { why, retry_after } => {
             let why = match why {
@@ -291,28 +333,38 @@ pub(super) fn refused(refusal: Refusal<Trouble>) -> TokenError {
     }
 }
 
-/// Passes on what others changed, for as long as the coordinator lives.
+/// Passes on what others changed, and takes over what they left, for as long as the coordinator lives.
 async fn listen<E: TokenEndpoint, S: SessionStore>(
     refresher: Weak<Refresher<E, S>>,
     mut changes: tokio::sync::broadcast::Receiver<Change>,
+    lease: Duration,
 ) {
+    let mut orphans = Orphans::new(lease);
     loop {
-        let change = match changes.recv().await {
-            Ok(change) => change,
-            // What was missed is found when sessions are looked at again.
-            Err(RecvError::Lagged(_)) => continue,
-            Err(RecvError::Closed) => return,
+        let change = match orphans.next() {
+            Some(by) => timeout_at(crate::clock::timer_at(by), changes.recv()).await.ok(),
+            None => Some(changes.recv().await),
         };
         let Some(refresher) = refresher.upgrade() else { return };
-        refresher.learn_of(change);
+        match change {
+            Some(Ok(change)) => refresher.learn_of(change, &mut orphans),
+            // What was missed is found when sessions are looked at again.
+            Some(Err(RecvError::Lagged(_))) | None => {}
+            Some(Err(RecvError::Closed)) => return,
+        }
+        while let Some(id) = orphans.due(now()) {
+            // It goes on by itself; that none begins after the shutdown is fine.
+            let _ = refresher.run(&id);
+        }
     }
 }
 
 impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
-    fn learn_of(&self, change: Change) {
+    fn learn_of(&self, change: Change, orphans: &mut Orphans) {
         let keeper = self.keeper.get().and_then(keeper::WeakKeeper::upgrade);
         match change {
             Change::Written { id, version } => {
+                orphans.heard(&id);
                 if let Some(waiting) = self.arrivals.lock().get(&id) {
                     waiting.notify_one();
                 }
@@ -326,6 +378,7 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                 }
             }
             Change::Removed(id) => {
+                orphans.heard(&id);
                 if let Some(waiting) = self.arrivals.lock().get(&id) {
                     waiting.notify_one();
                 }
@@ -333,6 +386,12 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                     && keeper.peek(&id).is_some()
                 {
                     let _: Landed = keeper.put(&id, self.gone().fetched(now()));
+                }
+            }
+            // Later it may not be repeated; where it always may be, the next caller is soon enough.
+            Change::Sent(id) => {
+                if self.settings.repeats_in_time() && !self.runs.lock().contains_key(&id) {
+                    orphans.sent(id, now());
                 }
             }
             Change::Pause { endpoint, pause } => {

@@ -103,6 +103,19 @@ pub enum GrantError {
 }
 
 impl GrantError {
+    /// When the endpoint wants to be asked again, if it said.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Transient { retry_after, .. } => *retry_after,
+            Self::Terminal { .. }
+            | Self::Scope
+            | Self::Misconfigured { .. }
+            | Self::NotSent { .. }
+            | Self::Unknown { .. }
+            | Self::Protocol { .. } => None,
+        }
+    }
+
     /// The word for it in metrics and logs.
     pub const fn as_str(&self) -> &'static str {
         match self {

@@ -88,16 +88,16 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
                 let after = trouble.retry_after(now());
                 End::Failed(trouble, after)
             }
-            Assessed::Refresh(None) | Assessed::Verify(None) => {
-                End::Failed(Trouble::Grant("the access token was over when it came".into()), None)
-            }
+            Assessed::Refresh(None) | Assessed::Verify(None) => End::Failed(Trouble::Stillborn, None),
         }
     }
 
     /// Whether a grant whose answer was lost may still be repeated. The endpoint takes the same refresh token again, but
     /// not for long: whoever comes next may come too late.
     pub(super) fn is_urgent(&self) -> bool {
-        self.record.unknown_since.is_some() && matches!(self.assess(Origin::Shared), Assessed::Refresh(_))
+        self.of.settings.repeats_in_time()
+            && self.record.unknown_since.is_some()
+            && matches!(self.assess(Origin::Shared), Assessed::Refresh(_))
     }
 
     /// Refreshes the session, if that is still due. `None`: it is to be tried anew, because the lease was lost before
@@ -159,7 +159,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
             Ok(tokens) => return self.granted(tokens, sent_at, early).await,
             Err(error) => error,
         };
-        let said = End::Failed(Trouble::Grant(error.to_string().into()), None);
+        let said = End::Failed(Trouble::grant(&error), error.retry_after());
         let (limits, now) = (self.of.settings.tries, now());
         let failed = |record: &mut Record, blame| record.tries = record.tries.failed(blame, &limits, now);
         match error {
@@ -191,6 +191,9 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
                 }
             }
         }
+        if self.of.settings.repeats_always() {
+            self.record.unknown_since = None;
+        }
         match self.keep(Under::AnybodyReleasing, &said, early).await {
             Kept::Stored if self.record.unknown_since.is_some() => match self.assess(Origin::Shared) {
                 Assessed::Tell(found) => End::Found(found),
@@ -205,6 +208,9 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
     /// New tokens: stored first, verified after.
     async fn granted(&mut self, tokens: Tokens, sent_at: Instant, early: &mut Early) -> End {
         let verifies = self.of.endpoint.verifies();
+        if self.of.is_rejected(self.id, self.base) {
+            self.record.rejected_at = Some(sent_at);
+        }
         let verify = if verifies { Verify::Later } else { Verify::No };
         self.record.take(&tokens, sent_at, verify);
         let (under, meanwhile) = if verifies {

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::{Seal, SessionId};
+use crate::sync::now;
 
 /// The first bytes of a file, and the version of what follows.
 const MAGIC: &[u8; 24] = b"tidegate-token-sessions1";
@@ -116,7 +117,13 @@ fn decode(plain: &[u8]) -> Option<(SessionId, Option<Entry>)> {
 /// A file that sessions are written to, by a thread of its own.
 pub(super) struct Journal(mpsc::Sender<Job>);
 
-struct Job {
+enum Job {
+    Put(Put),
+    /// The whole file is to be sealed by the key of now.
+    Anew,
+}
+
+struct Put {
     id: SessionId,
     plain: Zeroizing<Vec<u8>>,
     is_there: bool,
@@ -146,7 +153,9 @@ impl Journal {
         let end = end.max(MAGIC.len() as u64);
         file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(failed)?;
         let live = places.values().map(|place| place.1).sum();
-        let writer = Writer { path: path.to_owned(), file, seal, places, end, live, _lock: lock };
+        let mut writer = Writer { path: path.to_owned(), file, seal, places, end, live, _lock: lock };
+        // Keys that sealed it long ago may leave the ring then. If it cannot be done now, it is still a good file.
+        let _ = writer.write_anew();
         let (jobs, to_do) = mpsc::channel();
         thread::Builder::new().name("sessions".into()).spawn(move || writer.run(&to_do)).map_err(failed)?;
         Ok((Self(jobs), sessions))
@@ -155,10 +164,15 @@ impl Journal {
     /// Takes a change, in the order of calls; what is returned tells when it is on disk.
     pub(super) fn put(&self, id: &SessionId, entry: Option<&Entry>) -> OnDisk {
         let (done, on_disk) = oneshot::channel();
-        let job = Job { id: id.clone(), plain: encode(id, entry), is_there: entry.is_some(), done };
+        let put = Put { id: id.clone(), plain: encode(id, entry), is_there: entry.is_some(), done };
         // A writer that is gone drops `done`, which is told as a failure.
-        let _ = self.0.send(job);
+        let _ = self.0.send(Job::Put(put));
         OnDisk(on_disk)
+    }
+
+    /// Has the whole file sealed by the key of now.
+    pub(super) fn seal_anew(&self) {
+        let _ = self.0.send(Job::Anew);
     }
 }
 
@@ -243,21 +257,30 @@ struct Writer {
 impl Writer {
     fn run(mut self, jobs: &mpsc::Receiver<Job>) {
         while let Ok(first) = jobs.recv() {
-            let together: Vec<_> = std::iter::once(first).chain(jobs.try_iter()).collect();
+            let (mut together, mut anew) = (Vec::new(), false);
+            for job in std::iter::once(first).chain(jobs.try_iter()) {
+                match job {
+                    Job::Put(put) => together.push(put),
+                    Job::Anew => anew = true,
+                }
+            }
             let written =
                 self.write(&together).map_err(|error| Arc::from(format!("{}: {error}", self.path.display())));
             for job in together {
                 // Who does not wait any more need not be told.
                 let _ = job.done.send(written.clone());
             }
-            if self.end - self.live > self.live + FEW {
+            if anew || self.end - self.live > self.live + FEW {
                 // A file that is too long is still a good one: it is tried again after the next change.
                 let _ = self.write_anew();
             }
         }
     }
 
-    fn write(&mut self, jobs: &[Job]) -> io::Result<()> {
+    fn write(&mut self, jobs: &[Put]) -> io::Result<()> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
         let mut bytes = Vec::new();
         let mut places = Vec::new();
         for job in jobs {
@@ -288,21 +311,37 @@ impl Writer {
         Ok(())
     }
 
-    /// Copies what is live to a new file, which takes the place of the old one.
+    /// Copies what is live to a new file, sealed by the key of now, which takes the place of the old one.
     fn write_anew(&mut self) -> io::Result<()> {
         let path = self.path.with_extension("new");
         let mut new = private().truncate(true).open(&path)?;
         new.write_all(MAGIC)?;
         let (mut places, mut end) = (Places::new(), MAGIC.len() as u64);
-        let mut frame = Vec::new();
+        let (mut frame, now) = (Vec::new(), now().as_nanos());
+        let mut written = io::BufWriter::new(&mut new);
         for (id, &(at, long)) in &self.places {
             self.file.seek(SeekFrom::Start(at))?;
             frame.resize(usize::try_from(long).map_err(io::Error::other)?, 0);
             self.file.read_exact(&mut frame)?;
-            new.write_all(&frame)?;
-            places.insert(id.clone(), (end, long));
-            end += long;
+            // A frame that does not open any more is kept as it is: its key may come back.
+            if let Some(plain) = self.seal.open(&frame[4..], CONTEXT) {
+                let is_over =
+                    |(_, entry): (_, Option<Entry>)| entry.is_some_and(|entry| entry.ends_at <= now);
+                if decode(&plain).is_some_and(is_over) {
+                    continue;
+                }
+                let sealed = self.seal.seal(&plain, CONTEXT);
+                let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
+                frame.clear();
+                frame.extend_from_slice(&length.to_be_bytes());
+                frame.extend_from_slice(&sealed);
+            }
+            written.write_all(&frame)?;
+            places.insert(id.clone(), (end, frame.len() as u64));
+            end += frame.len() as u64;
         }
+        written.flush()?;
+        drop(written);
         new.sync_all()?;
         fs::rename(&path, &self.path)?;
         if let Some(directory) = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {

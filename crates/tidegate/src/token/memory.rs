@@ -107,6 +107,14 @@ impl MemorySessions {
         }))
     }
 
+    /// Has everything in the file sealed by the key of now, in the background: after a key took another one's place, which
+    /// may leave the ring once the last session that it sealed is over. Without a file nothing happens.
+    pub fn seal_anew(&self) {
+        if let Some(journal) = &self.0.journal {
+            journal.seal_anew();
+        }
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.0.table.lock().sessions.len()
@@ -375,17 +383,27 @@ impl SessionStore for MemorySessions {
             }
             (true, save)
         });
-        Ok(renewed.await?.unwrap_or(false))
+        let renewed = renewed.await?.unwrap_or(false);
+        if renewed && phase == Phase::Sent {
+            self.tell(Change::Sent(id.clone()));
+        }
+        Ok(renewed)
     }
 
     async fn release(&self, id: &SessionId, fence: Fence) -> Result<(), SessionStoreError> {
-        self.with(id, now(), |_, session| {
-            let released = session.lease.take_if(|lease| lease.fence == fence);
-            let had_sent = released.is_some_and(|lease| lease.sent_at.is_some());
-            ((), if had_sent { Save::Yes } else { Save::No })
-        })
-        .await
-        .map(drop)
+        let released = self
+            .with(id, now(), |_, session| {
+                let released = session.lease.take_if(|lease| lease.fence == fence);
+                match released {
+                    Some(lease) if lease.sent_at.is_some() => (Some(session.version), Save::Yes),
+                    Some(_) | None => (None, Save::No),
+                }
+            })
+            .await?;
+        if let Some(Some(version)) = released {
+            self.tell(Change::Written { id: id.clone(), version });
+        }
+        Ok(())
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {

@@ -1,8 +1,9 @@
 //! A session as it is written. Times are written relative to the moment of writing, and a store tells how long ago that
 //! was by its own clock: no wall clock decides, whatever the clocks of processes show.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
+use http::HeaderValue;
 use tidegate_core::{
     Dice, Instant, Term,
     token::{Over, Schedule, Standing, Tries},
@@ -29,9 +30,22 @@ pub(super) struct Granted {
     pub(super) id: Option<Secret>,
     pub(super) from: Instant,
     pub(super) life: Option<Duration>,
+    /// As calls carry it, once one did.
+    pub(super) header: OnceLock<Option<HeaderValue>>,
 }
 
 impl Granted {
+    /// As an `Authorization` field; `None`: it has characters that no field may have.
+    pub(super) fn header(&self) -> Option<&HeaderValue> {
+        let made = || {
+            let text = format!("{} {}", self.kind, self.token.expose());
+            let mut value = HeaderValue::try_from(text).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        };
+        self.header.get_or_init(made).as_ref()
+    }
+
     pub(super) fn new(tokens: &Tokens, from: Instant) -> Self {
         Self {
             token: tokens.access.clone(),
@@ -40,6 +54,7 @@ impl Granted {
             id: tokens.id.clone(),
             from,
             life: tokens.expires_in,
+            header: OnceLock::new(),
         }
     }
 }
@@ -60,6 +75,8 @@ pub(super) struct Record {
     pub(super) over: Option<Over>,
     pub(super) ends_at: Instant,
     pub(super) tries: Tries,
+    /// When an access token of it was last replaced because an upstream called it worthless.
+    pub(super) rejected_at: Option<Instant>,
 }
 
 impl Record {
@@ -185,6 +202,7 @@ mod tests {
             over: Some(Over::Refused),
             ends_at: WRITTEN + Duration::from_secs(3600),
             tries: Tries::default().failed(Blame::Session, &Limits::default(), WRITTEN),
+            rejected_at: Some(WRITTEN - Duration::from_secs(2)),
         }
     }
 
@@ -203,6 +221,7 @@ mod tests {
         assert_eq!(after.ends_at, moved(before.ends_at));
         assert_eq!(after.access.from, read_at - age - Duration::from_secs(7));
         assert_eq!(after.tries.since, read_at - age);
+        assert_eq!(after.rejected_at, Some(read_at - age - Duration::from_secs(2)));
         assert_eq!((after.refresh_until, after.over), (Instant::NEVER, Some(Over::Refused)));
         assert_eq!(after.access.token, before.access.token);
         assert_eq!((after.refresh, after.identity), (before.refresh, before.identity));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tidegate_core::{
-    Freshness, Instant, Lifetime,
+    Freshness, Instant, Lifetime, Term,
     token::{Over, Plan},
 };
 use tokio::sync::{Notify, Semaphore};
@@ -16,6 +16,7 @@ use super::{
     SessionId, SessionStore, TokenEndpoint,
     answer::{Good, Known, Origin, Trouble},
     health::Health,
+    opening::Openings,
     record::Record,
     run::{End, Run},
     settings::Settings,
@@ -45,6 +46,10 @@ where
     /// Sessions that another process refreshes, and somebody here waits for.
     pub(super) arrivals: Mutex<HashMap<SessionId, Arc<Notify>>>,
     pub(super) keeper: OnceLock<WeakKeeper<Fetcher<E, S>>>,
+    /// Sessions that begin without a login.
+    pub(super) openings: Arc<Openings>,
+    /// Generations whose access token an upstream called worthless.
+    pub(super) rejected: Mutex<HashMap<SessionId, u64>>,
     pub(super) closed: AtomicBool,
     /// Told whenever a run ends.
     pub(super) ended: Notify,
@@ -110,7 +115,11 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
         origin: Origin,
         now: Instant,
     ) -> Assessed {
-        let term = record.term(&self.settings.schedule, id, self.salt);
+        let mut term = record.term(&self.settings.schedule, id, self.salt);
+        if self.is_rejected(id, record.generation) {
+            let over = term.from;
+            term = Term { due_at: over, stale_at: over, dead_at: over, ..term };
+        }
         let plan = record.standing(term).plan(self.settings.reuse_grace, self.health.answered_at(), now);
         let good = |last: Option<Over>, until: Instant| Found {
             known: Known::Good(Good {
@@ -169,7 +178,7 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
         let fresh = |record: Arc<Record>| {
             record.term(&self.settings.schedule, id, self.salt).at(now) == Freshness::Fresh
         };
-        if self.settings.reuse_grace.is_some() && !self.known(id).is_some_and(fresh) {
+        if self.settings.repeats_in_time() && !self.known(id).is_some_and(fresh) {
             // It goes on by itself; that none begins after the shutdown is fine.
             let _ = self.run(id);
         }
@@ -180,7 +189,11 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
         let stored = self.counters.store(self.store.read(id, Some(self.settings.idle)).await);
         let stored = match stored {
             Ok(Some(stored)) => stored,
-            Ok(None) => return Ok(self.gone()),
+            Ok(None) => match self.begin_unasked(id).await {
+                Ok(Some(stored)) => stored,
+                Ok(None) => return Ok(self.gone()),
+                Err(error) => return Err((Trouble::Store(error), None)),
+            },
             Err(error) => {
                 self.look_on(id, asked_at);
                 return Err((Trouble::Store(error), None));

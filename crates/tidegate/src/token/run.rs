@@ -133,7 +133,7 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                     let failed = End::Failed(Trouble::Store(error), None);
                     // Somebody may have died with a grant out, which can be repeated only within the grace: the next
                     // caller may come too late for that.
-                    if self.settings.reuse_grace.is_none() || now().since(began) >= self.settings.limit {
+                    if !self.settings.repeats_in_time() || now().since(began) >= self.settings.limit {
                         return failed;
                     }
                     drop(slot);
@@ -141,7 +141,11 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_LOOK);
                 }
-                Ok(Leased::Gone) => return End::Found(self.gone()),
+                Ok(Leased::Gone) => match self.begin_unasked(id).await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return End::Found(self.gone()),
+                    Err(error) => return End::Failed(Trouble::Store(error), None),
+                },
                 Ok(Leased::Taken { fence, stored, orphan }) => {
                     let hold = Hold::new(self, id, fence, &stored, orphan, asked_at);
                     match hold {
@@ -171,7 +175,7 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                             return End::Found(found);
                         }
                         Ok(None) => {}
-                        Err(trouble) if self.settings.reuse_grace.is_none() => {
+                        Err(trouble) if !self.settings.repeats_in_time() => {
                             return End::Failed(trouble, None);
                         }
                         // Whoever holds the lease may die with it.

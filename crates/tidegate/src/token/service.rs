@@ -1,188 +1,135 @@
 //! Tokens of the client itself: for calls from service to service.
 //!
 //! One token for each scope, audience and resource, renewed before it ends and served to its end while that fails.
-//! Nothing is used up by asking, so processes do not need to share them.
+//! Alone, each process has its own; processes that share a store of sessions share them: one grant for all. Nothing is used
+//! up by asking, so while the store is away each process asks for itself.
 //!
 //! ```
 //! use std::time::Duration;
-//! use tidegate::{Call, clock, token::{Grant, GrantError, ServiceKey, ServiceTokens, ServiceSettings, Tokens}};
+//! use tidegate::{Call, clock, token::{Grant, GrantError, ServiceKey, ServiceTokens, Settings, Tokens}};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let ask = |_grant: Grant, _within: Duration| async {
 //!     Ok::<_, GrantError>(Tokens::bearer("for orders").expires_in(Duration::from_secs(300)))
 //! };
-//! let tokens = ServiceTokens::new(ask, ServiceSettings::default())?;
+//! let tokens = ServiceTokens::new(ask, Settings::default())?;
 //! let orders = ServiceKey::default().scope("orders");
 //! let token = tokens.fresh(&orders, &Call::at(clock::now()).within(Duration::from_secs(2))).await?;
 //! assert_eq!(token.expose(), "for orders");
 //! # Ok(()) }
 //! ```
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+mod asks;
+mod key;
 
-use tidegate_core::{Call, Instant, Lifetime, Term};
-use tokio::sync::Semaphore;
+use std::{num::NonZeroU32, sync::Arc};
+
+use tidegate_core::{
+    Call, Instant,
+    token::{Limits, Over},
+};
 
 use super::{
-    Grant, GrantError, InvalidSettings, Settings, TokenEndpoint, Tokens,
-    answer::{TokenError, Trouble},
-    ask::Out,
-    coordinator::refused,
-    health::Health,
-    record::Granted,
-    stats::{Counters, GrantOutcome, Stats},
+    AccessToken, Exchange, Grant, InvalidSettings, MemorySessions, Rejected, SessionId, SessionStore,
+    Settings, Stats, TokenCoordinator, TokenEndpoint, TokenError, Trouble,
 };
-use crate::{
-    Secret,
-    keeper::{self, Answer, Failed, Fetch, Fetched, Keeper, Kept},
-    sync::{Mutex, now},
-};
+use crate::Secret;
 
-/// What a token is for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ServiceKey {
-    scope: Option<Box<str>>,
-    audience: Option<Box<str>>,
-    resource: Option<Box<str>>,
-}
-
-impl ServiceKey {
-    /// Sets the scope to ask for.
-    #[must_use]
-    pub fn scope(mut self, scope: &str) -> Self {
-        self.scope = Some(scope.into());
-        self
-    }
-
-    /// Sets whom the token is for.
-    #[must_use]
-    pub fn audience(mut self, audience: &str) -> Self {
-        self.audience = Some(audience.into());
-        self
-    }
-
-    /// Sets where the token is used (RFC 8707).
-    #[must_use]
-    pub fn resource(mut self, resource: &str) -> Self {
-        self.resource = Some(resource.into());
-        self
-    }
-
-    fn grant(&self) -> Grant {
-        let Self { scope, audience, resource } = self.clone();
-        Grant::ClientCredentials { scope, audience, resource }
-    }
-}
-
-/// How tokens of the client itself are kept.
-#[derive(Clone, Debug)]
-pub struct ServiceSettings {
-    /// The schedule, the bounds of grants, the backoff, and how long the endpoint is left alone.
-    /// Default: renewed at 80 % to 90 % of their life.
-    pub tokens: Settings,
-    /// The shortest time between two tokens that are dropped because an upstream refused them. Default: 30 s.
-    pub rejected_apart: Duration,
-}
-
-impl Default for ServiceSettings {
-    fn default() -> Self {
-        Self { tokens: Settings::default(), rejected_apart: Duration::from_secs(30) }
-    }
-}
+use asks::Asks;
+pub use key::ServiceKey;
 
 /// Tokens of the client itself. Clones share them.
-pub struct ServiceTokens<E: TokenEndpoint>(Keeper<Service<E>>);
+pub struct ServiceTokens<E: TokenEndpoint, S: SessionStore = MemorySessions>(Arc<Inner<E, S>>);
 
-impl<E: TokenEndpoint> Clone for ServiceTokens<E> {
+struct Inner<E: TokenEndpoint, S: SessionStore> {
+    endpoint: Arc<E>,
+    /// Those that all processes share.
+    shared: Option<TokenCoordinator<Asks<E>, S>>,
+    /// This process's own: all of them, or what it has while the store is away.
+    own: TokenCoordinator<Asks<E>, MemorySessions>,
+}
+
+impl<E: TokenEndpoint, S: SessionStore> Clone for ServiceTokens<E, S> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Who holds a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Shared,
+    Own,
+}
+
+/// Which token a call carried, for when its upstream refuses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(u64, Place);
+
+impl ServiceToken {
+    /// What tells it from others of its name.
+    pub fn mark(&self) -> Mark {
+        Mark(self.generation(), self.1)
     }
 }
 
 /// An access token of the client itself.
-pub struct ServiceToken(Kept<Held>);
+#[derive(Debug)]
+pub struct ServiceToken(AccessToken, Place);
 
-struct Held {
-    granted: Granted,
-    term: Term,
-    /// Of all tokens of this process, which one.
-    number: u64,
-}
+impl std::ops::Deref for ServiceToken {
+    type Target = AccessToken;
 
-impl ServiceToken {
-    /// The token's text. Whoever calls this answers for where it goes.
-    pub fn expose(&self) -> &str {
-        self.0.granted.token.expose()
+    fn deref(&self) -> &AccessToken {
+        &self.0
     }
-
-    /// How it is presented, like `Bearer`.
-    pub fn kind(&self) -> &str {
-        &self.0.granted.kind
-    }
-
-    /// The value of an `Authorization` header.
-    pub fn authorization(&self) -> Secret {
-        Secret::new(format!("{} {}", self.kind(), self.expose()))
-    }
-
-    /// When it counts as over.
-    pub fn expires_at(&self) -> Instant {
-        self.0.term.dead_at
-    }
-
-    /// How long ago it was asked for.
-    pub fn age(&self, now: Instant) -> Duration {
-        self.0.term.age(now)
-    }
-}
-
-impl fmt::Debug for ServiceToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceToken").field("number", &self.0.number).field("term", &self.0.term).finish()
-    }
-}
-
-struct Service<E> {
-    endpoint: E,
-    settings: Settings,
-    health: Health,
-    slots: Arc<Semaphore>,
-    counters: Counters,
-    granted: AtomicU64,
-    rejected_apart: Duration,
-    rejected_at: Mutex<Option<Instant>>,
 }
 
 impl<E: TokenEndpoint> ServiceTokens<E> {
-    /// Makes a keeper of tokens that has none yet.
+    /// Makes a keeper of tokens that has none yet, of this process alone.
     ///
     /// # Errors
     /// [`InvalidSettings`], the first one that is out of range.
-    pub fn new(endpoint: E, settings: ServiceSettings) -> Result<Self, InvalidSettings> {
-        let ServiceSettings { tokens: settings, rejected_apart } = settings;
-        settings.check()?;
-        let keeping = settings.keeper();
-        let service = Service {
-            endpoint,
-            health: Health::new(settings.open_for),
-            slots: Arc::new(Semaphore::new(settings.grants)),
-            settings,
-            counters: Counters::default(),
-            granted: AtomicU64::new(0),
-            rejected_apart,
-            rejected_at: Mutex::new(None),
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(endpoint: E, settings: Settings) -> Result<Self, InvalidSettings> {
+        Self::with(endpoint, settings, None)
+    }
+}
+
+impl<E: TokenEndpoint, S: SessionStore> ServiceTokens<E, S> {
+    /// Makes one that shares its tokens with all processes of the same store: a grant of one is everybody's. Set
+    /// [`Settings::seal`], as the tokens stand there, and [`ServiceKey::client`]. With no store it is of this process alone.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`], the first one that is out of range.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn shared(
+        endpoint: E,
+        settings: Settings,
+        store: impl Into<Option<S>>,
+    ) -> Result<Self, InvalidSettings> {
+        Self::with(endpoint, settings, store.into())
+    }
+
+    fn with(endpoint: E, settings: Settings, store: Option<S>) -> Result<Self, InvalidSettings> {
+        // Nothing is used up by asking: an answer that is lost is asked for again, and what paces that are the backoff and
+        // the endpoint's breaker, not a cooldown that would outlast the failure.
+        let tries = Limits { failures: NonZeroU32::MAX, ..settings.tries };
+        let settings = Settings { reuse_grace: Some(Settings::ALWAYS), tries, ..settings };
+        let endpoint = Arc::new(endpoint);
+        let asks = || Asks(Arc::clone(&endpoint));
+        let shared = match store {
+            Some(store) => Some(TokenCoordinator::new(asks(), store, settings.clone())?),
+            None => None,
         };
-        let keeper = Keeper::new(service, keeping)
-            .expect("what a keeper is told here is in range, as the settings are");
-        Ok(Self(keeper))
+        let settings = Settings { seal: None, ..settings };
+        let own = TokenCoordinator::new(asks(), MemorySessions::default(), settings)?;
+        Ok(Self(Arc::new(Inner { endpoint, shared, own })))
     }
 
     /// A token that is good when it is answered. Waits at most to the call's deadline, and only when none is known.
@@ -193,111 +140,153 @@ impl<E: TokenEndpoint> ServiceTokens<E> {
     /// # Cancel safety
     /// Dropping the future changes nothing: a grant goes on, and the next call has what it brings.
     pub async fn fresh(&self, key: &ServiceKey, call: &Call) -> Result<ServiceToken, TokenError> {
-        match self.0.get(call, key).await {
-            Answer::Fresh(kept) | Answer::Stale { value: kept, .. } => Ok(ServiceToken(kept)),
-            Answer::Nothing { .. } => Err(refused(keeper::Refusal::Cleared)),
-            Answer::Refused(refusal) => Err(refused(refusal)),
+        match self.at_hand(key.id(), call) {
+            Some(answer) => answer,
+            None => self.ask(key.id(), call, || key.presented()).await,
         }
     }
 
+    /// The same without waiting; `None` when only waiting would tell.
+    pub fn try_fresh(&self, key: &ServiceKey, call: &Call) -> Option<Result<ServiceToken, TokenError>> {
+        self.at_hand(key.id(), call)
+    }
+
+    /// A token in exchange for a caller's. `id` stands for what it is exchanged for: a hash of the caller's token, and of
+    /// whatever else the exchange depends on.
+    ///
+    /// # Errors
+    /// [`TokenError`]; [`TokenError::LoginNeeded`] when the endpoint does not take the caller's token.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing: a grant goes on, and the next call has what it brings.
+    pub async fn exchanged(
+        &self,
+        id: &SessionId,
+        call: &Call,
+        exchange: impl FnOnce() -> Exchange,
+    ) -> Result<ServiceToken, TokenError> {
+        match self.at_hand(id, call) {
+            Some(answer) => answer,
+            None => self.ask(id, call, || key::presented(&Grant::Exchange(Box::new(exchange())))).await,
+        }
+    }
+
+    /// The same without waiting; `None` when only waiting would tell.
+    pub fn try_exchanged(&self, id: &SessionId, call: &Call) -> Option<Result<ServiceToken, TokenError>> {
+        self.at_hand(id, call)
+    }
+
+    /// What is known, while it is good or another one is asked for anyway.
+    #[inline]
+    fn at_hand(&self, id: &SessionId, call: &Call) -> Option<Result<ServiceToken, TokenError>> {
+        let inner = &*self.0;
+        if let Some(shared) = &inner.shared {
+            match known(shared, id, call, Place::Shared) {
+                Some(Err(error)) if is_of_the_store(&error) => {}
+                answer => return answer,
+            }
+        }
+        known(&inner.own, id, call, Place::Own)
+    }
+
+    #[cold]
+    async fn ask(
+        &self,
+        id: &SessionId,
+        call: &Call,
+        presented: impl FnOnce() -> Secret,
+    ) -> Result<ServiceToken, TokenError> {
+        let inner = &*self.0;
+        let presented = presented();
+        if let Some(shared) = &inner.shared {
+            match asked(shared, id, call, &presented, Place::Shared).await {
+                Err(error) if is_of_the_store(&error) => {}
+                answer => return answer,
+            }
+        }
+        let call = Call { now: crate::sync::now(), ..*call };
+        asked(&inner.own, id, &call, &presented, Place::Own).await
+    }
+
     /// An upstream says that a token is worth nothing: 401 with `invalid_token`. It is dropped, unless another one took
-    /// its place already, or one was dropped a moment ago: an upstream that refuses everything must not ask for grants.
-    pub fn rejected(&self, key: &ServiceKey, token: &ServiceToken, now: Instant) -> Rejected {
-        let service = self.0.fetcher();
-        if self.0.peek(key).is_none_or(|held| held.number != token.0.number) {
-            return Rejected::Replaced;
+    /// its place already, or one was dropped a moment ago, by any process: an upstream that refuses everything must not
+    /// ask for grants. `id` is what it was asked for by, as [`ServiceKey::id`].
+    pub fn rejected(&self, id: &SessionId, mark: Mark, now: Instant) -> Rejected {
+        let Mark(generation, place) = mark;
+        match (place, &self.0.shared) {
+            (Place::Shared, Some(shared)) => shared.rejected(id, generation, now),
+            (Place::Shared | Place::Own, _) => self.0.own.rejected(id, generation, now),
         }
-        let mut rejected_at = service.rejected_at.lock();
-        if rejected_at.is_some_and(|at| now.since(at) < service.rejected_apart) {
-            return Rejected::Kept;
+    }
+
+    /// The token that is known by a name, however old; begins nothing.
+    pub fn peek(&self, id: &SessionId) -> Option<ServiceToken> {
+        let own = || self.0.own.peek(id).map(|token| ServiceToken(token, Place::Own));
+        match &self.0.shared {
+            Some(shared) => shared.peek(id).map(|token| ServiceToken(token, Place::Shared)).or_else(own),
+            None => own(),
         }
-        *rejected_at = Some(now);
-        drop(rejected_at);
-        self.0.clear(key);
-        Rejected::Dropped
+    }
+
+    /// The endpoint that grants.
+    pub fn endpoint(&self) -> &E {
+        &self.0.endpoint
     }
 
     /// Counts since the beginning.
     pub fn stats(&self) -> Stats {
-        let service = self.0.fetcher();
-        let keeper = self.0.stats();
-        let (reach, paused_until) = (service.health.reach(), service.health.paused_until());
-        service.counters.stats(0, reach, paused_until, keeper)
+        let own = self.0.own.stats();
+        self.0.shared.as_ref().map_or(own, |shared| shared.stats().with(&own))
     }
 
     /// Begins no more grants. Tokens that are good are still answered. Twice is harmless.
     pub fn close(&self) {
-        let service = self.0.fetcher();
-        service.slots.close();
-    }
-}
-
-/// What became of a token that an upstream refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejected {
-    /// It is dropped: the next call gets another one.
-    Dropped,
-    /// Another one had taken its place: try with that.
-    Replaced,
-    /// It stays: one was dropped a moment ago.
-    Kept,
-}
-
-impl<E: TokenEndpoint> Service<E> {
-    async fn ask(&self, key: &ServiceKey) -> Result<(Tokens, Instant), (Trouble, Option<Duration>)> {
-        let closed = |_| (Trouble::Closed, None);
-        let _slot = Arc::clone(&self.slots).acquire_owned().await.map_err(closed)?;
-        let sent_at = now();
-        let resting = |until: Instant| (Trouble::Resting { until }, Some(until.since(sent_at)));
-        let asking = self.health.admit(sent_at).map_err(resting)?;
-        let _out = Out::begin(&self.counters);
-        let limit = self.settings.limit;
-        let granting = crate::flight::caught(self.endpoint.grant(key.grant(), limit));
-        let result = match tokio::time::timeout(limit, granting).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(GrantError::Unknown { why: panic }),
-            Err(_) => Err(GrantError::Unknown { why: format!("no answer within {limit:?}").into() }),
-        };
-        let outcome = GrantOutcome::of(&result);
-        self.counters.granted(outcome);
-        match outcome {
-            GrantOutcome::Transient | GrantOutcome::NotSent | GrantOutcome::Unknown => asking.failed(),
-            _ => asking.answered(),
-        }
-        let asked = match &result {
-            Err(GrantError::Transient { retry_after, .. }) => *retry_after,
-            _ => None,
-        };
-        if let Some(pause) = asked {
-            self.health.pause(pause, now());
-        }
-        match result {
-            Ok(tokens) => Ok((tokens, sent_at)),
-            Err(error) => Err((Trouble::Grant(error.to_string().into()), asked)),
+        self.0.own.close();
+        if let Some(shared) = &self.0.shared {
+            shared.close();
         }
     }
 }
 
-impl<E: TokenEndpoint> Fetch for Service<E> {
-    type Key = ServiceKey;
-    type Value = Held;
-    type Error = Trouble;
-
-    async fn fetch(&self, key: &ServiceKey) -> Result<Fetched<Held>, Failed<Trouble>> {
-        let started = now();
-        let (tokens, sent_at) = match self.ask(key).await {
-            Ok(granted) => granted,
-            Err((error, retry_after)) => return Err(Failed { retry_after, ..Failed::key(error) }),
-        };
-        let dice = tidegate_core::Dice(fastrand::u32(..));
-        let term = self.settings.schedule.term(sent_at, tokens.expires_in, dice);
-        let lifetime = Lifetime {
-            fresh: term.due_at.since(started),
-            spread: Duration::ZERO,
-            valid: term.dead_at.since(started),
-            stale: Duration::ZERO,
-        };
-        let number = self.granted.fetch_add(1, Relaxed);
-        Ok(Fetched::value(Held { granted: Granted::new(&tokens, sent_at), term, number }).lifetime(lifetime))
+/// Looks without waiting, and begins nothing of which nothing is known: what it begins with is not at hand.
+#[inline]
+fn known<E: TokenEndpoint, S: SessionStore>(
+    of: &TokenCoordinator<E, S>,
+    id: &SessionId,
+    call: &Call,
+    place: Place,
+) -> Option<Result<ServiceToken, TokenError>> {
+    if !of.knows(id) {
+        return None;
     }
+    match of.try_fresh(id, call)? {
+        Ok(token) => Some(Ok(ServiceToken(token, place))),
+        // It is begun anew.
+        Err(TokenError::LoginNeeded(Over::Gone)) => None,
+        Err(error) => Some(Err(error)),
+    }
+}
+
+async fn asked<E: TokenEndpoint, S: SessionStore>(
+    of: &TokenCoordinator<E, S>,
+    id: &SessionId,
+    call: &Call,
+    presented: &Secret,
+    place: Place,
+) -> Result<ServiceToken, TokenError> {
+    let _open = of.open(id, || presented.clone());
+    let mut answer = of.fresh(id, call).await;
+    if let Err(TokenError::LoginNeeded(Over::Gone)) = answer {
+        // The store lost it while nobody asked.
+        of.forget(id);
+        answer = of.fresh(id, call).await;
+    }
+    match answer {
+        Ok(token) => Ok(ServiceToken(token, place)),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_of_the_store(error: &TokenError) -> bool {
+    matches!(error, TokenError::Unavailable { why: Trouble::Store(_), .. })
 }

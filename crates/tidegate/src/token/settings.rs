@@ -19,7 +19,8 @@ pub struct Settings {
     pub schedule: Schedule,
     /// Grants of a session that may fail. Default: 5 in 5 min, then 10 min of rest.
     pub tries: Limits,
-    /// How long the endpoint takes a refresh token again that was used already; `None`: not at all. Default: none.
+    /// How long the endpoint takes a refresh token again that was used already; `None`: not at all, [`ALWAYS`](Self::ALWAYS):
+    /// as often as it is presented. Default: none.
     pub reuse_grace: Option<Duration>,
     /// The scope that refreshes ask for. Default: none, which leaves it as it is.
     pub scope: Option<Box<str>>,
@@ -38,6 +39,9 @@ pub struct Settings {
     pub recheck: Duration,
     /// How long it is remembered that a session is over. Default: 30 s.
     pub reuse_window: Duration,
+    /// The shortest time between two access tokens of a session that are dropped because an upstream calls them worthless,
+    /// over all processes. Default: 30 s.
+    pub rejected_apart: Duration,
     /// How long a session that nobody uses is kept. Default: 8 h.
     pub idle: Duration,
     /// The pause after a failure of a session. Default: 250 ms, doubling to 15 s.
@@ -65,6 +69,7 @@ impl Default for Settings {
             lease: Duration::from_secs(10),
             recheck: Duration::from_secs(30),
             reuse_window: Duration::from_secs(30),
+            rejected_apart: Duration::from_secs(30),
             idle: Duration::from_secs(8 * 60 * 60),
             backoff: Backoff {
                 floor: Duration::from_millis(100),
@@ -89,6 +94,19 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
+    /// The [`reuse_grace`](Self::reuse_grace) of an endpoint that does not rotate: nothing is used up by presenting it.
+    pub const ALWAYS: Duration = Duration::MAX;
+
+    /// Whether a grant of which nobody knows what became may be repeated within a while, and must be: later it may not.
+    pub(super) fn repeats_in_time(&self) -> bool {
+        self.reuse_grace.is_some_and(|grace| grace != Self::ALWAYS)
+    }
+
+    /// Whether a grant uses nothing up.
+    pub(super) fn repeats_always(&self) -> bool {
+        self.reuse_grace == Some(Self::ALWAYS)
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors
@@ -105,6 +123,7 @@ impl Settings {
             ("lease", self.lease, day),
             ("recheck", self.recheck, day),
             ("reuse_window", self.reuse_window, day),
+            ("rejected_apart", self.rejected_apart, day),
             ("idle", self.idle, day * 366),
         ] {
             if time < shortest || time > longest {

@@ -112,6 +112,21 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// These and the counts of another coordinator of the same endpoint; what is a state and no count stays.
+    #[must_use]
+    pub(super) fn with(mut self, other: &Self) -> Self {
+        for (grants, more) in self.grants.iter_mut().zip(other.grants) {
+            *grants += more;
+        }
+        self.in_flight += other.in_flight;
+        self.queued += other.queued;
+        self.held_back += other.held_back;
+        self.keeper.keys += other.keeper.keys;
+        self.keeper.waiting += other.keeper.waiting;
+        self.paused_until = self.paused_until.max(other.paused_until);
+        self
+    }
+
     /// Grants that ended in `outcome`.
     pub fn grants(&self, outcome: GrantOutcome) -> u64 {
         self.grants[outcome as usize]

@@ -61,7 +61,8 @@ pub trait SessionStore: Send + Sync + 'static {
         life: Duration,
     ) -> impl Future<Output = Result<Leased, SessionStoreError>> + Send;
 
-    /// Renews a lease. `false`: it is somebody else's by now, or the session is gone.
+    /// Renews a lease. `false`: it is somebody else's by now, or the session is gone. That something is sent is told to all
+    /// who listen to [`changes`](Self::changes).
     ///
     /// # Errors
     /// [`SessionStoreError`] when the store could not be asked.
@@ -175,7 +176,7 @@ pub enum Leased {
 /// Something that happened to a store's sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A record has a new version.
+    /// A record has a new version; or it has the same, and a lease under which a grant was sent was given back.
     Written {
         /// Whose.
         id: SessionId,
@@ -184,6 +185,8 @@ pub enum Change {
     },
     /// A record was removed.
     Removed(SessionId),
+    /// A lease's holder is about to send a grant. Its end is [`Written`](Self::Written), and nothing if the holder dies.
+    Sent(SessionId),
     /// A token endpoint wants to be left alone.
     Pause {
         /// Which one, by the name its coordinators have for it.

@@ -15,6 +15,8 @@ use tidegate::{
 };
 use tokio::time::{Instant, sleep};
 
+use crate::trace;
+
 /// What goes wrong with one grant.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
@@ -148,6 +150,13 @@ impl Drop for Out<'_> {
     }
 }
 
+/// The session of a family in whole histories.
+fn session_of(refresh: &str) -> String {
+    let mut parts = refresh.split('-').skip(1).map(|part| part.parse::<u64>().unwrap_or_default());
+    let family = parts.next().unwrap_or_default();
+    format!("user-{}-{}", family / 100_000, family % 100_000)
+}
+
 impl TokenEndpoint for Idp {
     async fn grant(&self, grant: Grant, _within: Duration) -> Result<Tokens, GrantError> {
         let (latency, fault, always) = self.with(|state| {
@@ -157,6 +166,11 @@ impl TokenEndpoint for Idp {
             (state.latency, state.faults.pop_front(), state.always.clone())
         });
         let _out = Out(self);
+        let session = match &grant {
+            Grant::Refresh { refresh, .. } => session_of(refresh.expose()),
+            _ => String::new(),
+        };
+        trace::note(&session, format_args!("granting {grant:?}, {fault:?}"));
         sleep(latency / 2).await;
         if let Some(error) = always {
             return Err(error);

@@ -170,14 +170,19 @@ async fn changes(store: &impl SessionStore) {
     .expect("it is heard");
     store.create(&id, b"one".to_vec(), KEEP).await.expect("it can be asked");
     store.write(&id, write("two", 1, Fence(0), Under::Anybody)).await.expect("it can be asked");
+    // A grant that is sent is told of, and its end too, though nothing is written.
+    let (fence, ..) = taken(store, &id, 1, LIFE).await;
+    store.renew(&id, fence, LIFE, Phase::Sent).await.expect("it can be asked");
+    store.release(&id, fence).await.expect("it can be asked");
     store.remove(&id).await.expect("it can be asked");
     let mut all = Vec::new();
-    while all.len() < 2 {
+    while all.len() < 4 {
         let change =
             timeout(Duration::from_secs(20), heard.recv()).await.expect("it is told").expect("in time");
         if change != pause {
             all.push(change);
         }
     }
-    assert_eq!(all, [Change::Written { id: id.clone(), version: 2 }, Change::Removed(id)]);
+    let written = Change::Written { id: id.clone(), version: 2 };
+    assert_eq!(all, [written.clone(), Change::Sent(id.clone()), written, Change::Removed(id)]);
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses the faults it needs")]
 
 use std::{
+    fmt,
     future::{Future, pending},
     sync::{
         Arc,
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use crate::trace;
 use tidegate::token::{
     Change, Fence, Grant, GrantError, Identity, Leased, MemorySessions, Phase, SessionId, SessionStore,
     SessionStoreError, Stored, TokenEndpoint, Tokens, VerifyError, Write, Written,
@@ -74,6 +76,22 @@ impl<E: TokenEndpoint> TokenEndpoint for Mortal<E> {
     }
 }
 
+/// The beginning of what something prints: records are long.
+struct Short(String);
+
+impl fmt::Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.push_str(text);
+        if self.0.len() < 100 { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+fn short(value: &impl fmt::Debug) -> String {
+    let mut short = Short(String::new());
+    let _ = fmt::write(&mut short, format_args!("{value:?}"));
+    short.0
+}
+
 /// Clones see one store.
 #[derive(Clone)]
 pub(crate) struct Distant {
@@ -105,8 +123,10 @@ impl Distant {
         self.away.store(millis, SeqCst);
     }
 
-    async fn reach<T>(
+    async fn reach<T: fmt::Debug>(
         &self,
+        what: &str,
+        id: &SessionId,
         work: impl Future<Output = Result<T, SessionStoreError>>,
     ) -> Result<T, SessionStoreError> {
         let trip = || sleep(Duration::from_millis(self.away.load(SeqCst)));
@@ -119,6 +139,7 @@ impl Distant {
                     return unreachable();
                 }
                 let done = work.await;
+                trace::note(id.as_str(), format_args!("{what}: {}", short(&done)));
                 trip().await;
                 // The answer may be lost though it was done.
                 if self.down.load(SeqCst) { unreachable() } else { done }
@@ -133,7 +154,7 @@ impl SessionStore for Distant {
         id: &SessionId,
         keep: Option<Duration>,
     ) -> Result<Option<Stored>, SessionStoreError> {
-        self.reach(self.store.read(id, keep)).await
+        self.reach("read", id, self.store.read(id, keep)).await
     }
 
     async fn create(
@@ -142,19 +163,19 @@ impl SessionStore for Distant {
         record: Vec<u8>,
         keep: Duration,
     ) -> Result<bool, SessionStoreError> {
-        self.reach(self.store.create(id, record, keep)).await
+        self.reach("create", id, self.store.create(id, record, keep)).await
     }
 
     async fn write(&self, id: &SessionId, write: Write) -> Result<Written, SessionStoreError> {
-        self.reach(self.store.write(id, write)).await
+        self.reach("write", id, self.store.write(id, write)).await
     }
 
     async fn remove(&self, id: &SessionId) -> Result<bool, SessionStoreError> {
-        self.reach(self.store.remove(id)).await
+        self.reach("remove", id, self.store.remove(id)).await
     }
 
     async fn lease(&self, id: &SessionId, holder: u64, life: Duration) -> Result<Leased, SessionStoreError> {
-        self.reach(self.store.lease(id, holder, life)).await
+        self.reach("lease", id, self.store.lease(id, holder, life)).await
     }
 
     async fn renew(
@@ -164,11 +185,11 @@ impl SessionStore for Distant {
         life: Duration,
         phase: Phase,
     ) -> Result<bool, SessionStoreError> {
-        self.reach(self.store.renew(id, fence, life, phase)).await
+        self.reach(&format!("renew {phase:?}"), id, self.store.renew(id, fence, life, phase)).await
     }
 
     async fn release(&self, id: &SessionId, fence: Fence) -> Result<(), SessionStoreError> {
-        self.reach(self.store.release(id, fence)).await
+        self.reach("release", id, self.store.release(id, fence)).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {

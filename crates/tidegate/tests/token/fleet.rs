@@ -215,17 +215,50 @@ async fn what_a_dead_process_sent_is_taken_over_in_time_though_the_store_is_away
         let (fleet, id) = fleet(&idp, 2, &settings).await;
         until_over().await;
         assert!(timeout(Duration::from_millis(80), fleet[0].fresh(&id)).await.is_err());
-        fleet[0].life.kill();
+        // Nobody is left who heard that something was sent.
+        fleet.iter().for_each(|process| process.life.kill());
         sleep(Duration::from_secs(40)).await;
-        let (answer, ()) = tokio::join!(fleet[1].fresh(&id), async {
+        let late = Process::start(&idp, &fleet[0].store.store, settings);
+        let (answer, ()) = tokio::join!(late.fresh(&id), async {
             sleep(Duration::from_millis(millis)).await;
-            fleet[1].store.down(true);
+            late.store.down(true);
         });
         assert!(matches!(answer.unwrap_err(), TokenError::Unavailable { .. }));
         sleep(Duration::from_secs(3)).await;
-        fleet[1].store.down(false);
+        late.store.down(false);
         sleep(Duration::from_secs(600)).await;
-        assert!(fleet[1].fresh(&id).await.is_ok(), "after {millis} ms");
+        assert!(late.fresh(&id).await.is_ok(), "after {millis} ms");
         assert_eq!(idp.reuses(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_process_sent_is_repeated_by_another_one_though_nobody_asks() {
+    let grace = Duration::from_secs(30);
+    let idp = Idp::new();
+    idp.with(|state| state.grace = grace);
+    let settings = Settings { reuse_grace: Some(grace), ..Settings::default() };
+    let (fleet, id) = fleet(&idp, 3, &settings).await;
+    until_over().await;
+    for process in &fleet[..2] {
+        // The one that takes over dies with it as well.
+        let _ = timeout(Duration::from_millis(80), process.fresh(&id)).await;
+        process.life.kill();
+    }
+    sleep(grace * 4).await;
+    assert_eq!(fleet[2].fresh(&id).await.unwrap().generation(), 2);
+    assert_eq!((idp.grants(), idp.reuses()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_takes_long_is_sent_once_though_all_watch_for_its_end() {
+    let settings = Settings { reuse_grace: Some(Duration::from_secs(90)), ..Settings::default() };
+    let idp = Idp::new();
+    let (fleet, id) = fleet(&idp, 3, &settings).await;
+    idp.next(Fault::Late(Duration::from_secs(25)));
+    until_over().await;
+    assert!(timeout(Duration::from_millis(30), fleet[0].fresh(&id)).await.is_err());
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(fleet[1].fresh(&id).await.unwrap().generation(), 2);
+    assert_eq!((idp.grants(), idp.reuses()), (1, 0));
 }

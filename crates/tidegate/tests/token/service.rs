@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tidegate::{
     Call, clock,
-    token::{GrantError, Rejected, ServiceKey, ServiceSettings, ServiceToken, ServiceTokens, TokenError},
+    token::{GrantError, Rejected, ServiceKey, ServiceToken, ServiceTokens, Settings, TokenError},
 };
 use tokio::{task::JoinSet, time::sleep};
 
@@ -12,7 +12,7 @@ use super::{Idp, until_over};
 
 fn tokens() -> (Idp, Arc<ServiceTokens<Idp>>) {
     let idp = Idp::new();
-    let tokens = ServiceTokens::new(idp.clone(), ServiceSettings::default()).expect("good settings");
+    let tokens = ServiceTokens::new(idp.clone(), Settings::default()).expect("good settings");
     (idp, Arc::new(tokens))
 }
 
@@ -80,17 +80,17 @@ async fn a_token_that_an_upstream_refuses_is_dropped_once_an_interval() {
     let (idp, tokens) = tokens();
     let key = ServiceKey::default();
     let first = fresh(&tokens, &key).await.unwrap();
-    assert_eq!(tokens.rejected(&key, &first, clock::now()), Rejected::Dropped);
+    assert_eq!(tokens.rejected(key.id(), first.mark(), clock::now()), Rejected::Dropped);
     let second = fresh(&tokens, &key).await.unwrap();
     assert_eq!(
-        tokens.rejected(&key, &first, clock::now()),
+        tokens.rejected(key.id(), first.mark(), clock::now()),
         Rejected::Replaced,
         "calls that were out with it"
     );
-    assert_eq!(tokens.rejected(&key, &second, clock::now()), Rejected::Kept);
+    assert_eq!(tokens.rejected(key.id(), second.mark(), clock::now()), Rejected::Kept);
     assert_eq!(idp.grants(), 2);
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(tokens.rejected(&key, &second, clock::now()), Rejected::Dropped);
+    assert_eq!(tokens.rejected(key.id(), second.mark(), clock::now()), Rejected::Dropped);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Access tokens for upstreams: what proves who the client is, and names that refer to nothing.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use super::{
     super::{
@@ -11,6 +11,9 @@ use super::{
 };
 use crate::oidc::provider::is_allowed;
 
+/// How long a provider that does not answer may be left alone.
+const REST_TIMES: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60 * 60);
 /// How early a token may be renewed.
 const REFRESH_BEFORE: std::ops::RangeInclusive<u8> = 5..=90;
 
@@ -49,6 +52,13 @@ impl<'a> Token<'a> {
             (self.node, "timeout"),
             GRANT_TIMES,
             "write 10ms to 10m, like 30s",
+            &self.setting,
+            self.problems,
+        );
+        time_within(
+            (self.node, "open_for"),
+            REST_TIMES,
+            "write 10ms to 1h, like 30s",
             &self.setting,
             self.problems,
         );

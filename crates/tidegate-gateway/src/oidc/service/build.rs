@@ -1,18 +1,16 @@
 //! A token made out of its configuration, or taken over from the one that runs.
 
 use std::{
-    num::NonZeroU32,
     path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use parking_lot::Mutex;
-use tidegate::keeper::{Keeper, Settings};
-use tidegate_core::{Backoff, attempts};
+use tidegate::token::{InvalidSettings, Lead, Schedule, Seal, ServiceTokens, Settings};
+use tidegate_core::Backoff;
 use url::Url;
 
-use super::{Grants, ServiceToken};
+use super::{Grants, ServiceToken, Wanted, print::Print};
 use crate::{
     config::{self, NoSecret, SecretSetting},
     oidc::{
@@ -21,6 +19,7 @@ use crate::{
         jose::InvalidKey,
         provider::{Provider, ProviderSettings},
     },
+    store::Store,
     upstream::UpstreamError,
 };
 
@@ -28,12 +27,12 @@ use crate::{
 const FLOOR: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Most grants of one token setting within a minute: what keeps the provider from being asked in a loop. Default: 20 for a
-/// client's own token, 600 where callers' tokens are exchanged.
-const OWN_GRANTS: u32 = 20;
-const EXCHANGES: u32 = 600;
+/// How long before its end a token is not used any more: it has a way to go, and clocks differ. Default: 10 s.
+const MARGIN: Duration = Duration::from_secs(10);
 /// Most callers whose exchanged tokens are kept. Default: 10 000.
 const MOST_CALLERS: usize = 10_000;
+/// How long a token is kept that no call asks for. Default: 1 h.
+const IDLE: Duration = Duration::from_secs(60 * 60);
 
 /// Why there is no token setting. No variant prints a secret.
 #[derive(Debug, thiserror::Error)]
@@ -72,20 +71,33 @@ pub enum NoToken {
         /// The token.
         token: String,
     },
+    /// Times that do not go together.
+    #[error("tokens.{token}: {why}")]
+    Settings {
+        /// The token.
+        token: String,
+        /// Why not.
+        why: InvalidSettings,
+    },
     /// TLS towards the provider.
     #[error(transparent)]
     Tls(#[from] UpstreamError),
 }
 
 impl ServiceToken {
-    /// Makes one, or takes over the running one with its token in hand when nothing of it has changed.
+    /// Makes one, or takes over the running one with its token in hand when nothing of it has changed. In a store that
+    /// gateways share, its tokens are theirs as well.
     ///
     /// # Errors
     /// [`NoToken`]: what an operator has to mend.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn build(
         name: &str,
         config: &config::Token,
         running: Option<&Arc<Self>>,
+        store: &Arc<Store>,
     ) -> Result<Arc<Self>, NoToken> {
         let read = |key: &'static str, setting: &Option<SecretSetting>| match setting {
             None => Ok(None),
@@ -96,7 +108,12 @@ impl ServiceToken {
         };
         let secrets = [read("client_secret", &config.client_secret)?, read("key", &config.key)?];
         // Certificates may have changed under the same names.
-        let same = |old: &&Arc<Self>| old.config == *config && old.secrets == secrets && config.tls.is_none();
+        let same = |old: &&Arc<Self>| {
+            Arc::ptr_eq(&old.store, store)
+                && old.config == *config
+                && old.secrets == secrets
+                && config.tls.is_none()
+        };
         if let Some(old) = running.filter(same) {
             return Ok(Arc::clone(old));
         }
@@ -130,26 +147,37 @@ impl ServiceToken {
             },
         )?;
         let endpoint = Endpoint::new(Arc::new(provider), client, None, None);
-        let grants = Grants::new(name, endpoint, config.clone());
-        let own = grants.own_key().is_some();
+        let print = Print::of(config, &secrets);
+        // Sealed where others could read them: without anything to seal with, they stay here.
+        let shared = (store.is_shared() && print.ring.is_some()).then(|| store.sessions());
+        let interval = *config.rejected_interval;
         let settings = Settings {
-            // The endpoint keeps time itself, and says whether it was asked; this is for when it does not.
-            timeout: *config.timeout + Duration::from_secs(5),
-            backoff: Backoff { floor: FLOOR, base: PAUSE, cap: LONGEST_PAUSE },
-            attempts: attempts::Settings {
-                attempts: NonZeroU32::new(if own { OWN_GRANTS } else { EXCHANGES }).expect("it is not 0"),
-                within: Duration::from_secs(60),
-                ..attempts::Settings::default()
+            endpoint: config.issuer.as_str().into(),
+            schedule: Schedule {
+                lead: Lead::Percent(config.refresh_before.0.into()),
+                skew: MARGIN,
+                unknown: *config.default_life,
+                ..Schedule::default()
             },
-            keys: if own { 1 } else { MOST_CALLERS },
+            limit: *config.timeout,
+            give_up: *config.timeout,
+            open_for: *config.open_for,
+            rejected_apart: interval.max(Duration::from_millis(10)),
+            idle: IDLE,
+            backoff: Backoff { floor: FLOOR, base: PAUSE, cap: LONGEST_PAUSE },
+            sessions: MOST_CALLERS,
+            seal: print.ring.map(|ring| Arc::new(ring) as Arc<dyn Seal>),
             ..Settings::default()
         };
+        let tokens = ServiceTokens::shared(Grants::new(name, endpoint), settings, shared);
+        let tokens = tokens.map_err(|why| NoToken::Settings { token: name.to_owned(), why })?;
         Ok(Arc::new(Self {
             name: name.into(),
             config: config.clone(),
             secrets,
-            keeper: Keeper::new(grants, settings).expect("these settings are in range"),
-            dropped_at: Mutex::default(),
+            tokens,
+            wanted: Wanted::new(config, print.text),
+            store: Arc::clone(store),
             dropped: AtomicU64::default(),
             refused: AtomicU64::default(),
         }))

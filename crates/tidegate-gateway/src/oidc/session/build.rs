@@ -1,16 +1,23 @@
 //! Sessions made out of their configuration, or taken over from those that run.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use http::HeaderName;
 use tidegate::{
     Secret,
-    token::{InvalidSettings, Lead, Schedule, Seal, Settings, TokenCoordinator},
+    token::{
+        InvalidSettings, JournalError, Lead, MemorySessions, Schedule, Seal, Settings, TokenCoordinator,
+    },
 };
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::{KeyRing, Session, flow::marked, login::Counts, ring::InvalidKey};
+use super::{
+    Kept, KeyRing, Page, Session,
+    flow::marked,
+    login::Counts,
+    ring::{InvalidKey, LiveRing},
+};
 use crate::{
     config::{self, NoSecret, SecretSetting},
     oidc::{
@@ -21,6 +28,7 @@ use crate::{
         provider::{Provider, ProviderSettings},
     },
     store::Store,
+    table::Change,
     upstream::UpstreamError,
 };
 
@@ -78,6 +86,14 @@ pub enum NoSession {
         /// The session.
         session: String,
     },
+    /// A file of sessions that can not be had.
+    #[error("sessions.{session}.file: {}", .why.to_string().trim_start_matches("sessions: "))]
+    File {
+        /// The session.
+        session: String,
+        /// Why not.
+        why: JournalError,
+    },
     /// TLS towards the provider.
     #[error(transparent)]
     Tls(#[from] UpstreamError),
@@ -93,7 +109,7 @@ pub enum NoSession {
 
 impl Session {
     /// Makes them, or takes over the running ones when nothing of them has changed. Sessions live on over a change: they are
-    /// in the store.
+    /// in the store. The claims that are `asked` for are kept from the next login on.
     ///
     /// # Errors
     /// [`NoSession`]: what an operator has to mend.
@@ -104,7 +120,9 @@ impl Session {
         name: &str,
         config: &config::Session,
         running: Option<&Arc<Self>>,
+        asked: BTreeSet<String>,
         store: &Arc<Store>,
+        changes: &mut Vec<Change>,
     ) -> Result<Arc<Self>, NoSession> {
         let session = || name.to_owned();
         let read = |key: &'static str, setting: &SecretSetting| {
@@ -124,6 +142,7 @@ impl Session {
         let same = |old: &&Arc<Self>| {
             Arc::ptr_eq(&old.store, store)
                 && old.config == *config
+                && old.asked == asked
                 && old.secrets == secrets
                 && config.tls.is_none()
         };
@@ -170,32 +189,77 @@ impl Session {
             schedule: Schedule { lead: Lead::Percent(config.refresh_before.0.into()), ..Schedule::default() },
             reuse_window: *config.reuse_window,
             reuse_grace: config.reuse_grace.map(|grace| *grace),
+            grants: config.grants.get() as usize,
+            open_for: *config.open_for,
             limit: *config.timeout,
             idle: *config.idle,
+            // The store learns that a session is used when it is asked for it, well before that is over.
+            recheck: Settings::default().recheck.min(*config.idle / 4),
             seal: Some(Arc::clone(&ring) as Arc<dyn Seal>),
             ..Settings::default()
         };
-        let coordinator = TokenCoordinator::new(endpoint, store.sessions(), settings);
+        let (kept, file_ring) = match config.file.as_ref().filter(|_| !store.is_shared()) {
+            None => (store.sessions(), None),
+            Some(path) => {
+                let kept = in_file(path, &ring, running, changes);
+                let (kept, file_ring) = kept.map_err(|why| NoSession::File { session: session(), why })?;
+                (kept, Some(file_ring))
+            }
+        };
+        let coordinator = TokenCoordinator::new(endpoint, kept.clone(), settings);
         let coordinator = coordinator.map_err(|why| NoSession::Settings { session: session(), why })?;
         let headers = config.headers.iter().filter_map(|(name, claim)| {
             // The schema has checked the names.
             Some((HeaderName::from_bytes(name.as_bytes()).ok()?, claim.clone()))
         });
         let cookie = config.cookie_name().to_owned();
+        let pages = [
+            (config.callback.clone(), Page::Callback),
+            (config.logout.clone(), Page::Logout),
+            (config.backchannel_logout().into_owned(), Page::Backchannel),
+            (config.frontchannel_logout().into_owned(), Page::Frontchannel),
+        ];
         Ok(Arc::new(Self {
             name: name.into(),
+            pages,
             flows: format!("{cookie}-login-"),
             cookie,
             marked: marked(config.allow_http),
             ring,
             ids,
             store: Arc::clone(store),
+            kept,
+            file_ring,
             coordinator,
             headers: headers.collect(),
+            asked,
             slots: Semaphore::new(MOST_LOGINS),
             counts: Counts::default(),
             secrets,
             config: config.clone(),
         }))
     }
+}
+
+/// The sessions in a file: those that run, where they are in this one, with the keys of now once nothing can fail any more.
+fn in_file(
+    path: &Path,
+    ring: &Arc<KeyRing>,
+    running: Option<&Arc<Session>>,
+    changes: &mut Vec<Change>,
+) -> Result<(Kept, Arc<LiveRing>), JournalError> {
+    if let Some(old) = running.filter(|old| old.config.file.as_deref() == Some(path))
+        && let (Kept::Memory(sessions), Some(file_ring)) = (&old.kept, &old.file_ring)
+    {
+        let (changed, sealed, ring) = (Arc::clone(file_ring), sessions.clone(), Arc::clone(ring));
+        changes.push(Box::new(move || {
+            changed.replace(ring);
+            sealed.seal_anew();
+        }));
+        return Ok((old.kept.clone(), Arc::clone(file_ring)));
+    }
+    let file_ring = Arc::new(LiveRing::new(Arc::clone(ring)));
+    let sessions = MemorySessions::on_disk(path, Arc::clone(&file_ring) as Arc<dyn Seal>)?;
+    tracing::info!(file = %path.display(), sessions = sessions.len(), "sessions are kept in a file");
+    Ok((Kept::Memory(sessions), file_ring))
 }

@@ -1,7 +1,8 @@
 //! The keys that seal what browsers and stores keep for us: the first seals, all open, so that keys can be replaced.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey},
     digest::{SHA256, digest},
@@ -46,6 +47,29 @@ impl KeyRing {
     /// Opens what [`Self::seal_text`] made.
     pub(super) fn open_text(&self, sealed: &str, context: &str) -> Option<Zeroizing<Vec<u8>>> {
         self.open(&crate::oidc::jose::from_base64url(sealed)?, context.as_bytes())
+    }
+}
+
+/// A ring whose keys are replaced while something is sealed with it.
+pub(super) struct LiveRing(ArcSwap<KeyRing>);
+
+impl LiveRing {
+    pub(super) fn new(ring: Arc<KeyRing>) -> Self {
+        Self(ArcSwap::new(ring))
+    }
+
+    pub(super) fn replace(&self, ring: Arc<KeyRing>) {
+        self.0.store(ring);
+    }
+}
+
+impl Seal for LiveRing {
+    fn seal(&self, plain: &[u8], context: &[u8]) -> Vec<u8> {
+        self.0.load().seal(plain, context)
+    }
+
+    fn open(&self, sealed: &[u8], context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.0.load().open(sealed, context)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The store and gateways fail, alone and together.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -7,7 +9,7 @@ use serde_json::Value;
 use super::{Fleet, LONG_WINDOW, WINDOW, patient};
 use crate::{
     servers::Redis,
-    support::{client, eventually},
+    support::{client, eventually, load::Load},
 };
 
 #[tokio::test]
@@ -108,18 +110,25 @@ async fn a_gateway_that_dies_takes_its_credit_with_it_and_no_more() {
 #[tokio::test]
 async fn a_gateway_that_was_stopped_over_the_edge_of_a_window_spends_nothing_of_the_old_one() {
     let redis = Redis::start(&[]);
-    let mut fleet = Fleet::start(2, &redis.url(), "rate: 40/s, algorithm: fixed-window").await;
-    let load = fleet.load("stopped");
-    load.admits(20).await;
-    for _ in 0..2 {
+    let mut fleet = Fleet::start(2, &patient(&redis), "rate: 100/s, algorithm: fixed-window").await;
+    let addresses = fleet.addresses();
+    for _ in 0..3 {
+        // Below the limit, so that it fetches ahead.
+        let calm = Load::paced(&addresses[..1], "stopped", 1, Duration::from_millis(20));
+        let holds = |state: &Value| state["limits"][0]["credit"]["in_hand"].as_u64() >= Some(5);
+        fleet.gateways[0].state_is("credit in hand", holds).await;
         fleet.gateways[0].process().signal("STOP");
-        // The other one sees at least one edge.
-        load.admits(60).await;
+        drop(calm);
+        // The other one sees three edges, and uses up what there is between them.
+        let rush = Load::start(&addresses[1..], "stopped", 4);
+        rush.admits(310).await;
+        rush.refuses(1).await;
         fleet.gateways[0].process().signal("CONT");
-        load.admits(40).await;
+        let back = Load::start(&addresses[..1], "stopped", 4);
+        back.refuses(50).await;
+        rush.refuses(50).await;
     }
-    drop(load);
-    fleet.tally.assert_windows(40, WINDOW);
+    fleet.tally.assert_windows(100, WINDOW);
 }
 
 #[tokio::test]

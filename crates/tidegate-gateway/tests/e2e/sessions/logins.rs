@@ -135,6 +135,28 @@ async fn a_login_gives_a_session_a_name_that_nobody_knew_before() {
 }
 
 #[tokio::test]
+async fn a_login_leads_back_to_this_site_and_nowhere_else() {
+    let (idp, behind) = (Idp::start().await, Behind::start().await);
+    let gateway = gateway(&behind, idp.issuer(), "", "memory://").await;
+    for path in [
+        "//evil.example/x",
+        "///evil.example",
+        "/x/..//evil.example",
+        "/%5Cevil.example",
+        "/?to=//evil.example",
+    ] {
+        let mut browser = Browser::default();
+        let away = browser.goes(&gateway, path).await;
+        assert_eq!(away.status, StatusCode::SEE_OTHER, "{path}");
+        let back = at_provider(&away).await;
+        let landed = browser.goes(&gateway, &back).await;
+        let here: Url = "http://gateway.test/".parse().unwrap();
+        let there = here.join(landed.header("location")).unwrap();
+        assert_eq!(there.host_str(), Some("gateway.test"), "{path} leads to {there}");
+    }
+}
+
+#[tokio::test]
 async fn users_who_are_on_no_list_stay_outside() {
     let (idp, behind) = (Idp::start().await, Behind::start().await);
     let gateway =

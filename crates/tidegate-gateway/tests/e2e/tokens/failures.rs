@@ -40,7 +40,7 @@ async fn a_provider_that_is_down_is_asked_less_and_less_and_recovers_by_itself()
     idp.always(Does::Fails(503, None));
     let known = Arc::clone(&idp);
     let upstream = Guarded::start(move |token| known.knows(token)).await;
-    let gateway = gateway(&upstream, &idp, "").await;
+    let gateway = gateway(&upstream, &idp, "open_for: 1s").await;
     for _ in 0..300 {
         assert_eq!(client::get(gateway.http(), "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
     }
@@ -57,8 +57,8 @@ async fn a_provider_that_is_down_is_asked_less_and_less_and_recovers_by_itself()
 #[tokio::test]
 async fn a_failed_renewal_does_not_cost_the_token_that_is_good() {
     let idp = Arc::new(Idp::start().await);
-    // Due within half a second at the latest, good for 9 s more.
-    idp.life(10);
+    // Due within 5 s at the latest, good for 15 s more.
+    idp.life(24);
     let known = Arc::clone(&idp);
     let upstream = Guarded::start(move |token| known.knows(token)).await;
     let gateway = gateway(&upstream, &idp, "refresh_before: 90%").await;

@@ -85,6 +85,41 @@ async fn it_takes_the_assertions_of_a_key() {
     assert_eq!(answer.status, StatusCode::OK, "{}\n{}", answer.text(), provider.process().output());
 }
 
+/// An RSA key: PEM for the gateway, a JWK for the provider.
+fn rsa_key() -> (String, Json) {
+    let script = "const c = require('node:crypto'); const { privateKey, publicKey } = \
+        c.generateKeyPairSync('rsa', { modulusLength: 2048 }); \
+        const pem = privateKey.export({ type: 'pkcs8', format: 'pem' }); \
+        console.log(JSON.stringify([pem, publicKey.export({ format: 'jwk' })]));";
+    let made = std::process::Command::new("node").arg("-e").arg(script).output().unwrap();
+    serde_json::from_slice(&made.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn it_takes_the_assertions_of_an_rsa_key_in_both_ways_to_sign() {
+    let (key, public) = rsa_key();
+    for algorithm in ["RS256", "PS256"] {
+        let by_key = json!({
+            "token_endpoint_auth_method": "private_key_jwt", "jwks": { "keys": [public] },
+            "token_endpoint_auth_signing_alg": algorithm,
+        });
+        let features = json!({ "clientCredentials": { "enabled": true } });
+        let provider =
+            OidcProvider::start(json!({ "clients": [client(by_key)], "features": features })).await;
+        let upstream = asking(&provider).await;
+        let gateway = Gateway::start_with(|directory| {
+            std::fs::write(directory.join("client.pem"), &key).unwrap();
+            let settings = format!("key: {{ file: client.pem }}\nalgorithm: {algorithm}");
+            config(&upstream, provider.issuer(), &settings)
+                .replace("    client_secret: { file: secret }\n", "")
+        })
+        .await;
+        let answer = client::get(gateway.http(), "/").await;
+        let said = provider.process().output();
+        assert_eq!(answer.status, StatusCode::OK, "{algorithm}: {}\n{said}", answer.text());
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_secret_is_told_as_such() {
     let features = json!({ "clientCredentials": { "enabled": true } });

@@ -32,6 +32,31 @@ async fn all_who_wait_share_one_fetch_and_a_dropped_caller_does_not_stop_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_over_as_soon_as_it_comes_is_still_the_answer_of_all_who_waited_for_it() {
+    let lifetime = Lifetime::of(Duration::ZERO, Duration::ZERO);
+    let (keeper, fake) = keeper_with(Does::AnswersAfter(seconds(1)), Settings { lifetime, ..settings() });
+    let asked = (0..10).map(|_| async { fresh(keeper.get(&call(), &1).await) });
+    assert_eq!(futures_util::future::join_all(asked).await, [1; 10]);
+    assert!(keeper.try_fresh(&call(), &1).is_none());
+    assert_eq!(fake.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_look_for_a_fresh_value_begins_nothing() {
+    let (keeper, fake) = keeper(Does::Answers);
+    assert!(keeper.try_fresh(&call(), &1).is_none());
+    settle().await;
+    assert_eq!((fake.calls(), keeper.stats().keys), (0, 0));
+    keeper.get(&call(), &1).await;
+    let kept = keeper.try_fresh(&call(), &1).unwrap();
+    assert_eq!((*kept.key(), *kept), (1, 1));
+    advance(seconds(50)).await;
+    assert!(keeper.try_fresh(&call(), &1).is_none(), "it is due");
+    settle().await;
+    assert_eq!(fake.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_hung_key_is_fetched_once_and_only_those_past_their_own_deadline_fail() {
     let (keeper, fake) = keeper(Does::AnswersAfter(Duration::from_millis(3500)));
     let mut calls = Vec::new();

@@ -1,6 +1,6 @@
 //! How a record is written: as JSON, its times relative to the moment of writing.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::OnceLock, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tidegate_core::{
@@ -39,6 +39,8 @@ pub(super) struct Text<'a> {
     ends_at: Moment,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tries: Option<TriesText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rejected_at: Moment,
 }
 
 /// A text, borrowed where JSON wrote it without escapes.
@@ -126,6 +128,7 @@ impl<'a> TokenText<'a> {
             id: self.id.map(Words::secret),
             from: absolute(self.from, written_at),
             life: self.life.map(Duration::from_nanos),
+            header: OnceLock::new(),
         }
     }
 }
@@ -160,6 +163,7 @@ impl<'a> Text<'a> {
                 cooling_since: relative(tries.cooling_since, now),
                 own: tries.own,
             }),
+            rejected_at: record.rejected_at.map(|at| relative(at, now)),
         }
     }
 
@@ -196,6 +200,7 @@ impl<'a> Text<'a> {
                 cooling_since: at(tries.cooling_since),
                 own: tries.own,
             }),
+            rejected_at: self.rejected_at.map(at),
         })
     }
 }

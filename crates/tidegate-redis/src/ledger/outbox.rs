@@ -1,0 +1,269 @@
+//! Questions on their way to the store: those of one rule and one ledger that are ready at the same time go as one script.
+//!
+//! A question that finds the way free leaves at once, after those who are ready to ask have done so. When many are under way
+//! already, it waits for a script to come back and leaves with all that wait: a script costs the server as much as the
+//! question in it, or more.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use tidegate::fleet::{Rule, Subject};
+use tidegate_core::ledger::{Ask, Reply};
+use tokio::{sync::oneshot, task::yield_now, time::timeout};
+
+use super::{RedisLedger, Seeing};
+use crate::{StoreError, client::nowhere, keys::bucket_of, watch::Watched};
+
+/// Questions of one script: few enough that the server is back for others in a fraction of a millisecond.
+pub(super) const AT_MOST: usize = 16;
+/// Scripts under way at once of one rule and ledger.
+const LANES: usize = 64;
+
+/// Questions that go together: of one rule, and of one ledger, which in a cluster is a bucket's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Route {
+    pub(super) rule: Rule,
+    pub(super) bucket: u8,
+}
+
+/// A question, ready to be written into a script.
+pub(super) struct Question {
+    /// The key of its account.
+    pub(super) account: String,
+    /// Its subject as hints name it.
+    pub(super) name: String,
+    pub(super) ask: Ask,
+}
+
+struct Waiting {
+    question: Question,
+    tell: oneshot::Sender<Result<Reply, StoreError>>,
+}
+
+/// Questions that wait for their script, and how many scripts are under way.
+#[derive(Default)]
+pub(crate) struct Outbox(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    queues: HashMap<Route, Queue>,
+    /// Those who wait for an answer.
+    askers: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    lanes: usize,
+    /// Whether a lane is about to take what waits.
+    is_gathering: bool,
+}
+
+impl Queue {
+    /// Whether another lane is to be opened: it is counted then.
+    fn opens(&mut self) -> bool {
+        let opens = !self.is_gathering && self.lanes < LANES && !self.waiting.is_empty();
+        if opens {
+            self.lanes += 1;
+            self.is_gathering = true;
+        }
+        opens
+    }
+}
+
+impl Outbox {
+    fn change<T>(&self, route: Route, change: impl FnOnce(&mut Queue) -> T) -> T {
+        self.0.lock().change(route, change)
+    }
+
+    /// A place among those who wait for an answer, if there is one, and what came of `change`.
+    fn enter<T>(
+        &self,
+        most: usize,
+        route: Route,
+        change: impl FnOnce(&mut Queue) -> T,
+    ) -> Option<(Asker<'_>, T)> {
+        let mut state = self.0.lock();
+        if state.askers >= most {
+            return None;
+        }
+        state.askers += 1;
+        Some((Asker(self), state.change(route, change)))
+    }
+}
+
+impl State {
+    fn change<T>(&mut self, route: Route, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let queue = self.queues.entry(route).or_default();
+        let done = change(queue);
+        if queue.lanes == 0 && queue.waiting.is_empty() {
+            self.queues.remove(&route);
+        }
+        done
+    }
+}
+
+/// One who waits for an answer, until it is dropped.
+struct Asker<'a>(&'a Outbox);
+
+impl Drop for Asker<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().askers -= 1;
+    }
+}
+
+/// A script under way, or about to be. However it ends, its place is free then.
+struct Lane {
+    watched: Arc<Watched>,
+    route: Route,
+    /// Among the lanes of its queue.
+    is_counted: bool,
+    is_gathering: bool,
+}
+
+impl Lane {
+    fn open(watched: &Arc<Watched>, route: Route) {
+        let lane = Self { watched: Arc::clone(watched), route, is_counted: true, is_gathering: true };
+        tokio::spawn(lane.run());
+    }
+
+    async fn run(mut self) {
+        while self.is_gathering {
+            // Whoever is ready to ask does so first.
+            yield_now().await;
+            let questions = self.take();
+            if !questions.is_empty() {
+                self.carry(questions).await;
+            }
+            self.come_back();
+        }
+    }
+
+    /// Takes questions of those who still wait for an answer.
+    fn take(&mut self) -> Vec<Waiting> {
+        let mut questions = Vec::new();
+        let opens = self.watched.outbox.change(self.route, |queue| {
+            while questions.len() < AT_MOST
+                && let Some(next) = queue.waiting.pop_front()
+            {
+                if !next.tell.is_closed() {
+                    questions.push(next);
+                }
+            }
+            queue.is_gathering = false;
+            queue.opens()
+        });
+        self.is_gathering = false;
+        if opens {
+            Self::open(&self.watched, self.route);
+        }
+        questions
+    }
+
+    async fn carry(&self, questions: Vec<Waiting>) {
+        let (asked, tells): (Vec<_>, Vec<_>) =
+            questions.into_iter().map(|waiting| (waiting.question, waiting.tell)).unzip();
+        let ledger = RedisLedger::of(Arc::clone(&self.watched));
+        let result = ledger.grant_all(self.route, &asked, &Seeing::REAL).await;
+        match result {
+            Ok(replies) => {
+                for (tell, reply) in tells.into_iter().zip(replies) {
+                    // Whoever does not wait any more has no use for it: what was granted is over with its window.
+                    let _ = tell.send(Ok(reply));
+                }
+            }
+            // One account that makes no sense, or is on its way elsewhere, must not cost the others their answers. What was
+            // booked is known again by its number.
+            Err(error) if asked.len() > 1 && is_of_one(&error) => {
+                for (tell, question) in tells.into_iter().zip(&asked) {
+                    let alone = ledger.grant_all(self.route, std::slice::from_ref(question), &Seeing::REAL);
+                    let reply = alone.await.map(|replies| replies[0]);
+                    let _ = tell.send(reply);
+                }
+            }
+            Err(error) => {
+                for tell in tells {
+                    let _ = tell.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Its script is back: it goes again if there is something to carry that nobody else is about to take.
+    fn come_back(&mut self) {
+        self.is_gathering = self.watched.outbox.change(self.route, |queue| {
+            queue.lanes -= 1;
+            queue.opens()
+        });
+        self.is_counted = self.is_gathering;
+    }
+}
+
+/// Whether a script may have failed for one of its accounts.
+fn is_of_one(error: &StoreError) -> bool {
+    match error {
+        StoreError::Garbled { .. } => true,
+        // In a cluster, some of the keys of a slot have moved.
+        StoreError::Unready { code, .. } => code == "TRYAGAIN",
+        _ => false,
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // A runtime that ends drops it on its way.
+        if self.is_counted {
+            let is_gathering = self.is_gathering;
+            self.watched.outbox.change(self.route, |queue| {
+                queue.lanes -= 1;
+                queue.is_gathering &= !is_gathering;
+            });
+        }
+    }
+}
+
+impl RedisLedger {
+    /// Has a question carried to the store, with others that are ready.
+    ///
+    /// # Cancel safety
+    /// It is not sent if it was not yet; else it may be booked.
+    pub(super) async fn put(
+        &self,
+        subject: Subject<'_>,
+        rule: &Rule,
+        ask: &Ask,
+    ) -> Result<Reply, StoreError> {
+        let watched = &self.0;
+        let route = Route { rule: *rule, bucket: watched.ledger_of(bucket_of(subject.key)) };
+        let question = self.question(subject, rule, ask);
+        let most = watched.client.settings().in_flight;
+        let (tell, told) = oneshot::channel();
+        let entered = watched.outbox.enter(most, route, |queue| {
+            // Those who went away leave their questions behind.
+            if queue.waiting.len() >= 2 * most {
+                queue.waiting.retain(|waiting| !waiting.tell.is_closed());
+            }
+            queue.waiting.push_back(Waiting { question, tell });
+            let opens = queue.opens();
+            (opens, queue.lanes == LANES)
+        });
+        let (_asker, (opens, is_full)) = entered.ok_or(StoreError::Busy(most))?;
+        if opens {
+            Lane::open(watched, route);
+        }
+        // A script has a deadline; whoever may have to wait for one to come back has it from here.
+        let within = watched.client.settings().deadline;
+        let told = async { if is_full { timeout(within, told).await } else { Ok(told.await) } };
+        let server = nowhere();
+        match told.await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) => {
+                Err(StoreError::Unavailable { server, why: "the runtime that asks has ended".into() })
+            }
+            Err(_) => Err(StoreError::Deadline { server, after: within }),
+        }
+    }
+}
