@@ -116,14 +116,6 @@ impl Root {
         answer.into_inner().header.unwrap().revision
     }
 
-    /// Writes, or says that it could not within a second.
-    pub(crate) async fn try_put(&self, key: &str, value: &[u8]) -> bool {
-        let request = PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
-        let mut request = self.request(request);
-        request.set_timeout(Duration::from_secs(1));
-        self.kv().put(request).await.is_ok()
-    }
-
     pub(crate) async fn delete(&self, key: &[u8]) {
         let request = DeleteRangeRequest { key: key.into(), ..DeleteRangeRequest::default() };
         self.kv().delete_range(self.request(request)).await.unwrap();

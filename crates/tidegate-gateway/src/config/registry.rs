@@ -125,7 +125,11 @@ impl Registry {
             minimum_retry_interval: *self.minimum_retry_interval,
             maximum_retry_interval: defaults.maximum_retry_interval.max(*self.minimum_retry_interval * 2),
             max_stale: *self.max_stale,
-            preservation: Preservation { grace: *self.grace, ..defaults.preservation },
+            preservation: Preservation {
+                grace: *self.grace,
+                schemes: Some(&["http", "https"]),
+                ..defaults.preservation
+            },
             timeout: *self.timeout,
             snapshot: self.snapshot.clone(),
             ..defaults

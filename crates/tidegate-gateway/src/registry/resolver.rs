@@ -337,7 +337,9 @@ impl Inner {
         let (upstream, service) = (self.upstream.name(), &self.service);
         let (endpoints, now) = (self.upstream.count(), standing.name(found));
         let good = |quick: u8| quick == Lookup::Live as u8 || quick == Lookup::Fresh as u8;
-        let why = self.known.lock().error.clone().unwrap_or_default();
+        let why = self.known.lock().error.clone();
+        let why =
+            why.as_deref().or(standing.why().map(Why::told)).unwrap_or("it has not been read again yet");
         if good(quick) && good(before) {
             tracing::debug!(upstream, %service, endpoints, now, "the registry tells of the service");
         } else if good(quick) {

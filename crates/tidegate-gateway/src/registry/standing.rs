@@ -44,6 +44,16 @@ pub(super) enum Standing {
 }
 
 impl Why {
+    /// What is said of it where nobody said more.
+    pub(super) const fn told(self) -> &'static str {
+        match self {
+            Self::NotFound => "the registry knows no instance of it",
+            Self::Unavailable => "the registry could not be asked",
+            Self::Throttled => "the registry was asked as often as it may be",
+            Self::Closed => "its instances take no calls",
+        }
+    }
+
     pub(super) const fn found(self) -> Lookup {
         match self {
             Self::NotFound => Lookup::NotFound,

@@ -20,11 +20,22 @@ pub struct Preservation {
     pub share: u32,
     /// The window, which is remembered for up to twice as long. Default: 60 s.
     pub window: Duration,
+    /// The schemes of addresses that are called; an address without one always is. What is not called, or takes no calls as
+    /// its weight is 0, does not count: an entry that nobody can use is no endpoint beside the last. Default: all.
+    pub schemes: Option<&'static [&'static str]>,
+}
+
+impl Preservation {
+    /// Whether calls may go to an instance.
+    fn is_called(&self, instance: &Instance) -> bool {
+        let known = |scheme: &str| self.schemes.is_none_or(|schemes| schemes.contains(&scheme));
+        instance.weight > 0 && instance.address.scheme().is_none_or(known)
+    }
 }
 
 impl Default for Preservation {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(30), share: 15, window: Duration::from_secs(60) }
+        Self { grace: Duration::from_secs(30), share: 15, window: Duration::from_secs(60), schemes: None }
     }
 }
 
@@ -95,7 +106,12 @@ impl Service {
     pub(super) fn restore(&mut self, instances: Vec<Arc<Instance>>, as_of: Instant, now: Instant) {
         self.truth = by_id(instances);
         self.as_of = Some(as_of);
-        self.losses.has(self.truth.len(), self.rule, now);
+        self.losses.has(self.called(), self.rule, now);
+    }
+
+    /// How many instances the source lists that are called.
+    fn called(&self) -> usize {
+        self.truth.values().filter(|instance| self.rule.is_called(instance)).count()
     }
 
     /// Hears the answer to a question that was asked at `asked`.
@@ -159,14 +175,17 @@ impl Service {
 
     fn replace(&mut self, revision: Revision, new: BTreeMap<String, Arc<Instance>>, now: Instant) -> bool {
         let mut changed = new != self.truth;
+        self.losses.has(self.called(), self.rule, now);
         let old = std::mem::replace(&mut self.truth, new);
-        self.losses.has(old.len(), self.rule, now);
+        let left = self.called();
         self.revision = revision;
         self.backwards_since = None;
         let truth = &self.truth;
         truth.keys().for_each(|id| self.losses.is_listed(id));
-        let vanished = old.into_iter().filter(|(id, _)| !truth.contains_key(id)).collect();
-        for (id, instance) in self.losses.lose(vanished, truth.len(), self.rule, now) {
+        let is_missed =
+            |id: &String, instance: &Instance| !truth.contains_key(id) && self.rule.is_called(instance);
+        let vanished = old.into_iter().filter(|(id, instance)| is_missed(id, instance)).collect();
+        for (id, instance) in self.losses.lose(vanished, left, self.rule, now) {
             self.doubted.insert(id, Doubted { instance, since: now, evidence: Evidence::None });
         }
         let before = self.doubted.len();
@@ -198,7 +217,7 @@ impl Service {
     /// Somebody called an endpoint in vain that is not listed. One that calls had proved is a suspect again; a suspect
     /// goes, unless nothing else is left.
     pub(super) fn refute(&mut self, id: &str) -> Heard {
-        let last = self.truth.is_empty() && self.doubted.len() == 1;
+        let last = self.called() == 0 && self.doubted.len() == 1;
         let Some(doubted) = self.doubted.get_mut(id) else { return Heard::Same };
         match doubted.evidence {
             Evidence::Proven(_) => doubted.evidence = Evidence::None,

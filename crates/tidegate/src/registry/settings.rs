@@ -97,7 +97,7 @@ impl Settings {
     /// # Errors
     /// [`InvalidSettings`] with the first setting that is out of range.
     pub fn check(&self) -> Result<(), InvalidSettings> {
-        let Preservation { grace, share, window } = self.preservation;
+        let Preservation { grace, share, window, schemes: _ } = self.preservation;
         if self.ttl < Duration::from_secs(1) || self.ttl > DAY {
             return Err(InvalidSettings::Ttl(self.ttl));
         }

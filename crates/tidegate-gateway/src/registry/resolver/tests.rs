@@ -202,6 +202,23 @@ async fn another_registry_takes_no_endpoint_away_until_it_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn entries_that_cannot_be_called_do_not_make_the_last_endpoint_one_of_several() {
+    let fake = FakeRegistry::new();
+    let grpc = Instance::new(name(), "g", "grpc://127.0.0.1:5".parse().unwrap());
+    fake.put([instance(1), instance(2).weight(0), grpc]);
+    let (registry, upstream) = (registry(&fake), upstream());
+    let resolver = resolver(&upstream, &registry);
+    resolver.start(None);
+    resolver.resolve(&call()).await.unwrap();
+    fake.change(&name(), vec![Change::Removed("1".into())]);
+    pass(1).await;
+    assert!(resolver.try_resolve(&call()), "the last that takes calls is kept");
+    assert_eq!((upstream.count(), state(&resolver).suspects), (1, 1));
+    pass(60).await;
+    assert!(!resolver.try_resolve(&call()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn instances_that_take_no_calls_are_told_from_none() {
     let fake = FakeRegistry::new();
     let grpc = Instance::new(name(), "g", "grpc://127.0.0.1:5".parse().unwrap());

@@ -19,7 +19,7 @@ impl Losses {
         Self { peak: Peak { began: now, this: 0, before: 0 }, gone: BTreeMap::new() }
     }
 
-    /// A service has this many instances.
+    /// A service has this many instances that are called.
     pub(super) fn has(&mut self, size: usize, rule: Preservation, now: Instant) {
         self.peak.see(size, rule.window, now);
     }
@@ -43,7 +43,7 @@ impl Losses {
         let many = lost > 1 && lost * 100 > most * rule.share as usize;
         let doubtful = lost > 0 && (left == 0 || many);
         self.gone.retain(|_, (_, when)| now.since(*when) < rule.window);
-        if doubtful {
+        if doubtful && !vanished.is_empty() {
             self.forget_all_but(lost.saturating_sub(vanished.len()));
             let before = std::mem::take(&mut self.gone).into_iter().map(|(id, (instance, _))| (id, instance));
             return before.chain(vanished).collect();

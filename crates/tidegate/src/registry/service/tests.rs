@@ -147,6 +147,41 @@ fn the_memory_of_those_that_went_never_exceeds_what_is_missed() {
 }
 
 #[test]
+fn an_entry_that_nobody_can_call_is_no_endpoint_beside_the_last() {
+    let closed = |id| Arc::new((*instance(id)).clone().weight(0));
+    let of_scheme = |id: u64, scheme: &str| {
+        let address = format!("{scheme}://10.0.0.1:{}", 9000 + id).parse().expect("an address");
+        Arc::new(Instance { address, ..(*instance(id)).clone() })
+    };
+    let http = Preservation { schemes: Some(&["http"]), ..Preservation::default() };
+    for (rule, other, kept, without) in [
+        (Preservation::default(), closed(1), (2, 1), (1, 1)),
+        (Preservation::default(), of_scheme(1, "grpc"), (1, 0), (2, 2)),
+        (http, of_scheme(1, "grpc"), (2, 1), (1, 1)),
+        (http, of_scheme(1, "http"), (1, 0), (2, 2)),
+    ] {
+        let mut service = Service::new("orders".parse().unwrap(), rule, START);
+        let listing = Listing { revision: Revision(1), instances: vec![instance(0), other], malformed: 0 };
+        service.read(listing, START, START);
+        service.update(removed(2, [0]), at(1));
+        assert_eq!(counts(&service), kept, "{rule:?}");
+        service.refute("000");
+        assert_eq!(counts(&service), kept, "the last that is called stays");
+        service.update(removed(3, [1]), at(2));
+        assert_eq!(counts(&service), without, "what nobody calls is missed by nobody");
+    }
+}
+
+#[test]
+fn instances_that_are_closed_on_purpose_bring_nobody_back() {
+    let mut service = service(3);
+    service.update(removed(2, [0]), at(1));
+    let closed = |id| Change::Put(Arc::new((*instance(id)).clone().weight(0)));
+    service.update(Update::Changes { revision: Revision(3), changes: vec![closed(1), closed(2)] }, at(2));
+    assert_eq!(counts(&service), (2, 0));
+}
+
+#[test]
 fn a_rolling_deployment_is_no_mass_expiry() {
     let mut service = service(10);
     for round in 0..10 {
