@@ -28,7 +28,7 @@ STOP_LIMIT, STOP_FROM, STOP_TO = 2000, 3.0, 6.0
 def main():
     options = argparse.ArgumentParser(prog="scripts/bench-fleet", description=__doc__)
     options.add_argument("--quick", action="store_true", help="short runs: a glance, not a result; writes nothing")
-    options.add_argument("--only", default="", help="parts to run: gateways, stop, keys, driver, peers, with commas; writes nothing")
+    options.add_argument("--only", default="", help="parts to run: gateways, stop, keys, driver, new-keys, waits, peers, with commas; writes nothing")
     options = options.parse_args()
     only = [name for name in options.only.split(",") if name]
     allow_open_files()
@@ -36,7 +36,8 @@ def main():
         bench = Bench(directory, os.environ.get("TIDEGATE") or built("tidegate", "tidegate-gateway"), fleet_bench(), options.quick)
         with bench.store.start():
             parts = [(name, run) for name, run in [("gateways", bench.gateways), ("stop", bench.stops), ("keys", bench.keys),
-                                                   ("driver", bench.driver), ("peers", bench.peers)] if not only or name in only]
+                                                   ("driver", bench.driver), ("new-keys", bench.new_keys),
+                                                   ("waits", bench.waits), ("peers", bench.peers)] if not only or name in only]
             load = os.getloadavg()[0]
             results = {}
             for name, run in parts:
@@ -234,6 +235,13 @@ class Bench:
 
     def driver(self):
         return say(self.tool("keys", "200000", "3" if self.quick else "60"))
+
+    def new_keys(self):
+        """The same over the store, at two rates."""
+        return [say(dict(self.tool("keys", rate, "3" if self.quick else "60", self.store.url), offered=int(rate))) for rate in ["50000", "200000"]]
+
+    def waits(self):
+        return say(self.tool("sync", self.store.url, "2000" if self.quick else "20000"))
 
     def peers(self):
         rows = {}

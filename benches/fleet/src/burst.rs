@@ -10,7 +10,7 @@ use tokio::sync::Barrier;
 use crate::{
     Outcome,
     contender::{Contender, WINDOW},
-    figures::{Times, print},
+    figures::{Store, Times, print},
 };
 
 /// Callers of each instance.
@@ -55,7 +55,8 @@ pub async fn burst(store: &str, name: &str, nodes: u32, limit: u32) -> Outcome {
 pub async fn paced(store: &str, name: &str, nodes: u32, rate: u32, seconds: u32) -> Outcome {
     let limit = u32::try_from(u64::from(rate) * u64::from(WINDOW) * 10 / 9)?;
     let fleet = fleet(store, name, nodes, limit).await?;
-    let before = scripts(store).await?;
+    let mut info = Store::open(store).await?;
+    let before = info.scripts().await?;
     let mut tasks = Vec::new();
     for node in &fleet {
         let (node, each) = (Arc::clone(node), rate / nodes);
@@ -74,7 +75,7 @@ pub async fn paced(store: &str, name: &str, nodes: u32, rate: u32, seconds: u32)
         }));
     }
     let (times, admitted) = sum(tasks).await?;
-    let asked = scripts(store).await? - before;
+    let asked = info.scripts().await? - before;
     print(&[
         ("admitted", admitted.to_string()),
         ("times", times.json()),
@@ -108,13 +109,4 @@ async fn sum(tasks: Vec<tokio::task::JoinHandle<(Times, u64)>>) -> Outcome<(Time
         admitted += more;
     }
     Ok((times, admitted))
-}
-
-/// Scripts that the store has run.
-async fn scripts(store: &str) -> Outcome<u64> {
-    let mut connection = redis::Client::open(store)?.get_connection_manager().await?;
-    let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
-    let calls =
-        info.lines().filter(|line| line.starts_with("cmdstat_eval") || line.starts_with("cmdstat_fcall"));
-    Ok(calls.filter_map(|line| line.split("calls=").nth(1)?.split(',').next()?.parse::<u64>().ok()).sum())
 }

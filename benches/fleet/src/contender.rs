@@ -126,7 +126,7 @@ async fn connection(store: &str) -> Outcome<redis::aio::ConnectionManager> {
 }
 
 /// A new ledger grants nothing at first: waits until it does.
-async fn learned(throttle: &FleetThrottle) -> Outcome {
+pub async fn learned(throttle: &FleetThrottle) -> Outcome {
     for _ in 0..300 {
         if throttle.enter(&Call::at(clock::now()), &Key::of(b"warm")).await.is_ok() {
             return Ok(());

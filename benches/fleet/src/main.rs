@@ -4,13 +4,15 @@
 //!        tidegate-fleet-bench keys-load UPSTREAM GATEWAY,.. KEYS SECONDS CONNECTIONS
 //!        tidegate-fleet-bench burst STORE CONTENDER NODES LIMIT
 //!        tidegate-fleet-bench paced STORE CONTENDER NODES RATE SECONDS
-//!        tidegate-fleet-bench keys RATE SECONDS
+//!        tidegate-fleet-bench keys RATE SECONDS [STORE]
+//!        tidegate-fleet-bench sync STORE ROUNDS
 
 mod burst;
 mod contender;
 mod figures;
 mod keys;
 mod load;
+mod sync;
 mod upstream;
 
 use std::{error::Error, process::ExitCode, str::FromStr};
@@ -56,7 +58,8 @@ async fn run(args: Vec<String>) -> Outcome {
         "paced" => {
             burst::paced(&arg(1)?, &arg(2)?, arg(3)?.parse()?, arg(4)?.parse()?, arg(5)?.parse()?).await
         }
-        "keys" => keys::run(arg(1)?.parse()?, arg(2)?.parse()?).await,
+        "keys" => keys::run(arg(1)?.parse()?, arg(2)?.parse()?, args.get(3).map(String::as_str)).await,
+        "sync" => sync::run(&arg(1)?, arg(2)?.parse()?).await,
         other => Err(format!("there is no command {other}; see the head of main.rs").into()),
     }
 }
