@@ -11,6 +11,7 @@ mod limiter;
 mod stack;
 mod throttle;
 mod token;
+mod waiters;
 
 use std::process::ExitCode;
 

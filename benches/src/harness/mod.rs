@@ -20,6 +20,7 @@ mod print;
 mod suite;
 mod timings;
 
+pub(crate) use allocations::held_by;
 pub(crate) use block_on::block_on;
 pub(crate) use counts::Counts;
 pub(crate) use options::Options;

@@ -33,7 +33,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, Source, Spend};
+pub use account::{Account, Purse, Reserve, Source, Spend};
 pub use aside::Aside;
 pub use draft::Draft;
 pub use terms::{DEFAULT_DRIFT, MAX_DRIFT, Terms};

@@ -1,6 +1,11 @@
 //! Which registry a URL means.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use tidegate::{Credentials, InvalidServerUrl, Server, ServerUrl};
 
@@ -11,7 +16,8 @@ use tidegate::{Credentials, InvalidServerUrl, Server, ServerUrl};
 /// | `etcd://[user:pass@]a:2379,b:2379/prefix/` | etcd; `etcds://` over TLS |
 /// | `file:services.yaml` | a file |
 /// | `dns:orders.example:9001` | the addresses of a name, on one port |
-/// | `srv:_http._tcp.orders.example` | SRV records |
+/// | `srv:_http._tcp.orders.example` | SRV records, as the system's servers of names know them; `{service}` in the name stands for the service |
+/// | `srv://10.0.0.2:8600/_orders._tcp.service.consul` | the same, as these servers know them |
 ///
 /// # Examples
 /// ```
@@ -39,7 +45,12 @@ pub enum RegistryUrl {
     /// The addresses of a name.
     Dns(Server),
     /// The SRV records of a name.
-    Srv(String),
+    Srv {
+        /// The name; `{service}` stands for the service.
+        name: String,
+        /// Who is asked; nobody: the system's servers.
+        servers: Vec<SocketAddr>,
+    },
 }
 
 /// What is wrong with a registry's URL.
@@ -60,6 +71,11 @@ pub enum InvalidRegistryUrl {
     /// `srv:` without a name.
     #[error("the name is missing or is not one; write srv:NAME, like srv:_http._tcp.orders.example")]
     Srv,
+    /// `srv://` with a server that is no IP address.
+    #[error(
+        "`{0}` is no server of names; write IP addresses, like srv://10.0.0.2:8600/_orders._tcp.service.consul"
+    )]
+    SrvServer(String),
 }
 
 impl FromStr for RegistryUrl {
@@ -93,19 +109,39 @@ impl FromStr for RegistryUrl {
                 }
             }
             "srv" => {
+                let (servers, name) = match rest.strip_prefix("//") {
+                    Some(rest) => rest.split_once('/').ok_or(InvalidRegistryUrl::Srv)?,
+                    None => ("", rest),
+                };
                 let label = |label: &str| {
+                    let label = label.replace("{service}", "service");
                     !label.is_empty()
                         && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
                 };
-                if rest.trim_end_matches('.').split('.').all(label) {
-                    Ok(Self::Srv(rest.to_ascii_lowercase()))
-                } else {
-                    Err(InvalidRegistryUrl::Srv)
+                if !name.trim_end_matches('.').split('.').all(label) {
+                    return Err(InvalidRegistryUrl::Srv);
                 }
+                let servers = if rest.starts_with("//") {
+                    servers.split(',').map(name_server).collect::<Result<_, _>>()?
+                } else {
+                    Vec::new()
+                };
+                Ok(Self::Srv { name: name.to_ascii_lowercase(), servers })
             }
             _ => Err(InvalidRegistryUrl::Scheme),
         }
     }
+}
+
+/// A server of names: an address, and a port unless it is the usual one.
+fn name_server(text: &str) -> Result<SocketAddr, InvalidRegistryUrl> {
+    let alone = || text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let socket = text.parse::<SocketAddr>().or_else(|_| alone().map(|ip| SocketAddr::new(ip, 53)));
+    socket.ok().filter(|socket| socket.port() > 0).ok_or_else(|| {
+        // What stands before an @ may be a password.
+        let shown = text.rsplit('@').next().unwrap_or_default();
+        InvalidRegistryUrl::SrvServer(shown.chars().take(80).collect())
+    })
 }
 
 impl fmt::Display for RegistryUrl {
@@ -123,7 +159,11 @@ impl fmt::Display for RegistryUrl {
             }
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Dns(server) => write!(f, "dns:{server}"),
-            Self::Srv(name) => write!(f, "srv:{name}"),
+            Self::Srv { name, servers } if servers.is_empty() => write!(f, "srv:{name}"),
+            Self::Srv { name, servers } => {
+                let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+                write!(f, "srv://{}/{name}", servers.join(","))
+            }
         }
     }
 }
@@ -142,6 +182,8 @@ mod tests {
             ("file:///etc/services.yaml", "file:/etc/services.yaml"),
             ("dns:orders.example:9001", "dns:orders.example:9001"),
             ("srv:_http._tcp.orders.example", "srv:_http._tcp.orders.example"),
+            ("srv:_{service}._tcp.Example.", "srv:_{service}._tcp.example."),
+            ("srv://10.0.0.2,[::1]:8600/_a._tcp.b", "srv://10.0.0.2:53,[::1]:8600/_a._tcp.b"),
         ] {
             let url: RegistryUrl = text.parse().unwrap();
             assert_eq!(url.to_string(), shown);
@@ -164,6 +206,12 @@ mod tests {
             ("dns:orders:x", Wrong::Url(InvalidServerUrl::Port("x".into()))),
             ("srv:", Wrong::Srv),
             ("srv:a..b", Wrong::Srv),
+            ("srv:{services}", Wrong::Srv),
+            ("srv://10.0.0.2", Wrong::Srv),
+            ("srv://10.0.0.2/", Wrong::Srv),
+            ("srv:///a", Wrong::SrvServer(String::new())),
+            ("srv://consul:8600/a", Wrong::SrvServer("consul:8600".into())),
+            ("srv://u:hunter2@h/a", Wrong::SrvServer("h".into())),
         ] {
             assert_eq!(text.parse::<RegistryUrl>(), Err(wrong), "{text}");
         }

@@ -22,6 +22,7 @@ use http::{
 };
 use serde::Deserialize;
 
+pub(crate) use self::page::span;
 pub use self::{
     host::Audience,
     server::{Admin, AdminStats},

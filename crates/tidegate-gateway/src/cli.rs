@@ -241,7 +241,7 @@ pub enum Limits {
         #[command(flatten)]
         key: Key,
         /// How many units to give.
-        #[arg(long, short, value_name = "N", allow_negative_numbers = true)]
+        #[arg(long, short, value_name = "N", allow_negative_numbers = true, value_parser = units)]
         units: i64,
         /// Which gateway.
         #[command(flatten)]
@@ -334,6 +334,13 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+fn units(text: &str) -> Result<i64, &'static str> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("write a whole number that is not 0, like 500; with a minus it is taken away"),
+        Ok(units) => Ok(units),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -353,6 +360,8 @@ mod tests {
             ("tidegate serve --admin nonsense", "like 127.0.0.1:8080"),
             ("tidegate serve --upstream http://a --in-flight 0", "1 or more, like 50"),
             ("tidegate serve --upstream http://a --in-flight many", "1 or more, like 50"),
+            ("tidegate limits add per-client alice --units ten", "like 500; with a minus"),
+            ("tidegate limits add per-client alice --units 0", "that is not 0"),
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
             assert!(error.contains(remedy), "{line}: {error}");

@@ -56,13 +56,11 @@ pub enum CounterError {
         known: String,
     },
     /// Too few or too many parts of a key.
-    #[error(
-        "a key of this limit has {wanted} parts ({parts}), not {given}; give one value for each, in this order"
-    )]
+    #[error("{}", wrong_parts(*.wanted, .parts, *.given))]
     Parts {
         /// How many it has.
         wanted: usize,
-        /// Which.
+        /// Which; empty for a limit with one counter.
         parts: String,
         /// How many were given.
         given: usize,
@@ -80,16 +78,30 @@ pub enum CounterError {
     /// The counter cannot be changed for this key alone.
     #[error("{0}")]
     Shared(String),
-    /// The store did not do it.
-    #[error("{0}")]
+    /// The store could not be read.
+    #[error("{0}; nothing is known of the counter")]
     Store(String),
+    /// The store did not say whether it did it.
+    #[error("{0}; whether the counter was changed is not known: read it with tidegate limits get")]
+    Unknown(String),
+}
+
+fn wrong_parts(wanted: usize, parts: &str, given: usize) -> String {
+    match wanted {
+        0 => format!("this limit has one counter for all calls, without a key; name no value, not {given}"),
+        1 => format!("this limit counts per {parts}; name one value of it, not {given}"),
+        _ => format!("this limit counts per {parts}; name {wanted} values in this order, not {given}"),
+    }
 }
 
 /// The parts of a key as they may be logged: what clients keep secret is not.
 pub fn masked(key: &[Extractor], parts: &KeyParts) -> String {
     let shown = key.iter().zip(parts).map(|(extractor, part)| match (extractor, part) {
         (_, None) => format!("{extractor} absent"),
-        (Extractor::Header(_) | Extractor::Cookie(_) | Extractor::Query(_), Some(_)) => {
+        (
+            Extractor::Header(_) | Extractor::Cookie(_) | Extractor::Query(_) | Extractor::Claim(_),
+            Some(_),
+        ) => {
             format!("{extractor}={}", tidegate::REDACTED)
         }
         (

@@ -15,6 +15,7 @@ use crate::{
     body::ResponseBody,
     flow::{End, Ending},
     in_flight::{Kind, Slot},
+    oidc::session::Watched,
     proxy::forwarded::Trust,
     record::{CallProtocol, CallRecord, Finished},
     refusal::{self, Cause, Dialect, Standing},
@@ -44,6 +45,8 @@ pub struct Exchange {
     seen_up: u64,
     /// What is settled with limits at the end; mostly nothing.
     pub(crate) tab: Option<Box<Tab>>,
+    /// The session that a stream lives by.
+    pub(crate) watched: Option<Box<Watched>>,
     protocol: CallProtocol,
     trace: Trace,
     metrics: Arc<RouteMetrics>,
@@ -132,6 +135,7 @@ impl Exchange {
             upload: None,
             seen_up: 0,
             tab: None,
+            watched: None,
             protocol,
             trace,
             metrics: Arc::clone(metrics),
@@ -366,8 +370,9 @@ impl Ending for Exchange {
         std::mem::replace(&mut self.seen_up, up) != up
     }
 
-    fn is_revoked(&self, now: Instant) -> bool {
+    fn is_revoked(&mut self, now: Instant) -> bool {
         self.lease().is_some_and(|lease| lease.lease_ends() <= now)
+            || self.watched.as_mut().is_some_and(|watched| watched.is_over(now))
     }
 
     fn end(mut self, end: End<'_>, bytes: u64, now: Option<Instant>) {

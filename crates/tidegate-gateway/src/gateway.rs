@@ -256,6 +256,10 @@ impl Gateway {
     /// Ends the refreshes of sessions well: what was granted is stored, at most for `within`.
     pub(crate) async fn end_refreshes(&self, within: Duration) {
         let table = self.stack.table.load_full();
+        let out: usize = table.sessions.values().map(|session| session.refreshing()).sum();
+        if out > 0 {
+            tracing::info!(out, ?within, "refreshes of sessions are finished first");
+        }
         let all = table.sessions.values().map(|session| session.shutdown(within));
         let left: usize = futures_util::future::join_all(all).await.into_iter().sum();
         if left > 0 {

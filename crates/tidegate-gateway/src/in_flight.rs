@@ -103,6 +103,14 @@ impl Pools {
         }
     }
 
+    /// What its partitions are told apart by, if there are any.
+    pub(crate) const fn parted_by(&self) -> Option<&Extractor> {
+        match &self.calls {
+            Calls::Parted(parted) => Some(&parted.by),
+            Calls::One(_) | Calls::Fleet(_) => None,
+        }
+    }
+
     /// Takes a permit in a lane that [`lane`](Self::lane) named, waiting as the configuration says.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
+use crate::oidc::session::Claims;
+
 /// What an extractor may look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -19,6 +21,8 @@ pub struct Facts<'a> {
     pub headers: &'a HeaderMap,
     /// The client's address: the peer's, or what a trusted proxy said it is.
     pub client: IpAddr,
+    /// What its session knows of the user; none where there is no session, or nothing is keyed by it.
+    pub user: Option<&'a Claims>,
 }
 
 /// One part of a limit's key.
@@ -41,6 +45,8 @@ pub enum Extractor {
     /// The client's address by its network: IPv4 whole and IPv6 by its /64, which is what one subscriber holds, unless
     /// the key says otherwise.
     ClientIp(Networks),
+    /// A claim of the user who is logged in.
+    Claim(String),
 }
 
 /// How many leading bits of an address count.
@@ -67,15 +73,13 @@ pub enum InvalidExtractor {
     Segment,
     /// The length of a network is out of range.
     Network,
-    /// Claims need sessions, which this version does not have.
-    Claim,
 }
 
 impl fmt::Display for InvalidExtractor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unknown => {
-                "not a key; write one of header:NAME, query:NAME, cookie:NAME, path, path:N, method, host, client-ip"
+                "not a key; write one of header:NAME, query:NAME, cookie:NAME, claim:NAME, path, path:N, method, host, client-ip"
             }
             Self::Network => {
                 "a network of client-ip has a length; write client-ip/24 for IPv4 (1 to 32), client-ip/48 for IPv6 (33 to \
@@ -83,7 +87,6 @@ impl fmt::Display for InvalidExtractor {
             }
             Self::Name => "the name in this key is missing or has a character that no such name has",
             Self::Segment => "path:N takes the number of a path segment, from 1 to 65535",
-            Self::Claim => "claim: keys are not there yet, as they need sessions",
         })
     }
 }
@@ -111,8 +114,8 @@ impl FromStr for Extractor {
                 Ok(n) if n > 0 => Ok(Self::Segment(n)),
                 _ => Err(InvalidExtractor::Segment),
             },
-            ("claim", Some(_)) => Err(InvalidExtractor::Claim),
-            ("header" | "query" | "cookie", _) => Err(InvalidExtractor::Name),
+            ("claim", Some(name)) if is_claim(name) => Ok(Self::Claim(name.into())),
+            ("header" | "query" | "cookie" | "claim", _) => Err(InvalidExtractor::Name),
             ("path", None) => Ok(Self::Path),
             ("method", None) => Ok(Self::Method),
             ("host", None) => Ok(Self::Host),
@@ -120,6 +123,11 @@ impl FromStr for Extractor {
             _ => Err(InvalidExtractor::Unknown),
         }
     }
+}
+
+/// Claims are named as their issuer likes, often by a URL.
+fn is_claim(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn is_token(name: &str) -> bool {
@@ -138,6 +146,7 @@ impl fmt::Display for Extractor {
             Self::Host => f.write_str("host"),
             Self::ClientIp(networks) if *networks == Networks::default() => f.write_str("client-ip"),
             Self::ClientIp(Networks { v4, v6 }) => write!(f, "client-ip/{v4}/{v6}"),
+            Self::Claim(name) => write!(f, "claim:{name}"),
         }
     }
 }
@@ -161,6 +170,10 @@ impl Extractor {
             }
             Self::Host => sink(Some(facts.host.as_bytes())),
             Self::ClientIp(networks) => networks.feed(facts.client, sink),
+            Self::Claim(name) => {
+                let text = facts.user.and_then(|user| user.text(name));
+                sink(text.as_deref().map(str::as_bytes));
+            }
         }
     }
 
@@ -175,7 +188,8 @@ impl Extractor {
             | Self::Cookie(_)
             | Self::Path
             | Self::Segment(_)
-            | Self::Method => {
+            | Self::Method
+            | Self::Claim(_) => {
                 sink(Some(value.as_bytes()));
             }
             Self::Host => sink(Some(value.to_ascii_lowercase().as_bytes())),
@@ -193,6 +207,22 @@ impl Extractor {
         match self {
             Self::Header(name) => Some(name),
             Self::Query(_)
+            | Self::Cookie(_)
+            | Self::Path
+            | Self::Segment(_)
+            | Self::Method
+            | Self::Host
+            | Self::ClientIp(_)
+            | Self::Claim(_) => None,
+        }
+    }
+
+    /// The claim that this part is.
+    pub fn claim(&self) -> Option<&str> {
+        match self {
+            Self::Claim(name) => Some(name),
+            Self::Header(_)
+            | Self::Query(_)
             | Self::Cookie(_)
             | Self::Path
             | Self::Segment(_)
@@ -306,6 +336,7 @@ mod tests {
             query: Some("a=1&user=J%6fe+D&empty="),
             headers: &map,
             client: client.parse().unwrap(),
+            user: None,
         };
         let mut parts = Vec::new();
         extractor
@@ -337,6 +368,31 @@ mod tests {
         assert_eq!(read("path:3"), [None]);
         assert_eq!(read("method"), some("GET"));
         assert_eq!(read("host"), some("api.example.com"));
+    }
+
+    #[test]
+    fn a_claim_is_that_of_the_user_and_absent_where_nobody_is_logged_in() {
+        let user = Claims::read(r#"{"sub":"ann","https://x/roles":["a","b"],"address":{}}"#);
+        let part = |extractor: &str, user| {
+            let facts = Facts {
+                method: &Method::GET,
+                host: "h",
+                path: "/",
+                query: None,
+                headers: &HeaderMap::new(),
+                client: IpAddr::from([127, 0, 0, 1]),
+                user,
+            };
+            let mut fed = None;
+            extractor.parse::<Extractor>().unwrap().feed(&facts, |part| fed = part.map(<[u8]>::to_vec));
+            fed
+        };
+        assert_eq!(part("claim:sub", Some(&user)).as_deref(), Some(&b"ann"[..]));
+        assert_eq!(part("claim:https://x/roles", Some(&user)).as_deref(), Some(&b"a,b"[..]));
+        assert_eq!(part("claim:address", Some(&user)), None);
+        assert_eq!(part("claim:email", Some(&user)), None);
+        assert_eq!(part("claim:sub", None), None);
+        assert_eq!("claim:sub".parse::<Extractor>().unwrap().to_string(), "claim:sub");
     }
 
     #[test]
@@ -409,7 +465,9 @@ mod tests {
             ("client-ip/129", InvalidExtractor::Network),
             ("client-ip/48/24", InvalidExtractor::Network),
             ("client-ip/24:x", InvalidExtractor::Unknown),
-            ("claim:sub", InvalidExtractor::Claim),
+            ("claim", InvalidExtractor::Name),
+            ("claim:", InvalidExtractor::Name),
+            ("claim:a b", InvalidExtractor::Name),
         ] {
             assert_eq!(text.parse::<Extractor>(), Err(why), "{text}");
         }

@@ -9,6 +9,7 @@ pub mod http;
 pub mod id_token;
 pub mod jose;
 pub mod keys;
+pub mod logout_token;
 pub mod provider;
 pub mod service;
 pub mod session;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 pub use self::ask::Failed;
 use self::ask::ask;
 use crate::{
+    admin::span,
     cli::{Key, Limits},
     counter::{CounterChange, CounterState, KeyParts},
     text_table::{Align, Table},
@@ -114,7 +115,7 @@ fn one(state: &CounterState) -> String {
         key_text(&state.key),
         state.remaining.to_string(),
         state.most.to_string(),
-        format!("{:.1}s", state.reset_in_seconds),
+        span(state.reset_in_seconds),
         state.owed.to_string(),
         state.nodes.map_or(ABSENT.into(), |nodes| nodes.to_string()),
     ]);

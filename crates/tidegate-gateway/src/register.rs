@@ -97,7 +97,7 @@ fn open(what: &Register) -> Result<EtcdRegistry, Unfit> {
 
 async fn keep(what: &Register, registry: &EtcdRegistry, signals: &Signals) -> ExitCode {
     let instance = instance(what);
-    let name = format!("{} {} at {}", instance.service, instance.id.escape_debug(), instance.address);
+    let name = name(&instance);
     let (mut owner, registrant) = registration(instance);
     if let Err(error) = registry.register(registrant) {
         eprintln!("tidegate: {error}");
@@ -186,6 +186,15 @@ fn instance(what: &Register) -> Instance {
     }
 }
 
+/// How it is called; one whose id is its address has one name only.
+fn name(Instance { service, id, address, .. }: &Instance) -> String {
+    if id == address.as_str() {
+        format!("{service} at {address}")
+    } else {
+        format!("{service} {} at {address}", id.escape_debug())
+    }
+}
+
 /// Says it with the time, for people and their logs.
 fn say(what: fmt::Arguments<'_>) {
     let mut out = std::io::stdout().lock();
@@ -230,6 +239,16 @@ mod tests {
     use tidegate::registry::SourceError;
 
     use super::*;
+
+    #[test]
+    fn an_instance_without_an_id_of_its_own_is_named_once() {
+        let at = |id: &str| {
+            let address = "10.0.0.7:9001".parse().expect("an address");
+            name(&Instance::new("orders".parse().expect("a name"), id, address))
+        };
+        assert_eq!(at("10.0.0.7:9001"), "orders at 10.0.0.7:9001");
+        assert_eq!(at("a\n"), "orders a\\n at 10.0.0.7:9001");
+    }
 
     #[test]
     fn what_happens_is_said_once() {

@@ -69,6 +69,11 @@ impl ServiceRegistry {
         &self.0.guard
     }
 
+    /// The zone that this gateway runs in.
+    pub(crate) fn zone(&self) -> Option<&str> {
+        self.0.config.zone.as_deref()
+    }
+
     /// How it is kept.
     pub(crate) fn settings(&self) -> &Settings {
         &self.0.settings

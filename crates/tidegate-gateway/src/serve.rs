@@ -30,6 +30,8 @@ use crate::{
 
 /// How long workers, logs and spans may take to end once everything is drained.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long refreshes that are out may take at least, whatever ends the process: a lost answer logs a user out.
+const LAST_REFRESHES: Duration = Duration::from_secs(10);
 
 /// Why the gateway did not start.
 #[derive(Debug)]
@@ -110,11 +112,15 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     let admin = loaded.config.listen.admin;
     let admin = Admin::bind(admin).await.map_err(|error| NoAdmin { address: admin, error })?;
     let listener = Listener::bind(loaded.config.listen.http)?;
-    gateway.serving(listener.addr(), listener.stats(), admin.address(), admin.stats());
+    let admin_address = admin.address();
+    gateway.serving(listener.addr(), listener.stats(), admin_address, admin.stats());
     let pages_end = CancellationToken::new();
     let pages = Arc::clone(&gateway) as Arc<dyn AdminSource>;
     let pages = tokio::spawn(admin.serve(pages, telemetry, pages_end.clone().cancelled_owned()));
-    eprint!("{}", origin.banner(&loaded.config));
+    // Port 0 asks for any: what is shown is what was got.
+    let mut bound = loaded.config.clone();
+    (bound.listen.http, bound.listen.admin) = (listener.addr(), admin_address);
+    eprint!("{}", origin.banner(&bound));
 
     let drain = CancellationToken::new();
     let settings = Settings {
@@ -135,9 +141,18 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
         }
         () = steer(&gateway, &origin, &loaded, signals.clone(), &drain) => ExitCode::FAILURE,
     };
+    // Refreshes run on the workers, and nobody may wait for them: what a provider has granted is stored all the same.
+    let left = gateway.drain_time().saturating_sub(gateway.draining_for());
+    let aborted = async {
+        signals.abort.cancelled().await;
+        tokio::time::sleep(LAST_REFRESHES).await;
+    };
+    tokio::select! {
+        () = gateway.end_refreshes(left.max(LAST_REFRESHES)) => {}
+        () = aborted => {}
+    }
     workers.stop(LAST_WORDS).await;
     let _ = tokio::time::timeout(LAST_WORDS, gateway.leave_fleets()).await;
-    gateway.end_refreshes(LAST_WORDS).await;
     gateway.hand_back(LAST_WORDS).await;
     pages_end.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, pages).await;

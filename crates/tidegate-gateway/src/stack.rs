@@ -4,13 +4,15 @@ mod attempt;
 mod charge;
 mod outgoing;
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tidegate::{clock, throttle::Refusal};
+use tidegate::{clock, throttle::Refusal, token::SessionId};
 use tidegate_core::{Call, Refused};
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +27,7 @@ use crate::{
     listener::{Handler, Peer},
     oidc::{
         service::{self, Carried, ServiceToken},
-        session::{Denied, Session, Visit},
+        session::{Claims, Denied, Page, Session, User, Visit},
     },
     proxy::{
         forwarded::{self, Trust},
@@ -53,6 +55,8 @@ struct Passed<'t> {
     charge: Charge<'t>,
     upgrade: Option<OnUpgrade>,
     carried: Option<Carried>,
+    /// The session that let it in.
+    by: Option<SessionId>,
 }
 
 /// Why there is no answer of an upstream.
@@ -99,16 +103,34 @@ async fn pass<'t>(
         && let Some((session, page)) = table.page_at(request.uri().path())
     {
         exchange.hide_query();
-        let host = target::host(&request)?;
-        let page = Box::pin(session.answer(page, &visit(&request, &host))).await;
+        let page = Box::pin(own_page(session, page, request)).await?;
         return Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() });
     }
-    let Entered { mut request, route, mut charge, upgrade, lane } = enter(table, request, peer, exchange)?;
+    let found = find(table, request, exchange)?;
+    let (found, user) = match found.route.session.as_deref().filter(|_| found.route.by_user) {
+        None => (found, None),
+        // In a box, so that other calls carry no room for it.
+        Some(session) => Box::pin(first(session, found, &mut exchange.call)).await?,
+    };
+    let Entered { mut request, route, mut charge, upgrade, lane } =
+        enter(found, user.as_ref().map(|user| &user.claims), peer, exchange)?;
     table.sessions.values().for_each(|session| session.untell(request.headers_mut()));
+    let mut by = None;
     if let Some(session) = &route.session {
-        let admitted = Box::pin(admit_user(session, &mut request, &mut exchange.call)).await;
-        if let Err(stop) = admitted {
-            return Err(Stop { charge: Some(charge), ..stop });
+        let user = match user {
+            Some(user) => Ok(user),
+            None => {
+                let host = request.headers().get(header::HOST).cloned();
+                let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
+                Box::pin(admit_user(session, &request, &host, &mut exchange.call)).await
+            }
+        };
+        match user {
+            Ok(user) => {
+                session.tell(&user, request.headers_mut());
+                by = Some(user.session().clone());
+            }
+            Err(stop) => return Err(Stop { charge: Some(charge), ..stop }),
         }
     }
     table.sessions.values().for_each(|session| session.hide(request.headers_mut()));
@@ -145,34 +167,66 @@ async fn pass<'t>(
         .await
     };
     match sent {
-        Ok(response) => Ok(Passed { response, route, charge, upgrade, carried }),
+        Ok(response) => Ok(Passed { response, route, charge, upgrade, carried, by }),
         Err(cause) => Err(Stop { charge: Some(charge), ..cause.into() }),
     }
 }
 
-/// Lets a call through that has a session, with what is known of its user.
-async fn admit_user<'t>(
+/// Longest form that a page of a session reads. Default: 64 KiB.
+const MOST_FORM_BYTES: usize = 64 << 10;
+/// Longest time that it may take to come. Default: 10 s.
+const FORM_TIME: Duration = Duration::from_secs(10);
+
+/// A page of a session.
+async fn own_page(
+    session: &Arc<Session>,
+    page: Page,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Cause> {
+    let host = target::host(&request)?;
+    let (head, body) = request.into_parts();
+    let request = Request::from_parts(head, ());
+    let form = if page.takes_a_form() && request.method() == Method::POST {
+        let read = tokio::time::timeout(FORM_TIME, Limited::new(body, MOST_FORM_BYTES).collect()).await;
+        let form = read.map_err(|_| Cause::SlowClient)?;
+        form.map_err(|_| Cause::BadRequest("the form broke off, or is longer than 64 KiB"))?.to_bytes()
+    } else {
+        Bytes::new()
+    };
+    Ok(session.answer(page, &visit(&request, &host), form).await)
+}
+
+/// Tells whose call it is before its limits decide, as they count by that.
+async fn first<'t>(
     session: &Session,
-    request: &mut Request<RequestBody>,
+    found: Found<'t>,
     call: &mut Call,
-) -> Result<(), Stop<'t>> {
-    let method = request.method().clone();
-    let admitted = match session.try_admit(call, request.headers_mut(), &method) {
+) -> Result<(Found<'t>, Option<User>), Stop<'t>> {
+    let user = admit_user(session, &found.request, &found.host, call).await?;
+    Ok((found, Some(user)))
+}
+
+/// Tells whose call it is, or what its client is shown instead.
+async fn admit_user<'t, B>(
+    session: &Session,
+    request: &Request<B>,
+    host: &HeaderValue,
+    call: &mut Call,
+) -> Result<User, Stop<'t>> {
+    // Without the body, which may not be looked at from several threads.
+    let (visit, method) = (visit(request, host), request.method());
+    let admitted = match session.try_admit(call, visit.headers, method) {
         Some(admitted) => admitted,
         None => {
-            let admitted = session.admit(call, request.headers_mut(), &method).await;
+            let admitted = session.admit(call, visit.headers, method).await;
             *call = Call { now: clock::now(), ..*call };
             admitted
         }
     };
     let page = match admitted {
-        Ok(()) => return Ok(()),
+        Ok(user) => return Ok(user),
         Err(Denied::Refused(refused)) => return Err(Cause::NoToken(refused).into()),
-        Err(Denied::Login) => {
-            let host = request.headers().get(header::HOST).cloned();
-            let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
-            session.login(&visit(request, &host)).await
-        }
+        Err(Denied::Login) => session.login(&visit).await,
         Err(Denied::Unauthorized) => session.unauthorized(),
         Err(Denied::Forbidden) => session.forbidden(),
     };
@@ -271,14 +325,21 @@ struct Entered<'t> {
     lane: Option<Lane>,
 }
 
-/// Finds the route and charges the limits in this process: all that needs no waiting, so that the future above stays
-/// small.
-fn enter<'t>(
+/// A call whose route is found.
+struct Found<'t> {
+    request: Request<Incoming>,
+    route: &'t Route,
+    host: HeaderValue,
+    kind: Kind,
+    upgrades: bool,
+}
+
+/// Finds the route.
+fn find<'t>(
     table: &'t Table,
     mut request: Request<Incoming>,
-    peer: &Peer,
     exchange: &mut Exchange,
-) -> Result<Entered<'t>, Stop<'t>> {
+) -> Result<Found<'t>, Stop<'t>> {
     if request.method() == Method::CONNECT {
         return Err(Cause::Method.into());
     }
@@ -301,13 +362,25 @@ fn enter<'t>(
     if route.single.iter().any(|name| request.headers().get_all(name).iter().nth(1).is_some()) {
         return Err(Cause::BadRequest("a header field that a limit counts by is there more than once").into());
     }
+    Ok(Found { request, route, host, kind, upgrades })
+}
+
+/// Charges the limits in this process: all that needs no waiting, so that the future above stays small.
+fn enter<'t>(
+    found: Found<'t>,
+    user: Option<&Claims>,
+    peer: &Peer,
+    exchange: &mut Exchange,
+) -> Result<Entered<'t>, Stop<'t>> {
+    let Found { mut request, route, host, kind, upgrades } = found;
     let facts = Facts {
         method: request.method(),
-        host: name,
+        host: target::host_of(host.to_str().unwrap_or_default()),
         path: request.uri().path(),
         query: request.uri().query(),
         headers: request.headers(),
         client: exchange.client,
+        user,
     };
     let (charge, refusal) = Charge::take(route, &facts, request.body().size_hint().exact(), &exchange.call);
     if let Some(refusal) = refusal {
@@ -332,7 +405,7 @@ impl Stack {
 
     /// Sends an upstream's answer down. From here on the body keeps the books.
     fn deliver(&self, passed: Passed<'_>, mut exchange: Exchange) -> Response<ResponseBody> {
-        let Passed { mut response, route, mut charge, upgrade, carried } = passed;
+        let Passed { mut response, route, mut charge, upgrade, carried, by } = passed;
         if let (Some(token), Some(carried)) = (&route.token, &carried)
             && service::says_invalid_token(response.status(), response.headers())
         {
@@ -355,28 +428,46 @@ impl Stack {
             exchange.release_slot();
         }
         let idle = route.times(exchange.kind).idle;
+        let events = is_event_stream(headers);
+        // What is whole in a moment need not be watched.
+        if let (Some(session), Some(by)) = (&route.session, by)
+            && (events || upgrade.is_some() || exchange.kind == Kind::Stream)
+        {
+            exchange.watched = Some(Box::new(session.watch(by)));
+        }
         match upgrade {
             Some(client) => {
+                let websocket =
+                    protocol.as_ref().is_some_and(|told| told.as_bytes().eq_ignore_ascii_case(b"websocket"));
+                let speaks = if websocket { upgrade::Speaks::WebSocket } else { upgrade::Speaks::Anything };
                 if let Some(protocol) = protocol {
                     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
                     headers.insert(header::UPGRADE, protocol);
                 }
                 exchange.upgraded();
                 let upstream = hyper::upgrade::on(&mut response);
-                let lease = exchange.lease().cloned();
+                let (lease, watched) = (exchange.lease().cloned(), exchange.watched.take());
                 self.tunnels.spawn(async move {
-                    let tunnel = upgrade::tunnel(client, upstream, idle);
-                    let ended = match lease {
-                        None => Some(tunnel.await),
-                        Some(lease) => tokio::select! {
-                            ended = tunnel => Some(ended),
-                            () = lease.lease_lost() => None,
-                        },
+                    let lost = async {
+                        match lease {
+                            Some(lease) => lease.lease_lost().await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    let left = async {
+                        match watched {
+                            Some(watched) => watched.over().await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    let ended = tokio::select! {
+                        ended = upgrade::tunnel(client, upstream, idle, speaks, left) => ended,
+                        () = lost => Err(upgrade::Revoked),
                     };
                     let (end, down) = match ended {
-                        Some(ended) if ended.error.is_none() => (End::Complete(None), ended.down),
-                        Some(ended) => (End::Abandoned, ended.down),
-                        None => (End::Revoked, 0),
+                        Ok(ended) if ended.error.is_none() => (End::Complete(None), ended.down),
+                        Ok(ended) => (End::Abandoned, ended.down),
+                        Err(upgrade::Revoked) => (End::Revoked, 0),
                     };
                     exchange.end(end, down, None);
                 });
@@ -387,13 +478,24 @@ impl Stack {
                 let patience = Patience {
                     deadline: exchange.call.deadline,
                     idle,
-                    revocable: exchange.lease().is_some(),
+                    revocable: exchange.lease().is_some() || exchange.watched.is_some(),
                     last_words,
+                    when_revoked: if events && exchange.watched.is_some() {
+                        LastWords::End
+                    } else {
+                        last_words
+                    },
                 };
                 response.map(|body| ResponseBody::Upstream(Flow::new(body, exchange, patience)))
             }
         }
     }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Whether a future was ready at once.

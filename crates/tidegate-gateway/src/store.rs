@@ -1,6 +1,11 @@
 //! Where counters live: this process, or a store that a fleet shares, connected and watched.
 
-use std::{fmt, io, path::PathBuf, sync::OnceLock, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use tidegate::{
     Credentials, Secret,
@@ -15,7 +20,7 @@ use tidegate_redis::{
 };
 
 use crate::{
-    config::{self, NoSecret},
+    config::{self, NoSecret, SecretSetting},
     in_flight::FleetPermits,
     oidc::session::Kept,
     state::{StorePhase, StoreServerState, StoreState},
@@ -23,6 +28,8 @@ use crate::{
 
 /// Longest wait for a store at the start: after it, the store counts as away. Default: 3 s.
 const FIRST_WAIT: Duration = Duration::from_secs(3);
+/// The shortest secret that keys are hashed with, in bytes: nobody tries them all.
+const SHORTEST_KEY_SECRET: usize = 16;
 
 /// Where counters live.
 #[derive(Debug)]
@@ -30,8 +37,7 @@ pub struct Store {
     kind: Kind,
     config: config::Store,
     namespace: String,
-    /// The password as it was read: a rotated one is another store.
-    password: Option<Secret>,
+    secrets: Secrets,
     /// Browser sessions in it, once they are asked for.
     sessions: OnceLock<Kept>,
 }
@@ -39,6 +45,14 @@ pub struct Store {
 enum Kind {
     Memory(LocalLedger),
     Redis { ledger: RedisLedger, seed: Seed },
+}
+
+/// Secrets as they were read: with another one it is another store.
+#[derive(Debug, Default, PartialEq)]
+struct Secrets {
+    password: Option<Secret>,
+    /// What keys are hashed with.
+    key: Option<Secret>,
 }
 
 /// Why there is no store. No variant prints a password.
@@ -52,7 +66,19 @@ pub enum NoStore {
     Namespace(#[from] InvalidNamespace),
     /// Its password.
     #[error("store.password: {0}")]
-    Password(#[from] NoSecret),
+    Password(NoSecret),
+    /// What its keys are hashed with.
+    #[error("store.key_secret: {0}")]
+    KeySecret(NoSecret),
+    /// What its keys are hashed with can be guessed.
+    #[error(
+        "store.key_secret: it has {bytes} bytes, and whoever tries them all can aim at counters of others; make one of \
+         {SHORTEST_KEY_SECRET} or more, as by: openssl rand -base64 32"
+    )]
+    ShortKeySecret {
+        /// So many it has.
+        bytes: usize,
+    },
     /// The roots to trust.
     #[error("store.tls.roots: {} can not be read: {why}", .path.display())]
     Roots {
@@ -79,25 +105,25 @@ impl Store {
     /// # Cancel safety
     /// Dropping it closes what was opened.
     pub async fn open(config: &config::Store, namespace: &str) -> Result<Self, NoStore> {
-        let (kind, password) = if config.is_memory() {
-            (Kind::Memory(LocalLedger::new()), None)
+        let (kind, secrets) = if config.is_memory() {
+            (Kind::Memory(LocalLedger::new()), Secrets::default())
         } else {
-            let password = read_password(config)?;
-            (redis(config, namespace, password.clone()).await?, password)
+            let secrets = Secrets::read(config)?;
+            (redis(config, namespace, &secrets).await?, secrets)
         };
         Ok(Self {
             kind,
             config: config.clone(),
             namespace: namespace.to_owned(),
-            password,
+            secrets,
             sessions: OnceLock::new(),
         })
     }
 
     /// Whether a configuration means this very store.
     pub fn is_of(&self, config: &config::Store, namespace: &str) -> bool {
-        let same_password = || read_password(config).is_ok_and(|password| password == self.password);
-        self.config == *config && (config.is_memory() || self.namespace == namespace && same_password())
+        let same_secrets = || Secrets::read(config).is_ok_and(|secrets| secrets == self.secrets);
+        self.config == *config && (config.is_memory() || self.namespace == namespace && same_secrets())
     }
 
     /// Whether processes share it.
@@ -168,11 +194,11 @@ impl Store {
     }
 }
 
-async fn redis(config: &config::Store, namespace: &str, password: Option<Secret>) -> Result<Kind, NoStore> {
+async fn redis(config: &config::Store, namespace: &str, secrets: &Secrets) -> Result<Kind, NoStore> {
     let mut url: StoreUrl = config.url.parse()?;
-    if let Some(password) = password {
+    if let Some(password) = &secrets.password {
         let user = config.user.clone().unwrap_or_default();
-        url.credentials = Some(Credentials { user, password });
+        url.credentials = Some(Credentials { user, password: password.clone() });
     }
     let roots = config.tls.as_ref().and_then(|tls| tls.roots.as_ref());
     let read = |path: &PathBuf| std::fs::read(path).map_err(|why| NoStore::Roots { path: path.clone(), why });
@@ -193,18 +219,29 @@ async fn redis(config: &config::Store, namespace: &str, password: Option<Secret>
         }
     }
     // Never another one: counters are found by it.
-    let seed = Seed::of(namespace.as_bytes());
+    let seed = Seed::of(secrets.key.as_ref().map_or(namespace, Secret::expose).as_bytes());
     Ok(Kind::Redis { ledger: RedisLedger::new(client, keys), seed })
 }
 
-fn read_password(config: &config::Store) -> Result<Option<Secret>, NoSecret> {
-    config.password.as_ref().map(|password| password.read(std::path::Path::new(""))).transpose()
+impl Secrets {
+    fn read(config: &config::Store) -> Result<Self, NoStore> {
+        let read = |setting: &Option<SecretSetting>| {
+            setting.as_ref().map(|setting| setting.read(Path::new(""))).transpose()
+        };
+        let password = read(&config.password).map_err(NoStore::Password)?;
+        let key = read(&config.key_secret).map_err(NoStore::KeySecret)?;
+        match key.as_ref().map(|key| key.expose().len()) {
+            Some(bytes) if bytes < SHORTEST_KEY_SECRET => Err(NoStore::ShortKeySecret { bytes }),
+            Some(_) | None => Ok(Self { password, key }),
+        }
+    }
 }
 
 fn phase(health: &[Health]) -> StorePhase {
     let any = |is: fn(&Health) -> bool| health.iter().any(is);
     if any(|health| matches!(health, Health::Down(_))) {
-        StorePhase::Away
+        let some = any(|health| matches!(health, Health::Up { .. }));
+        if some { StorePhase::PartlyAway } else { StorePhase::Away }
     } else if any(|health| matches!(health, Health::Connecting)) {
         StorePhase::Connecting
     } else {
@@ -224,6 +261,7 @@ fn server_state(health: &Health) -> StoreServerState {
             error: None,
         },
         Health::Down(error) => StoreServerState {
+            server: error.server().map(ToString::to_string),
             state: StorePhase::Away,
             error: Some(error.to_string()),
             ..StoreServerState::default()

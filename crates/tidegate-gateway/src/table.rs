@@ -4,7 +4,7 @@
 mod service;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +14,7 @@ use tidegate::Limiter;
 
 use crate::{
     config::{self, Cidr, Config, Hold, RouteKind, Timeout},
-    in_flight::{BuildPoolsError, Kind, route_limiter},
+    in_flight::{BuildPoolsError, Kind, Pools, route_limiter},
     key::Extractor,
     limit::Limit,
     oidc::{
@@ -59,6 +59,8 @@ pub(crate) struct Route {
     pub(crate) service: Arc<Service>,
     /// The session that its calls need.
     pub(crate) session: Option<Arc<Session>>,
+    /// Whether its limits need to know whose call it is.
+    pub(crate) by_user: bool,
     /// The token that its calls carry.
     pub(crate) token: Option<Arc<ServiceToken>>,
     /// Calls in flight on this route alone.
@@ -160,7 +162,9 @@ impl Table {
         let mut sessions = HashMap::new();
         for (name, session) in &config.sessions {
             let old = running.and_then(|table| table.sessions.get(name));
-            sessions.insert(name.clone(), Session::build(name, session, old, store).map_err(Box::new)?);
+            let asked = claims_asked(config, name);
+            sessions
+                .insert(name.clone(), Session::build(name, session, old, asked, store).map_err(Box::new)?);
         }
         // Routes of one name are told apart by their order.
         let mut old_routes: HashMap<(String, String), VecDeque<&Route>> = HashMap::new();
@@ -199,6 +203,9 @@ impl Table {
                 .ok_or_else(|| BuildError::value(format!("{place}.limits"), "no such limit"))?;
             let name = route.name.clone().unwrap_or_else(|| default_name(&route.matches));
             let in_flight = service.config.in_flight.as_ref();
+            let counted = limits.iter().flat_map(|limit| &limit.key);
+            let parted = service.pools.as_ref().and_then(Pools::parted_by);
+            let by_user = counted.chain(parted).any(|part| part.claim().is_some());
             let hold = in_flight.map_or(Hold::Body, |in_flight| in_flight.hold);
             let old = old_routes.get_mut(&(name.clone(), service.name.clone())).and_then(VecDeque::pop_front);
             let limiter = match &route.in_flight {
@@ -225,6 +232,7 @@ impl Table {
                 name,
                 limits,
                 service: Arc::clone(service),
+                by_user: by_user && session.is_some(),
                 session,
                 token,
                 limiter,
@@ -290,6 +298,20 @@ impl Built {
 
 /// A change to a guard that is taken over, made once nothing can fail any more.
 pub(crate) type Change = Box<dyn FnOnce()>;
+
+/// The claims that limits of a session's routes count by, or their upstreams' partitions are told apart by.
+fn claims_asked(config: &Config, session: &str) -> BTreeSet<String> {
+    let routes = config.routes.iter().filter(|route| route.session.as_deref() == Some(session));
+    let texts = routes.flat_map(|route| {
+        let limits = route.limits.iter().filter_map(|name| config.limits.get(name));
+        let in_flight =
+            config.upstreams.get(&route.upstream).and_then(|upstream| upstream.in_flight.as_ref());
+        let partitions = in_flight.and_then(|in_flight| in_flight.partitions.as_ref());
+        limits.flat_map(|limit| &limit.key).chain(partitions.map(|partitions| &partitions.by))
+    });
+    let parts = texts.filter_map(|text| text.parse::<Extractor>().ok());
+    parts.filter_map(|part| part.claim().map(str::to_owned)).collect()
+}
 
 /// The header fields that these limits count by.
 fn single(limits: &[Arc<Limit>]) -> Vec<HeaderName> {

@@ -25,7 +25,7 @@ mod tls;
 pub use body::UpstreamBody;
 pub use endpoint::{Endpoint, Vouched};
 pub(crate) use endpoints::breaker_settings;
-pub use endpoints::{Upstream, Wanted};
+pub use endpoints::{Upstream, Wanted, Zone};
 pub use error::{SendError, SendErrorKind, Sent, Unsent, UpstreamError};
 pub use http1::Decoding;
 pub use pool::ConnectionStats;

@@ -12,7 +12,7 @@ fn example(name: &str) -> String {
 
 #[test]
 fn every_example_is_valid_with_exit_code_0() {
-    for name in ["tidegate.yaml", "minimal.yaml", "grpc.yaml"] {
+    for name in ["tidegate.yaml", "minimal.yaml", "grpc.yaml", "limits.yaml"] {
         let output = tidegate(&["check", &example(name)]);
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(0), "{said}");

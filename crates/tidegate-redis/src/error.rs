@@ -119,6 +119,18 @@ impl StoreError {
     pub const fn fault(&self) -> Option<&Fault> {
         if let Self::Fault { fault, .. } = self { Some(fault) } else { None }
     }
+
+    /// The server that it is about, if it is about one.
+    pub const fn server(&self) -> Option<&Server> {
+        match self {
+            Self::Fault { server, .. }
+            | Self::Unavailable { server, .. }
+            | Self::Unready { server, .. }
+            | Self::Deadline { server, .. }
+            | Self::Open { server, .. } => Some(server),
+            Self::Uncovered(_) | Self::Busy(_) | Self::MixedLeases { .. } | Self::Garbled { .. } => None,
+        }
+    }
 }
 
 /// The oldest Redis that is spoken to: the first that has all that is used here and is still found in the field.

@@ -1,11 +1,11 @@
 //! Where things stand in the store: every key of a namespace in one of 256 buckets, and each bucket in one slot.
 
-use tidegate::throttle::Key;
+use tidegate::{fleet::MOST_PARTS, throttle::Key};
 
 use crate::slot::slot_of;
 
 /// Buckets of a namespace. Each has its epoch beside its accounts, in the same slot of a cluster.
-pub(crate) const BUCKETS: usize = 256;
+pub(crate) const BUCKETS: usize = MOST_PARTS as usize;
 /// The longest namespace, in bytes.
 pub const LONGEST_NAMESPACE: usize = 64;
 

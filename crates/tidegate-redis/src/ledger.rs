@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, stream};
 use redis::{Cmd, Value};
 use tidegate::{
     clock,
-    fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, Subject},
+    fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, MOST_PARTS, Subject},
 };
 use tidegate_core::ledger::{Ask, Law, Mark, Micros, Reply, Rule, Seen, Standing};
 use tokio::{
@@ -292,6 +292,11 @@ impl Ledger for RedisLedger {
 
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.0.hints.subscribe()
+    }
+
+    /// Of a cluster, its buckets: each is on one master, and the others go on when that is away.
+    fn parts(&self) -> u32 {
+        if self.0.client.cluster().is_some() { MOST_PARTS } else { 1 }
     }
 }
 

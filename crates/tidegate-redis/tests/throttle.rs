@@ -9,22 +9,28 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use rustix::process::Signal;
 use support::{Redis, cluster::Cluster, eventually, sentinels::Sentinels};
 use tidegate::{
-    Call, Rate, clock,
+    By, Call, Rate, clock,
     fleet::{FleetThrottle, Rule},
     throttle::{Key, KeyHasher, Seed},
 };
 use tidegate_core::{Algorithm, Quota};
 use tidegate_redis::{Client, Namespace, RedisLedger, Settings, StoreUrl};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 const LIMIT: u32 = 200;
 const WINDOW: Duration = Duration::from_millis(2500);
 const NODES: u64 = 4;
 const KEYS: u8 = 6;
+/// How long a server hangs.
+const HANGS: Duration = Duration::from_secs(5);
 
 /// How many calls were admitted, by key and window.
 type Admitted = Arc<Mutex<BTreeMap<(u8, u128), u64>>>;
@@ -117,6 +123,30 @@ async fn a_server_that_is_flushed_stopped_and_killed_costs_no_call_too_many() {
     fleet.admits().await;
     let losses: Vec<u64> = fleet.throttles.iter().map(|throttle| throttle.stats().losses).collect();
     assert!(losses.iter().all(|&losses| losses >= 2), "{losses:?}");
+}
+
+#[tokio::test]
+async fn while_a_server_hangs_no_call_waits_for_it_once_that_is_known() {
+    let redis = Redis::start(&[]);
+    let fleet = Fleet::start(&redis.url()).await;
+    redis.signal(Signal::STOP);
+    let known = || fleet.throttles.iter().all(|throttle| throttle.stats().is_away);
+    eventually("the store is known to be away", async || known().then_some(())).await;
+    // Long enough that the connection is given up, and others that are tried hang as well.
+    let until = Instant::now() + HANGS;
+    let mut key = 0;
+    while Instant::now() < until {
+        for throttle in &fleet.throttles {
+            key += 1;
+            let call = Call::at(clock::now());
+            let entered = throttle.enter(&call, &Key::from_bits(key)).now_or_never();
+            let refused = entered.expect("it waits for nothing").expect_err("nobody could grant it");
+            assert_eq!(refused.by, By::Store);
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    redis.signal(Signal::CONT);
+    fleet.admits().await;
 }
 
 #[tokio::test]

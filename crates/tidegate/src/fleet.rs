@@ -11,6 +11,7 @@
 
 mod accounts;
 mod all;
+mod answered;
 mod any;
 mod ask;
 mod away;
@@ -42,7 +43,7 @@ pub use self::{
     all::{FleetGrants, FleetReceipts, FleetVerdict, enter_all, enter_all_at},
     builder::{FleetBuilder, NoRuntime},
     error::{LedgerError, LedgerErrorKind},
-    ledger::{Adjusted, Adjustment, Hint, Ledger, NOTICED_WITHIN, Subject, Tidings},
+    ledger::{Adjusted, Adjustment, Hint, Ledger, MOST_PARTS, NOTICED_WITHIN, Subject, Tidings},
     local::LocalLedger,
     permit::FleetPermit,
     shared::OnStoreFailure,

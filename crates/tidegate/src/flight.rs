@@ -18,12 +18,15 @@
 use std::{
     any::Any,
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
 };
+
+use pin_project_lite::pin_project;
+use waiters::{Place, Waiters};
 
 use crate::sync::Mutex;
 
@@ -31,6 +34,7 @@ use crate::sync::Mutex;
 mod interleavings;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
+mod waiters;
 
 /// Why a flight has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,35 +59,10 @@ impl std::error::Error for Crash {}
 /// Work under way. Clones are the same flight.
 pub struct Flight<T>(Arc<Inner<T>>);
 
-struct Inner<T>(Mutex<State<T>>);
-
-enum State<T> {
-    /// Goes to `Landed` once, by the one [`Lander`].
-    Flying(Waiters),
-    Landed(Result<T, Crash>),
-}
-
-/// Wakers at their places; a place that was left is used again.
-#[derive(Default)]
-struct Waiters {
-    places: Vec<Option<Waker>>,
-    free: Vec<usize>,
-}
-
-impl Waiters {
-    fn join(&mut self, waker: &Waker) -> usize {
-        let waker = Some(waker.clone());
-        match self.free.pop() {
-            Some(place) => {
-                self.places[place] = waker;
-                place
-            }
-            None => {
-                self.places.push(waker);
-                self.places.len() - 1
-            }
-        }
-    }
+struct Inner<T> {
+    /// Set once, by the one [`Lander`], before the waiters are taken: who finds none here under their lock will be woken.
+    end: OnceLock<Result<T, Crash>>,
+    waiters: Mutex<Waiters>,
 }
 
 impl<T> Clone for Flight<T> {
@@ -94,14 +73,11 @@ impl<T> Clone for Flight<T> {
 
 impl<T> fmt::Debug for Flight<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &*self.0.0.lock() {
-            State::Flying(_) => "Flight(under way)",
-            State::Landed(_) => "Flight(landed)",
-        })
+        f.write_str(if self.0.end.get().is_some() { "Flight(landed)" } else { "Flight(under way)" })
     }
 }
 
-impl<T: Clone + Send + 'static> Flight<T> {
+impl<T: Clone + Send + Sync + 'static> Flight<T> {
     /// Spawns the work on the runtime of the caller. It runs to its end, even if nobody waits.
     ///
     /// # Panics
@@ -118,10 +94,10 @@ impl<T: Clone + Send + 'static> Flight<T> {
     }
 }
 
-impl<T: Clone> Flight<T> {
+impl<T> Flight<T> {
     /// A flight that whoever has the lander ends.
     pub(crate) fn new() -> (Self, Lander<T>) {
-        let inner = Arc::new(Inner(Mutex::new(State::Flying(Waiters::default()))));
+        let inner = Arc::new(Inner { end: OnceLock::new(), waiters: Mutex::new(Waiters::default()) });
         (Self(Arc::clone(&inner)), Lander(Some(inner)))
     }
 
@@ -133,50 +109,55 @@ impl<T: Clone> Flight<T> {
     /// # Cancel safety
     /// Dropping the future changes nothing for the work and for others who wait.
     pub fn join(&self) -> Join<T> {
-        Join { inner: Arc::clone(&self.0), place: None }
+        self.clone().into_join()
+    }
+
+    /// The same, for the last use of a flight: many who wait then share one count less.
+    pub(crate) fn into_join(self) -> Join<T> {
+        Join { flight: self, place: None }
     }
 }
 
 /// The future of [`Flight::join`].
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Join<T> {
-    inner: Arc<Inner<T>>,
-    place: Option<usize>,
+    flight: Flight<T>,
+    place: Option<Place>,
+}
+
+impl<T> Join<T> {
+    /// Waits for the end, and lets it be looked at where it is: ten thousand who wait need no copies.
+    pub(crate) async fn landed(&mut self) -> &Result<T, Crash> {
+        poll_fn(|cx| self.poll_landed(cx)).await;
+        self.flight.0.end.get().expect("it landed")
+    }
+
+    fn poll_landed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let inner = &*self.flight.0;
+        if inner.end.get().is_none() {
+            let mut waiters = inner.waiters.lock();
+            if inner.end.get().is_none() {
+                self.place = Some(waiters.wait(self.place, cx.waker()));
+                return Poll::Pending;
+            }
+        }
+        self.place = None;
+        Poll::Ready(())
+    }
 }
 
 impl<T: Clone> Future for Join<T> {
     type Output = Result<T, Crash>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut place = self.place;
-        let polled = match &mut *self.inner.0.lock() {
-            State::Landed(end) => Poll::Ready(end.clone()),
-            State::Flying(waiters) => {
-                match place {
-                    Some(place) => match &mut waiters.places[place] {
-                        Some(waker) => waker.clone_from(cx.waker()),
-                        vacant @ None => *vacant = Some(cx.waker().clone()),
-                    },
-                    None => place = Some(waiters.join(cx.waker())),
-                }
-                Poll::Pending
-            }
-        };
-        self.place = if polled.is_ready() { None } else { place };
-        polled
+        self.poll_landed(cx).map(|()| self.flight.0.end.get().cloned().expect("it landed"))
     }
 }
 
 impl<T> Drop for Join<T> {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
-        let left = match &mut *self.inner.0.lock() {
-            State::Flying(waiters) => {
-                waiters.free.push(place);
-                waiters.places[place].take()
-            }
-            State::Landed(_) => None,
-        };
+        let left = self.flight.0.waiters.lock().leave(place);
         // A waker's drop is foreign code: outside the lock.
         drop(left);
     }
@@ -193,10 +174,10 @@ impl<T> Lander<T> {
 
     fn end(&mut self, end: Result<T, Crash>) {
         let Some(inner) = self.0.take() else { return };
-        let before = std::mem::replace(&mut *inner.0.lock(), State::Landed(end));
-        if let State::Flying(waiters) = before {
-            waiters.places.into_iter().flatten().for_each(Waker::wake);
-        }
+        // Nobody else sets it.
+        let _ = inner.end.set(end);
+        let waiters = std::mem::take(&mut *inner.waiters.lock());
+        waiters.wake();
     }
 }
 
@@ -207,16 +188,29 @@ impl<T> Drop for Lander<T> {
 }
 
 /// Runs a future and catches its panic, as the panic's message.
-pub(crate) async fn caught<F: Future>(work: F) -> Result<F::Output, Arc<str>> {
-    let mut work = Box::pin(work);
-    std::future::poll_fn(move |cx| {
+pub(crate) const fn caught<F: Future>(work: F) -> Caught<F> {
+    Caught { work }
+}
+
+pin_project! {
+    /// The future of [`caught`].
+    pub(crate) struct Caught<F> {
+        #[pin]
+        work: F,
+    }
+}
+
+impl<F: Future> Future for Caught<F> {
+    type Output = Result<F::Output, Arc<str>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let work = self.project().work;
         // What panicked is dropped and not polled again, so nobody sees what the panic left half done.
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| work.poll(cx))) {
             Ok(poll) => poll.map(Ok),
             Err(panic) => Poll::Ready(Err(message(&*panic))),
         }
-    })
-    .await
+    }
 }
 
 fn message(panic: &(dyn Any + Send)) -> Arc<str> {

@@ -126,20 +126,26 @@ impl<F: Fetch> Keeper<F> {
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing: the fetch goes on.
-    pub async fn get(&self, call: &Call, key: &F::Key) -> Answer<F::Value, F::Error> {
+    pub async fn get(&self, call: &Call, key: &F::Key) -> Answer<F::Key, F::Value, F::Error> {
         let hash = self.hash(key);
         if let Some(value) = self.fresh(hash, key, call.now) {
             return Answer::Fresh(value);
         }
         match self.look_closer(call, hash, key) {
             Looked::Answer(answer) => answer,
-            Looked::Wait(flight) => self.wait(call, flight).await,
+            Looked::Wait(flight) => self.wait(call, hash, key, flight).await,
         }
+    }
+
+    /// The value, if it is fresh; begins nothing.
+    #[inline]
+    pub fn try_fresh(&self, call: &Call, key: &F::Key) -> Option<Kept<F::Key, F::Value>> {
+        self.fresh(self.hash(key), key, call.now)
     }
 
     /// Answers from what is known, and begins the fetch that is wanted; `None` when only waiting would tell.
     #[inline]
-    pub fn try_get(&self, call: &Call, key: &F::Key) -> Option<Answer<F::Value, F::Error>> {
+    pub fn try_get(&self, call: &Call, key: &F::Key) -> Option<Answer<F::Key, F::Value, F::Error>> {
         let hash = self.hash(key);
         if let Some(value) = self.fresh(hash, key, call.now) {
             return Some(Answer::Fresh(value));
@@ -151,14 +157,11 @@ impl<F: Fetch> Keeper<F> {
     }
 
     /// The value, if it is fresh: the quick path of every lookup.
-    #[inline]
-    fn fresh(&self, hash: u64, key: &F::Key, now: Instant) -> Option<Kept<F::Value>> {
-        let shown = self.0.table.shown(hash, key)?;
-        if now >= shown.term.due_at {
-            return None;
-        }
-        shown.name::<F>()?.touch(now);
-        Kept::new(shown)
+    // What is found is two words that are written one by one: copied as one before they have left the store buffer, as
+    // calls that are not inlined do, they cost as much as the rest.
+    #[inline(always)]
+    fn fresh(&self, hash: u64, key: &F::Key, now: Instant) -> Option<Kept<F::Key, F::Value>> {
+        self.0.table.fresh(hash, key, now).map(Kept)
     }
 
     #[inline]
@@ -172,13 +175,13 @@ impl<F: Fetch> Keeper<F> {
         let now = crate::sync::now();
         let hash = self.hash(key);
         let Some(slot) = self.slot(hash, key, now) else { return Landed::Unwanted };
-        let item = self.item(&slot, fetched, now);
-        let landed = slot.change(|state| state.put(held(item)));
+        let held = self.item(key, fetched, now);
+        let landed = slot.change(|state| state.put(held));
         self.0.counters.put(landed);
         landed
     }
 
-    fn item(&self, slot: &Slot<F>, fetched: Fetched<F::Value>, from: Instant) -> Arc<Item<F::Value>> {
+    fn item(&self, key: &F::Key, fetched: Fetched<F::Value>, from: Instant) -> Held<Arc<slot::Item<F>>> {
         let settings = &self.0.settings;
         let usual = if fetched.value.is_some() {
             settings.lifetime
@@ -186,7 +189,8 @@ impl<F: Fetch> Keeper<F> {
             Lifetime::of(settings.nothing, Duration::ZERO)
         };
         let term = fetched.lifetime.unwrap_or(usual).from(from, dice());
-        Arc::new(Item::new(&slot.name, fetched.value, term, fetched.version))
+        let item = Item::new(key.clone(), fetched.value, term, fetched.version);
+        Held { term, version: fetched.version, value: Arc::new(item) }
     }
 
     /// Forgets a key, and what a fetch of it that is under way will bring.
@@ -197,10 +201,10 @@ impl<F: Fetch> Keeper<F> {
     }
 
     /// What is known of a key, however old; it is not a use of the key, and begins nothing.
-    pub fn peek(&self, key: &F::Key) -> Option<Kept<F::Value>> {
+    pub fn peek(&self, key: &F::Key) -> Option<Kept<F::Key, F::Value>> {
         let hash = self.hash(key);
         match self.0.table.shown(hash, key) {
-            Some(shown) => Kept::new(shown),
+            Some((shown, _)) => Kept::new(shown),
             None => Kept::of(self.0.table.find(hash, key)?.held()?),
         }
     }
@@ -220,7 +224,7 @@ impl<F: Fetch> Keeper<F> {
 
     fn evicted(&self, slots: Vec<Arc<Slot<F>>>) {
         self.0.counters.evicted(slots.len());
-        slots.iter().for_each(|slot| self.0.fetch.evicted(&slot.name.key));
+        slots.iter().for_each(|slot| self.0.fetch.evicted(&slot.key));
     }
 
     /// Counts since the beginning.
@@ -240,10 +244,6 @@ pub enum Refresh {
     NotBefore(Instant),
     /// The key is not known.
     Unknown,
-}
-
-fn held<V>(item: Arc<Item<V>>) -> Held<Arc<Item<V>>> {
-    Held { term: item.term, version: item.version, value: item }
 }
 
 fn dice() -> Dice {

@@ -3,7 +3,7 @@
 mod acquire;
 mod builder;
 mod fleet;
-mod histogram;
+pub(crate) mod histogram;
 mod nested;
 mod partitions;
 mod permit;

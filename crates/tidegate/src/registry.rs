@@ -65,7 +65,7 @@ pub use name::{InvalidServiceName, LONGEST_NAME, ServiceName};
 pub use registration::{Gone, Registrant, Registration, Standing, registration};
 pub use service::Preservation;
 pub use settings::{InvalidSettings, Settings};
-pub use snapshot::{Endpoint, Endpoints, LookupError, Provenance, Snapshot};
+pub use snapshot::{Doubt, Endpoint, Endpoints, LookupError, Provenance, Snapshot};
 pub use source::{Change, Listing, Revision, Source, SourceError, SourceErrorKind, Update, Watch};
 #[cfg(feature = "srv")]
 pub use srv::SrvSource;

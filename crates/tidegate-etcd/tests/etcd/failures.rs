@@ -73,6 +73,7 @@ async fn an_etcd_that_hangs_for_longer_than_the_lease_loses_no_registration(vers
         found.is_ok_and(|found| found.instances.len() == 1)
     })
     .await;
+    assert_eq!(etcd.logins(), 1, "what hung has forgotten no token");
 }
 
 /// Defect E9: of several hosts in the address, one was used, or none.
@@ -88,13 +89,15 @@ async fn of_several_hosts_in_a_url_one_that_works_is_found(version: Version) {
 }
 
 async fn a_member_lost_of_three_costs_no_registration_and_no_event(version: Version) {
-    let mut members = Etcd::start_cluster(version).await;
+    let mut members = Etcd::start_cluster_with_users(version).await;
     let registry = lasting(settings(members.iter().map(Etcd::server)));
     let owner = registered(&registry, instance("orders", "1")).await;
     let mut watch = registry.watch(&"orders".parse().unwrap()).await.unwrap();
     assert!(matches!(soon("all", watch.next()).await, Ok(Update::All(_))));
     assert!(matches!(soon("the stream", watch.next()).await, Ok(Update::Caught(_))));
+    let mut logins = 0;
     for lost in 0..3 {
+        logins += members[lost].logins();
         members[lost].kill();
         let root = Root::of(&members[(lost + 1) % 3]).await;
         let id = format!("put-{lost}");
@@ -122,6 +125,10 @@ async fn a_member_lost_of_three_costs_no_registration_and_no_event(version: Vers
     }
     soon("it is registered", owner.registered()).await.unwrap();
     assert_eq!((registry.stats().resyncs, registry.stats().leases_lost), (0, 0));
+    // By their own count: this client's, and of the test one for each loss. Whoever comes back may have forgotten tokens.
+    logins += members.iter().map(Etcd::logins).sum::<u64>();
+    assert!(logins <= 1 + 3 + 3, "{logins} logins");
+    assert!(registry.stats().logins <= 1 + 3, "{:?}", registry.stats());
     assert_eq!(get(&registry, "orders").await.instances.iter().filter(|one| one.id == "1").count(), 1);
 }
 

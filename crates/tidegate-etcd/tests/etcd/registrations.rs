@@ -155,6 +155,30 @@ async fn every_part_of_an_instance_that_changes_is_published(version: Version) {
     }
 }
 
+/// Whatever a process registers, and however often it says so, is one lease and one stream.
+async fn many_services_of_a_process_share_a_lease_and_what_is_said_again_is_not_written(version: Version) {
+    let etcd = Etcd::start_with_users(version, &[]).await;
+    let registry = lasting(etcd.settings());
+    let mut owners = Vec::new();
+    for service in 0..5 {
+        owners.push(registered(&registry, instance(&format!("service-{service}"), "1")).await);
+    }
+    let puts = etcd.metric("etcd_mvcc_put_total", "");
+    for _ in 0..3 {
+        for owner in &owners {
+            owner.update(|_| {});
+            soon("it is registered", owner.registered()).await.unwrap();
+        }
+    }
+    // Something that is written shows that nothing else is still to be.
+    owners[0].update(|instance| instance.version = "2".into());
+    until("the change is found", async || get(&registry, "service-0").await.instances[0].version == "2")
+        .await;
+    assert_eq!(etcd.metric("etcd_mvcc_put_total", "") - puts, 1);
+    let stats = registry.stats();
+    assert_eq!((stats.leases_granted, stats.keep_alive_streams, etcd.logins()), (1, 1, 1), "{stats:?}");
+}
+
 /// Defect E6, its other half: keys that collide.
 async fn instances_whose_names_look_alike_do_not_meet(version: Version) {
     let etcd = Etcd::start(version).await;
@@ -269,6 +293,7 @@ on_both! {
     a_lost_lease_is_noticed_told_and_healed,
     a_registration_that_follows_its_namesake_at_once_stays,
     every_part_of_an_instance_that_changes_is_published,
+    many_services_of_a_process_share_a_lease_and_what_is_said_again_is_not_written,
     instances_whose_names_look_alike_do_not_meet,
     a_key_deleted_or_overwritten_by_hand_is_written_again,
     an_instance_that_is_too_large_is_told_and_the_others_are_registered,

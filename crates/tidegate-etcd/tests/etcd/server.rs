@@ -99,6 +99,13 @@ impl Etcd {
         members
     }
 
+    /// Starts three servers that are one cluster, with authentication on.
+    pub(crate) async fn start_cluster_with_users(version: Version) -> [Self; 3] {
+        let members = Self::start_cluster(version).await;
+        members[0].enable_users().await;
+        members
+    }
+
     fn new(version: Version, arguments: &[&str]) -> Self {
         Self {
             version,
@@ -155,7 +162,11 @@ impl Etcd {
     }
 
     pub(crate) async fn enable_users(&self) {
-        let mut auth = AuthClient::new(self.channel());
+        self.enable_users_over(self.channel()).await;
+    }
+
+    pub(crate) async fn enable_users_over(&self, channel: Channel) {
+        let mut auth = AuthClient::new(channel);
         for (user, role) in [("root", "root"), ("gate", "gate")] {
             auth.role_add(AuthRoleAddRequest { name: role.into() }).await.unwrap();
             auth.user_add(AuthUserAddRequest { name: user.into(), password: "hunter2".into() })

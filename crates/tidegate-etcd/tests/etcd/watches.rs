@@ -196,12 +196,16 @@ async fn values_that_are_no_instances_are_counted_and_harmless(version: Version)
     for (layout, prefix) in [(Layout::Tidegate, "/tidegate/services"), (Layout::GoMicro, "/micro/registry")] {
         let registry = with_layout(etcd.settings(), layout);
         let _owner = registered(&registry, instance("orders", "1")).await;
-        for (key, value) in [("x", "no json"), ("y", "{}"), ("y/deeper", "[]"), ("", "")] {
+        let nowhere = match layout {
+            Layout::Tidegate => r#"{"service":"orders","id":"z","address":"nowhere"}"#,
+            Layout::GoMicro => r#"{"name":"orders","nodes":[{"id":"z","address":"nowhere"}]}"#,
+        };
+        for (key, value) in [("x", "no json"), ("y", "{}"), ("y/deeper", "[]"), ("", ""), ("z", nowhere)] {
             root.put(&format!("{prefix}/orders/{key}"), value.as_bytes(), 0).await;
         }
         root.put(&format!("{prefix}/%%/x"), b"\xff", 0).await;
         let listing = get(&registry, "orders").await;
-        assert_eq!((listing.instances.len(), listing.malformed), (1, 4), "{layout}");
+        assert_eq!((listing.instances.len(), listing.malformed), (1, 5), "{layout}");
         let names: Vec<_> = registry.list().await.unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(names, ["orders"], "{layout}");
         // An instance whose value is broken by hand stays as it was, until it is repaired.

@@ -143,7 +143,7 @@ fn told(result: Result<impl Serialize, CounterError>) -> Response {
                 CounterError::NoLimit { .. } => StatusCode::NOT_FOUND,
                 CounterError::Parts { .. } | CounterError::Value { .. } => StatusCode::BAD_REQUEST,
                 CounterError::Shared(_) => StatusCode::CONFLICT,
-                CounterError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+                CounterError::Store(_) | CounterError::Unknown(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
             failed(status, &error.to_string())
         }

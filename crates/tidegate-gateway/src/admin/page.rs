@@ -6,6 +6,7 @@ mod tables;
 use tidegate_core::Instant;
 
 use self::html::Html;
+pub(crate) use self::html::span;
 use crate::state::State;
 
 /// Refreshes the page every two seconds, while somebody looks.

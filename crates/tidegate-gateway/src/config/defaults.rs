@@ -178,6 +178,14 @@ pub(super) const fn default_token_life() -> HumanDuration {
     secs(5 * 60)
 }
 
+pub(super) const fn default_grants() -> NonZeroU32 {
+    count(10)
+}
+
+pub(super) const fn default_grants_open_for() -> HumanDuration {
+    secs(30)
+}
+
 pub(super) const fn default_token_timeout() -> HumanDuration {
     secs(10)
 }

@@ -150,7 +150,7 @@ fn duration(text: &str) -> Result<(), Wrong> {
 
 /// What partitions are told apart by: keys whose values are texts that a person can list.
 fn partition_key(text: &str) -> Result<(), Wrong> {
-    const KINDS: &str = "header:NAME, cookie:NAME, path, path:N, method or host";
+    const KINDS: &str = "header:NAME, cookie:NAME, claim:NAME, path, path:N, method or host";
     match text.parse::<Extractor>() {
         Ok(Extractor::ClientIp(_) | Extractor::Query(_)) => Err(Wrong::new(
             format!("{} does not tell partitions apart", quoted(text)),

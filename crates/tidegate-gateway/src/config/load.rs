@@ -197,7 +197,8 @@ fn paths(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
     let registry = registry_tls
         .into_iter()
         .flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten());
-    let passwords = config.store.password.iter_mut().chain(registry_password);
+    let store = config.store.password.iter_mut().chain(config.store.key_secret.as_mut());
+    let passwords = store.chain(registry_password);
     let passwords = passwords.filter_map(|password| match password {
         SecretSetting::File(path) => Some(path),
         SecretSetting::Env(_) => None,

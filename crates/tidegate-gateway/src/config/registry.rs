@@ -32,7 +32,8 @@ pub enum RegistryForm {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Registry {
-    /// `etcd://[user:pass@]a:2379,b:2379/prefix/`, or `etcds` over TLS; `file:PATH`, `dns:NAME:PORT` or `srv:NAME`.
+    /// `etcd://[user:pass@]a:2379,b:2379/prefix/`, or `etcds` over TLS; `file:PATH`, `dns:NAME:PORT`, `srv:NAME` or
+    /// `srv://SERVER/NAME`.
     #[schemars(with = "RegistryText")]
     pub url: String,
     /// How registrations stand in etcd. Default: `tidegate`.
@@ -66,6 +67,10 @@ pub struct Registry {
     /// The longest a question to the registry may take. Default: 5s.
     #[serde(default = "default_registry_timeout")]
     pub timeout: HumanDuration,
+    /// The zone that this gateway runs in. Endpoints of the same zone are preferred until they are twice as busy as
+    /// others, or take no calls. Default: none, and zones do not matter.
+    #[serde(default)]
+    pub zone: Option<String>,
     /// The directory where what is known is kept over a restart. Default: none.
     #[serde(default)]
     pub snapshot: Option<PathBuf>,
@@ -105,6 +110,7 @@ impl Registry {
             max_stale: default_max_stale(),
             minimum_retry_interval: default_minimum_retry_interval(),
             timeout: default_registry_timeout(),
+            zone: None,
             snapshot: None,
         }
     }

@@ -1,15 +1,15 @@
 //! What a configuration says of browser sessions, typed.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, num::NonZeroU32};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     defaults::{
-        default_algorithms, default_callback, default_logout, default_refresh_before, default_reuse_window,
-        default_scopes, default_session_absolute, default_session_idle, default_token_timeout,
-        default_token_wait,
+        default_algorithms, default_callback, default_grants, default_grants_open_for, default_logout,
+        default_refresh_before, default_reuse_window, default_scopes, default_session_absolute,
+        default_session_idle, default_token_timeout, default_token_wait,
     },
     formats::{AlgorithmText, CookieText, IssuerText, PageText, PercentText},
     model::ClientTls,
@@ -69,6 +69,14 @@ pub struct Session {
     #[serde(default = "default_logout")]
     #[schemars(with = "PageText")]
     pub logout: String,
+    /// Where the provider says, from server to server, whose sessions are over. Default: `logout` and `/backchannel`.
+    #[serde(default)]
+    #[schemars(with = "Option<PageText>")]
+    pub backchannel_logout: Option<String>,
+    /// Where the provider has browsers say that their login is over. Default: `logout` and `/frontchannel`.
+    #[serde(default)]
+    #[schemars(with = "Option<PageText>")]
+    pub frontchannel_logout: Option<String>,
     /// How long a session lasts that nobody uses. Default: 8h.
     #[serde(default = "default_session_idle")]
     pub idle: HumanDuration,
@@ -94,6 +102,12 @@ pub struct Session {
     /// Whether calls carry the user's access token in `Authorization`. Default: false.
     #[serde(default)]
     pub pass_token: bool,
+    /// Most refreshes at once; others wait in line, none is refused before its call's time is up. Default: 10.
+    #[serde(default = "default_grants")]
+    pub grants: NonZeroU32,
+    /// How long the provider is left alone after three failures in a row, before one refresh finds out. Default: 30s.
+    #[serde(default = "default_grants_open_for")]
+    pub open_for: HumanDuration,
     /// Longest wait for the provider. Default: 10s.
     #[serde(default = "default_token_timeout")]
     pub timeout: HumanDuration,
@@ -103,9 +117,24 @@ pub struct Session {
 }
 
 impl Session {
+    /// Where back-channel logouts are sent to.
+    pub fn backchannel_logout(&self) -> Cow<'_, str> {
+        page_below(&self.backchannel_logout, &self.logout, "backchannel")
+    }
+
+    /// Where front-channel logouts are sent to.
+    pub fn frontchannel_logout(&self) -> Cow<'_, str> {
+        page_below(&self.frontchannel_logout, &self.logout, "frontchannel")
+    }
+
     /// The name of its cookie.
     pub fn cookie_name(&self) -> &str {
         let usual = if self.allow_http { "tidegate" } else { "__Host-tidegate" };
         self.cookie.as_deref().unwrap_or(usual)
     }
+}
+
+/// A page as it is configured, or one below the logout.
+pub(super) fn page_below<'a>(page: &'a Option<String>, logout: &str, below: &str) -> Cow<'a, str> {
+    page.as_deref().map_or_else(|| Cow::Owned(format!("{logout}/{below}")), Cow::Borrowed)
 }

@@ -41,6 +41,10 @@ pub struct StoreSection {
     /// The password, by the place where it is. Default: that of the URL, or none.
     #[serde(default)]
     pub password: Option<SecretSetting>,
+    /// What keys are hashed with, by the place where it is; 16 bytes or more, the same for all gateways that share
+    /// limits. Default: the namespace.
+    #[serde(default)]
+    pub key_secret: Option<SecretSetting>,
     /// TLS settings for `rediss`. Default: the system's roots.
     #[serde(default)]
     pub tls: Option<StoreTls>,
@@ -62,6 +66,8 @@ pub struct Store {
     pub user: Option<String>,
     /// The password, by the place where it is.
     pub password: Option<SecretSetting>,
+    /// What keys are hashed with, by the place where it is.
+    pub key_secret: Option<SecretSetting>,
     /// TLS settings.
     pub tls: Option<StoreTls>,
     /// Longest wait for an answer.
@@ -92,13 +98,20 @@ impl From<StoreForm> for Store {
                 url,
                 user: None,
                 password: None,
+                key_secret: None,
                 tls: None,
                 deadline: default_store_deadline(),
                 in_flight: default_store_in_flight(),
             },
-            StoreForm::Section(StoreSection { url, user, password, tls, deadline, in_flight }) => {
-                Self { url, user, password, tls, deadline, in_flight }
-            }
+            StoreForm::Section(StoreSection {
+                url,
+                user,
+                password,
+                key_secret,
+                tls,
+                deadline,
+                in_flight,
+            }) => Self { url, user, password, key_secret, tls, deadline, in_flight },
         }
     }
 }

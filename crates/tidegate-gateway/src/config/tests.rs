@@ -57,12 +57,13 @@ mistakes! {
     a_limit_named_twice: format!("{UPSTREAM}limits:\n  a: {{ rate: 1/s }}\n{ROUTE}    limits: [a, a]\n");
     a_burst_of_a_window: format!("{UPSTREAM}limits:\n  a: {{ rate: 100/s, burst: 5, algorithm: fixed-window }}\n{ROUTE}    limits: [a]\n");
     an_unknown_algorithm: format!("{UPSTREAM}limits:\n  a: {{ rate: 100/s, algorithm: leaky-bucket }}\n  b: {{ rate: 1/s, algorithm: token_bucket }}\n{ROUTE}    limits: [a, b]\n");
-    keys_that_are_none: format!("{UPSTREAM}limits:\n  a: {{ rate: 0/s, key: [\"header:\", ip, \"path:0\", \"claim:sub\", client-ip, client-ip] }}\n{ROUTE}    limits: [a]\n");
+    keys_that_are_none: format!("{UPSTREAM}limits:\n  a: {{ rate: 0/s, key: [\"header:\", ip, \"path:0\", \"claim:\", client-ip, client-ip] }}\n{ROUTE}    limits: [a]\n");
     matches_that_are_none: format!("{UPSTREAM}routes:\n  - upstream: orders\n    match:\n      host: api.example.com:8080\n      path: orders\n      methods: [get, \"G ET\"]\n      headers: {{ \"x y\": a }}\n");
     routes_that_never_match: format!("{UPSTREAM}routes:\n  - {{ match: {{ path: /a, methods: [GET, POST] }}, upstream: orders }}\n  - {{ match: {{ path: /a/, methods: [GET] }}, upstream: orders }}\n  - {{ match: {{ host: \"*.x.io\" }}, upstream: orders }}\n  - upstream: orders\n    match:\n      host: \"*.X.io\"\n");
     routes_of_one_name: format!("{UPSTREAM}routes:\n  - {{ name: a, upstream: orders }}\n  - {{ name: a, match: {{ path: /a }}, upstream: orders }}\n");
     networks_that_are_none: format!("{UPSTREAM}{ROUTE}trusted_proxies: [10.1.0.0/8, localhost, 10.0.0.0/40]\n");
-    what_is_not_there_yet: "upstreams:\n  orders:\n    endpoints: [http://127.0.0.1:9001]\n    in_flight: { adaptive: gradient, min: 10, max: 500 }\nlimits:\n  a: { rate: 1/s, key: [\"claim:sub\"] }\nroutes:\n  - { upstream: orders, token: a, limits: [a] }\n";
+    what_is_not_there_yet: "upstreams:\n  orders:\n    endpoints: [http://127.0.0.1:9001]\n    in_flight: { adaptive: gradient, min: 10, max: 500 }\nlimits:\n  a: { rate: 1/s }\nroutes:\n  - { upstream: orders, token: a, limits: [a] }\n";
+    claims_of_nobody: format!("{UPSTREAM}    in_flight: {{ limit: 5, partitions: {{ by: \"claim:plan\", shares: {{ gold: 2 }} }} }}\nlimits:\n  a: {{ rate: 1/s, key: [\"claim:sub\"] }}\n{ROUTE}    limits: [a]\n");
     nothing_that_limits_calls_in_flight: format!("{UPSTREAM}    in_flight: {{ queue: 5 }}\n{ROUTE}");
     a_cost_beyond_what_a_ledger_grants_at_once: format!("store: redis://h\n{UPSTREAM}limits:\n  a: {{ rate: 10/s, cost: 10 }}\n  b: {{ rate: 10/s, cost: 10, algorithm: fixed-window }}\n{ROUTE}    limits: [a, b]\n");
     a_limit_of_a_fleet_that_nobody_may_wait_for: format!("{UPSTREAM}    in_flight: {{ fleet: 5, queue: 0 }}\n{ROUTE}");
@@ -89,7 +90,7 @@ mistakes! {
     certificates_that_are_not_there: format!("listen: {{ tls: {{ cert: no/such.crt, key: Cargo.toml }} }}\n{UPSTREAM}    tls: {{ cert: Cargo.toml }}\n{ROUTE}");
     aliases_that_stand_for_nothing: format!("{UPSTREAM}    breaker: *usual\n{ROUTE}");
     tags_and_unquoted_braces: "upstreams: !!map\n  orders: !include orders.yaml\nroutes: {{ .Values.routes }}\n";
-    times_of_grants_and_sessions_out_of_range: format!("{UPSTREAM}{ROUTE}tokens: {{ b: {{ issuer: https://idp.example, client_id: gw, timeout: 2h }} }}\nsessions: {{ s: {{ issuer: https://idp.example, client_id: web, idle: 1ms, reuse_window: 2d, timeout: 11m }} }}\n");
+    times_of_grants_and_sessions_out_of_range: format!("{UPSTREAM}{ROUTE}tokens: {{ b: {{ issuer: https://idp.example, client_id: gw, timeout: 2h }} }}\nsessions: {{ s: {{ issuer: https://idp.example, client_id: web, idle: 1ms, reuse_window: 2d, timeout: 11m, open_for: 1ms, grants: 101 }} }}\n");
     times_of_zero: format!("{UPSTREAM}    timeout: 0s\n    breaker: {{ within: 0s }}\n{ROUTE}bounds: {{ header_bytes: 1KiB, keep_alive: 0s }}\n");
     doubtful_settings: format!("{UPSTREAM}    protocol: http1\n    in_flight: {{ limit: 500 }}\n    timeout: 1s\n    head_timeout: 5s\nlisten: {{ admin: 0.0.0.0:9900 }}\n{ROUTE}trusted_proxies: [\"::/0\"]\n");
     a_value_that_is_missing: format!("{UPSTREAM}    breaker: {{ failures: }}\nstore:\n{ROUTE}");

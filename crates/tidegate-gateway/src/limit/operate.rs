@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use tidegate::{
     clock,
-    fleet::{Account, Adjustment, FleetStats, LedgerError, LedgerErrorKind},
+    fleet::{Account, Adjustment, FleetStats, FleetThrottle, LedgerErrorKind},
     throttle::{self, Key},
 };
 
@@ -12,7 +12,7 @@ use super::{Guard, Limit};
 use crate::{
     config::Counting,
     counter::{Change, CounterChange, CounterError, CounterState, KeyParts, masked},
-    state::{CreditState, LimitState},
+    state::{CreditState, Durations, LimitState},
 };
 
 impl Limit {
@@ -57,22 +57,24 @@ impl Limit {
                     refused: stats.refused + stats.unanswered,
                     shadow_refused: stats.shadow_refused,
                     over_admission_possible: stats.largest_over,
-                    credit: self.store.is_shared().then(|| self.credit(&stats, throttle.rule().life())),
+                    credit: self.store.is_shared().then(|| self.credit(&stats, throttle)),
                     ..state
                 }
             }
         }
     }
 
-    fn credit(&self, stats: &FleetStats, life: u64) -> CreditState {
+    fn credit(&self, stats: &FleetStats, throttle: &FleetThrottle) -> CreditState {
         let decisions = admitted(stats) + stats.refused + stats.unanswered + stats.shadow_refused;
         CreditState {
             on_store_failure: self.config.on_store_failure.as_str(),
-            life_seconds: Duration::from_micros(life).as_secs_f64(),
+            life_seconds: Duration::from_micros(throttle.rule().life()).as_secs_f64(),
             in_hand: stats.in_hand,
             aside: stats.aside,
             stranded: stats.stranded,
+            outstanding: stats.in_hand + stats.aside + stats.stranded,
             debt: stats.debt,
+            forgiven: stats.forgiven,
             local: stats.local,
             waited: stats.waited,
             from_aside: stats.from_aside,
@@ -87,7 +89,10 @@ impl Limit {
                 .iter()
                 .map(|kind| (kind.as_str(), stats.errors[kind.index()]))
                 .collect(),
+            away_seconds: stats.away_for.map(|long| long.as_secs_f64()),
+            away_share: stats.parts_away as f64 / stats.parts.max(1) as f64,
             latency_seconds: stats.round_trip.as_secs_f64(),
+            latency: Durations::from(&throttle.latencies()),
         }
     }
 
@@ -97,7 +102,8 @@ impl Limit {
         match &self.guard {
             Guard::Here(throttle) => Ok(self.told(parts, &throttle.standing(&key, clock::now()))),
             Guard::Shared(throttle) => {
-                let account = throttle.inspect(&key).await.map_err(away)?;
+                let account = throttle.inspect(&key).await;
+                let account = account.map_err(|error| CounterError::Store(error.to_string()))?;
                 Ok(self.told_by_ledger(parts, &account, throttle.rule().limit()))
             }
         }
@@ -130,7 +136,8 @@ impl Limit {
                     Change::Add(units) => Adjustment::Charge(units.unsigned_abs()),
                     Change::Reset => Adjustment::Reset,
                 };
-                let changed = throttle.adjust(&key, adjustment).await.map_err(away)?;
+                let changed = throttle.adjust(&key, adjustment).await;
+                let changed = changed.map_err(|error| CounterError::Unknown(error.to_string()))?;
                 let most = throttle.rule().limit();
                 CounterChange {
                     before: self.told_by_ledger(parts.clone(), &changed.before, most),
@@ -157,8 +164,7 @@ impl Limit {
         if parts.len() != self.key.len() {
             let names: Vec<String> = self.key.iter().map(ToString::to_string).collect();
             let (wanted, given) = (names.len(), parts.len());
-            let parts = if names.is_empty() { "one counter for all".into() } else { names.join(" ") };
-            return Err(CounterError::Parts { wanted, parts, given });
+            return Err(CounterError::Parts { wanted, parts: names.join(" "), given });
         }
         let mut hasher = self.store.hasher();
         for (extractor, part) in self.key.iter().zip(parts) {
@@ -208,8 +214,4 @@ impl Limit {
 /// Calls admitted and not given back at once because another limit refused.
 fn admitted(stats: &FleetStats) -> u64 {
     (stats.local + stats.waited + stats.from_aside + stats.open).saturating_sub(stats.undone)
-}
-
-fn away(error: LedgerError) -> CounterError {
-    CounterError::Store(error.to_string())
 }

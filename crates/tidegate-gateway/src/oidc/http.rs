@@ -23,8 +23,11 @@ const MOST_BYTES: usize = 1 << 20;
 const MOST_ORIGINS: usize = 8;
 /// Longest time to connect. Default: 3 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Most connections to each server. Default: 20.
-const CONNECTIONS: u32 = 20;
+/// Most grants of one client at once.
+pub(crate) const MOST_GRANTS: u32 = 100;
+/// Most connections to each server: each grant may need one of its own, and logins, documents and revocations go beside them.
+/// Default: 128.
+const CONNECTIONS: u32 = 128;
 
 /// A client towards one provider. It keeps connections, and no cookies.
 pub struct Http {

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// How far times in a token may be off, in seconds, after the provider's clock was allowed for. Default: 60.
-const LEEWAY: i64 = 60;
+pub(super) const LEEWAY: i64 = 60;
 /// Longest wait for the keys. Default: 10 s.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -53,6 +53,8 @@ pub struct Claims {
     pub identity: Identity,
     /// When the user logged in, in seconds since the Unix epoch, if it says.
     pub auth_time: Option<i64>,
+    /// When it was made, in seconds since the Unix epoch, by the provider's clock.
+    pub issued_at: i64,
     /// All of its claims.
     pub all: Map<String, Json>,
 }
@@ -78,13 +80,13 @@ struct Raw {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Audience {
+pub(super) enum Audience {
     One(String),
     Several(Vec<String>),
 }
 
 impl Audience {
-    fn all(&self) -> &[String] {
+    pub(super) fn all(&self) -> &[String] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
             Self::Several(several) => several,
@@ -112,17 +114,32 @@ impl IdTokens {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn verify(&self, token: &Secret, expected: &Expected<'_>) -> Result<Claims, VerifyError> {
+        check(&self.signed(token).await?, expected, self.issuer(), self.now())
+    }
+
+    /// A token that the provider signed, taken apart. What it says is still to be checked.
+    pub(super) async fn signed<'t>(&self, token: &'t Secret) -> Result<Parts<'t>, VerifyError> {
         let call = Call::at(clock::now()).within(PATIENCE);
         let parts = Parts::of(token.expose()).map_err(|why| invalid(why.to_string()))?;
         if !self.algorithms.contains(&parts.header.algorithm) {
             return Err(invalid(format!("it is signed by {}, which is not allowed", parts.header.algorithm)));
         }
         self.keys.verify(&call, &parts).await?;
-        check(&parts, expected, self.provider.issuer(), self.provider.clock.seconds())
+        Ok(parts)
+    }
+
+    /// Whose tokens these are.
+    pub(super) fn issuer(&self) -> &str {
+        self.provider.issuer()
+    }
+
+    /// The provider's time, in seconds since the Unix epoch.
+    pub(super) fn now(&self) -> i64 {
+        self.provider.clock.seconds()
     }
 }
 
-fn invalid(why: impl Into<Arc<str>>) -> VerifyError {
+pub(super) fn invalid(why: impl Into<Arc<str>>) -> VerifyError {
     VerifyError::Invalid { why: why.into() }
 }
 
@@ -181,6 +198,7 @@ fn check(parts: &Parts<'_>, expected: &Expected<'_>, issuer: &str, now: i64) -> 
     Ok(Claims {
         identity: Identity { issuer: issuer.into(), subject: raw.sub.into() },
         auth_time: raw.auth_time.map(|time| time as i64),
+        issued_at: raw.iat as i64,
         all: parts.claims().map_err(|why| invalid(why.to_string()))?,
     })
 }

@@ -122,7 +122,9 @@ impl Keys {
         if begun >= missed || last < begun {
             return Ok(turn.number);
         }
-        let soonest = begun.max(last) + self.ask_again;
+        // Only questions for missing keys count: a provider may well change its key right after it was read, and everybody
+        // who then gets a token would have to wait.
+        let soonest = begun + self.ask_again;
         if missed < soonest {
             return Err(soonest.since(missed));
         }

@@ -2,26 +2,31 @@
 //! means nothing by itself, the tokens stay on this side and are kept fresh by the coordinator.
 
 mod build;
+mod claims;
 mod cookies;
 mod flow;
 mod kept;
 mod login;
+mod logout;
 mod page;
 mod ring;
+mod roll;
+mod watch;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
-use serde_json::{Map, Value as Json};
 use tidegate::{
     Secret, clock,
     token::{AccessToken, SessionId, TokenCoordinator, TokenError, Trouble},
 };
 use tidegate_core::Call;
+use url::form_urlencoded;
 
 use self::cookies::Marked;
-pub use self::{build::NoSession, kept::Kept, ring::KeyRing};
+pub use self::{build::NoSession, claims::Claims, kept::Kept, ring::KeyRing, watch::Watched};
 use super::{
     endpoint::Endpoint,
     id_token::IdTokens,
@@ -34,15 +39,19 @@ pub struct Session {
     name: Box<str>,
     config: config::Session,
     secrets: Vec<Option<Secret>>,
+    pages: [(String, Page); 4],
     cookie: String,
     flows: String,
     marked: Marked,
     ring: Arc<KeyRing>,
     ids: Arc<IdTokens>,
     store: Arc<Store>,
+    kept: Kept,
     coordinator: TokenCoordinator<Endpoint, Kept>,
     /// Fields of calls and the claims that they tell.
     headers: Vec<(HeaderName, String)>,
+    /// Claims that something else asks for, like limits.
+    asked: BTreeSet<String>,
     slots: tokio::sync::Semaphore,
     counts: login::Counts,
 }
@@ -59,6 +68,15 @@ pub struct Visit<'r> {
     pub headers: &'r HeaderMap,
 }
 
+/// Whose call it is.
+#[derive(Debug)]
+pub struct User {
+    /// What is known of the user.
+    pub claims: Claims,
+    token: AccessToken,
+    id: SessionId,
+}
+
 /// Which page of its own a target is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
@@ -66,6 +84,30 @@ pub enum Page {
     Callback,
     /// Where users log out.
     Logout,
+    /// Where the provider says, from server to server, whose sessions are over.
+    Backchannel,
+    /// Where the provider has browsers say that their login is over.
+    Frontchannel,
+}
+
+impl Page {
+    /// Whether it is sent a form.
+    pub fn takes_a_form(self) -> bool {
+        match self {
+            Self::Backchannel => true,
+            Self::Callback | Self::Logout | Self::Frontchannel => false,
+        }
+    }
+}
+
+impl Visit<'_> {
+    /// A field of the query. What is there twice is not believed.
+    fn field(&self, name: &str) -> Option<String> {
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        let mut found = form_urlencoded::parse(query.as_bytes()).filter(|(known, _)| known == name);
+        let value = found.next().map(|(_, value)| value.into_owned());
+        value.filter(|_| found.next().is_none())
+    }
 }
 
 impl Session {
@@ -76,43 +118,44 @@ impl Session {
 
     /// Which of its own pages stands at a path.
     pub fn page_at(&self, path: &str) -> Option<Page> {
-        if path == self.config.callback {
-            Some(Page::Callback)
-        } else if path == self.config.logout {
-            Some(Page::Logout)
-        } else {
-            None
-        }
+        self.pages.iter().find(|(known, _)| known == path).map(|(_, page)| *page)
     }
 
-    /// Answers one of its own pages.
+    /// Answers one of its own pages; `form` is what was sent to it, where it takes one.
     ///
     /// # Cancel safety
     /// Dropping the future leaves a login under way to its end: the code is used up, and the browser has to begin again.
-    pub async fn answer(self: &Arc<Self>, page: Page, visit: &Visit<'_>) -> Response<ResponseBody> {
+    pub async fn answer(
+        self: &Arc<Self>,
+        page: Page,
+        visit: &Visit<'_>,
+        form: Bytes,
+    ) -> Response<ResponseBody> {
         match page {
             Page::Callback => self.callback(visit).await,
             Page::Logout => self.logout(visit).await,
+            Page::Backchannel => self.backchannel(visit, form).await,
+            Page::Frontchannel => self.frontchannel(visit).await,
         }
     }
 
-    /// Lets a call through with what is known of its user, or says why not. Without waiting, if that can be told.
+    /// Tells whose call it is, or why it may not go on. Without waiting, if that can be told.
     pub fn try_admit(
         &self,
         call: &Call,
-        headers: &mut HeaderMap,
+        headers: &HeaderMap,
         method: &Method,
-    ) -> Option<Result<(), Denied>> {
+    ) -> Option<Result<User, Denied>> {
         let Some(id) = self.id(headers) else { return Some(Err(Denied::of(method, headers))) };
         let told = self.coordinator.try_fresh(&id, call)?;
-        (!is_of_the_store(&told)).then(|| self.put(told, headers, method))
+        (!is_of_the_store(&told)).then(|| self.user(&id, told, headers, method))
     }
 
     /// As [`Self::try_admit`], and waits for tokens: at most for `max_wait`, and to the call's deadline.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing: a refresh under way goes on.
-    pub async fn admit(&self, call: &Call, headers: &mut HeaderMap, method: &Method) -> Result<(), Denied> {
+    pub async fn admit(&self, call: &Call, headers: &HeaderMap, method: &Method) -> Result<User, Denied> {
         let Some(id) = self.id(headers) else { return Err(Denied::of(method, headers)) };
         let patient = call.within(*self.config.max_wait);
         loop {
@@ -123,10 +166,10 @@ impl Session {
                 Err(TokenError::Unavailable { retry_after, .. }) if is_of_the_store(&told) => {
                     clock::now() + *retry_after
                 }
-                _ => return self.put(told, headers, method),
+                _ => return self.user(&id, told, headers, method),
             };
             if patient.deadline.is_none_or(|deadline| deadline <= again) {
-                return self.put(told, headers, method);
+                return self.user(&id, told, headers, method);
             }
             tokio::time::sleep_until(clock::timer_at(again)).await;
         }
@@ -148,12 +191,13 @@ impl Session {
         SessionId::of_hash(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
-    fn put(
+    fn user(
         &self,
+        id: &SessionId,
         told: Result<AccessToken, TokenError>,
-        headers: &mut HeaderMap,
+        headers: &HeaderMap,
         method: &Method,
-    ) -> Result<(), Denied> {
+    ) -> Result<User, Denied> {
         let token = match told {
             Ok(token) => token,
             Err(TokenError::LoginNeeded(_)) => return Err(Denied::of(method, headers)),
@@ -165,22 +209,27 @@ impl Session {
             }
             Err(_) => return Err(Denied::Refused(Refused { why: Reason::Slow, retry_after: None })),
         };
-        let claims: Map<String, Json> = serde_json::from_str(token.attributes()).unwrap_or_default();
-        if !self.allows(&claims) {
-            return Err(Denied::Forbidden);
+        let claims = Claims::read(token.attributes());
+        if claims.are_on(&self.config.allow) {
+            Ok(User { claims, token, id: id.clone() })
+        } else {
+            Err(Denied::Forbidden)
         }
+    }
+
+    /// Tells an upstream whose call it is.
+    pub fn tell(&self, user: &User, headers: &mut HeaderMap) {
         for (name, claim) in &self.headers {
-            if let Some(value) = claims.get(claim).and_then(field) {
+            if let Some(value) = user.claims.field(claim) {
                 headers.insert(name.clone(), value);
             }
         }
         if self.config.pass_token {
-            let mut value = HeaderValue::try_from(token.authorization().expose())
+            let mut value = HeaderValue::try_from(user.token.authorization().expose())
                 .expect("an access token that was read is visible ASCII");
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }
-        Ok(())
     }
 
     /// Takes out what only we may say of a user: from every call, whether or not it needs a session, as the upstream behind
@@ -194,20 +243,6 @@ impl Session {
     /// Takes out the cookies of these sessions: no upstream needs to see them.
     pub fn hide(&self, headers: &mut HeaderMap) {
         cookies::strip(headers, &self.cookie, &self.flows);
-    }
-
-    /// Whether the claims of a user are on every list.
-    fn allows(&self, claims: &Map<String, Json>) -> bool {
-        self.config.allow.iter().all(|(claim, allowed)| {
-            let of = |text: &str| allowed.iter().any(|pattern| fits(pattern, text));
-            match claims.get(claim) {
-                Some(Json::String(text)) => of(text),
-                Some(Json::Array(several)) => several.iter().filter_map(Json::as_str).any(of),
-                Some(Json::Bool(truth)) => of(if *truth { "true" } else { "false" }),
-                Some(Json::Number(number)) => of(&number.to_string()),
-                Some(Json::Null | Json::Object(_)) | None => false,
-            }
-        })
     }
 
     /// What it is doing now. Nothing of a session is in it.
@@ -226,10 +261,17 @@ impl Session {
                 .collect(),
             shared: stats.shared,
             over: stats.over,
+            mismatches: stats.mismatches,
             store_failures: stats.store_failures,
             store_failing: stats.store_failing,
             logins: self.counts.outcomes(),
         }
+    }
+
+    /// Refreshes under way here, those included that wait for their turn.
+    pub fn refreshing(&self) -> usize {
+        let stats = self.coordinator.stats();
+        stats.in_flight + stats.queued
     }
 
     /// Ends its refreshes well: those under way are stored, at most for `within`.
@@ -278,28 +320,6 @@ fn is_of_the_store(told: &Result<AccessToken, TokenError>) -> bool {
     matches!(told, Err(TokenError::Unavailable { why: Trouble::Store(_), .. }))
 }
 
-/// A claim as the value of a field.
-fn field(claim: &Json) -> Option<HeaderValue> {
-    let text = match claim {
-        Json::String(text) => text.clone(),
-        Json::Number(number) => number.to_string(),
-        Json::Bool(truth) => truth.to_string(),
-        Json::Array(several) => several.iter().filter_map(Json::as_str).collect::<Vec<_>>().join(","),
-        Json::Null | Json::Object(_) => return None,
-    };
-    // As UTF-8, without what ends a field.
-    let clean = !text.bytes().any(|b| b.is_ascii_control());
-    clean.then(|| HeaderValue::from_bytes(text.as_bytes()).ok()).flatten()
-}
-
-/// Whether a text is what is allowed: itself, or `*` and its end.
-fn fits(pattern: &str, text: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(end) => text.len() > end.len() && text.ends_with(end),
-        None => pattern == text,
-    }
-}
-
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("name", &self.name).finish_non_exhaustive()
@@ -342,23 +362,5 @@ mod tests {
         ] {
             assert_eq!(is_navigation(&method, &headers(fields)), is, "{method} {fields:?}");
         }
-    }
-
-    #[test]
-    fn claims_become_fields_and_nothing_else() {
-        let value =
-            |claim: Json| field(&claim).map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap());
-        assert_eq!(value("Ann Björk".into()).as_deref(), Some("Ann Björk"));
-        assert_eq!(value(serde_json::json!(["a", "b"])).as_deref(), Some("a,b"));
-        assert_eq!(value(true.into()).as_deref(), Some("true"));
-        assert_eq!(value("a\r\nx-admin: 1".into()), None);
-        assert_eq!(value(serde_json::json!({ "a": 1 })), None);
-    }
-
-    #[test]
-    fn lists_take_whole_values_and_ends() {
-        assert!(fits("ann@example.com", "ann@example.com") && fits("*@example.com", "ann@example.com"));
-        assert!(!fits("*@example.com", "@example.com") && !fits("*@example.com", "ann@example.com.evil"));
-        assert!(!fits("ann", "anna"));
     }
 }

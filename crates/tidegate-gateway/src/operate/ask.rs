@@ -53,7 +53,16 @@ pub(super) struct Said {
 impl Said {
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failed> {
         serde_json::from_str(&self.text)
-            .map_err(|error| Failed::Stranger { admin: self.admin, why: error.to_string() })
+            .map_err(|error| Failed::Stranger { admin: self.admin, why: unread(&error) })
+    }
+}
+
+/// Why an answer says nothing to this command.
+fn unread(error: &serde_json::Error) -> String {
+    if error.is_data() {
+        format!("its answer has another shape ({error})")
+    } else {
+        "its answer is no JSON".into()
     }
 }
 

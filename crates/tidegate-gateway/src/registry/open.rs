@@ -89,7 +89,12 @@ pub(super) fn open(
         }
         RegistryUrl::File(path) => guard(FileSource::parsed_by(path, services_of_file), settings)?,
         RegistryUrl::Dns(server) => guard(DnsSource::new(server.host.as_str(), server.port), settings)?,
-        RegistryUrl::Srv(name) => guard(SrvSource::new(name.as_str())?, settings)?,
+        RegistryUrl::Srv { name, servers } if servers.is_empty() => {
+            guard(SrvSource::new(name.as_str())?, settings)?
+        }
+        RegistryUrl::Srv { name, servers } => {
+            guard(SrvSource::at(name.as_str(), servers.iter().copied())?, settings)?
+        }
     };
     Ok((guard, None))
 }

@@ -14,7 +14,9 @@ use std::{
 use parking_lot::Mutex;
 use tidegate::{
     clock,
-    registry::{Endpoint as Listed, Endpoints, LookupError, Provenance, ServiceName, Snapshot},
+    registry::{
+        Doubt, Endpoint as Listed, Endpoints, Instance, LookupError, Provenance, ServiceName, Snapshot,
+    },
 };
 use tidegate_core::{By, Call, Instant, Refused};
 use tokio::{sync::watch, task::AbortHandle, time};
@@ -26,7 +28,7 @@ use super::{
 };
 use crate::{
     refusal::Cause,
-    upstream::{Endpoint, Upstream, Vouched, Wanted},
+    upstream::{Endpoint, Upstream, Vouched, Wanted, Zone},
 };
 
 /// How often it is looked how good the endpoints still are; changes come by themselves. Default: 1 s.
@@ -201,21 +203,31 @@ impl Resolver {
         }
     }
 
-    /// Learns that an endpoint could not be reached: one that the registry no longer vouches for is gone then, unless it
-    /// is the last.
+    /// Learns that an endpoint could not be reached: one that nobody vouches for is gone then, unless it is the last, and
+    /// one that calls vouched for is a suspect again.
     pub(crate) fn unreachable(&self, endpoint: &Endpoint) {
         if endpoint.vouched() == Vouched::Yes {
             return;
         }
         let inner = &self.inner;
-        let Some(snapshot) = inner.known.lock().snapshot.clone() else { return };
-        for suspect in snapshot.suspects().filter(|suspect| endpoint.is_at(&inner.url(suspect))) {
+        inner.each_unlisted_at(endpoint, |instance| {
             tracing::info!(
                 upstream = inner.upstream.name(),
                 endpoint = %endpoint.authority(),
-                "an endpoint that the registry lost cannot be reached: it is gone"
+                "an endpoint that the registry lost cannot be reached"
             );
-            inner.registry.guard().failed(&inner.service, &suspect.instance.id);
+            inner.registry.guard().failed(&inner.service, &instance.id);
+        });
+    }
+
+    /// Learns that a call to an endpoint succeeded: one that nobody vouched for is vouched for by that.
+    #[inline]
+    pub(crate) fn succeeded(&self, endpoint: &Endpoint) {
+        if endpoint.proves_itself() {
+            let inner = &self.inner;
+            inner.each_unlisted_at(endpoint, |instance| {
+                inner.registry.guard().succeeded(&inner.service, &instance.id);
+            });
         }
     }
 }
@@ -253,6 +265,13 @@ async fn follow(inner: Arc<Inner>) {
 }
 
 impl Inner {
+    /// The instances at an endpoint that the registry does not list any more.
+    fn each_unlisted_at(&self, endpoint: &Endpoint, mut tell: impl FnMut(&Instance)) {
+        let Some(snapshot) = self.known.lock().snapshot.clone() else { return };
+        let there = snapshot.unlisted().filter(|listed| endpoint.is_at(&self.url(listed)));
+        there.for_each(|listed| tell(&listed.instance));
+    }
+
     /// Takes what a lookup found.
     fn hear(&self, found: Result<Endpoints, LookupError>, now: Instant) {
         let (standing, found, error) = match found {
@@ -342,7 +361,15 @@ impl Inner {
             .map(|listed| Wanted {
                 url: self.url(listed),
                 weight: listed.instance.weight,
-                vouched: if listed.suspect_since.is_some() { Vouched::No } else { Vouched::Yes },
+                vouched: match listed.doubt {
+                    Doubt::None => Vouched::Yes,
+                    Doubt::Proven { .. } => Vouched::ByCalls,
+                    Doubt::Suspect { .. } => Vouched::No,
+                },
+                zone: match (self.registry.zone(), listed.instance.zone.as_deref()) {
+                    (Some(here), Some(there)) if here == there => Zone::Here,
+                    _ => Zone::Elsewhere,
+                },
             })
             .collect();
         // Under the lock: what is told last is there last.

@@ -174,7 +174,7 @@ impl Trace {
 impl Entry {
     fn facts(&self) -> Facts<'_> {
         let Self { client, method, host, path, query, headers, .. } = self;
-        Facts { method, host, path, query: query.as_deref(), headers, client: *client }
+        Facts { method, host, path, query: query.as_deref(), headers, client: *client, user: None }
     }
 
     fn cost(&self, limit: &Limit) -> u32 {

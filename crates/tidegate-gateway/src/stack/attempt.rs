@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tidegate::{Gate as _, clock};
 use tidegate_core::{By, Call, Outcome, Refused};
 
@@ -44,7 +44,14 @@ pub(super) async fn send(
             None => sending.await,
         };
         let error = match sent {
-            Ok(response) => return Ok(response),
+            Ok(response) => {
+                if let Some(resolver) = &service.resolver
+                    && is_proof(response.status())
+                {
+                    resolver.succeeded(&endpoint);
+                }
+                return Ok(response);
+            }
             Err(error) => error,
         };
         if let Some(fault) = exchange.upload.as_ref().and_then(|upload| upload.fault()) {
@@ -118,6 +125,12 @@ fn outcome_at_endpoint(kind: SendErrorKind) -> Outcome {
         SendErrorKind::Sent(Sent::RequestBody) => Outcome::Ignore,
         SendErrorKind::Unsent(_) | SendErrorKind::Sent(_) => Outcome::Overload { retry_after: None },
     }
+}
+
+/// Whether an answer shows that the service is there: one that is not found, or refused, may come from whoever took the
+/// address over.
+fn is_proof(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection()
 }
 
 /// Whether nobody seems to be there.

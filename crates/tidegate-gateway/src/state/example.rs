@@ -87,6 +87,9 @@ pub(crate) fn example() -> State {
                     life_seconds: 1.0,
                     in_hand: 210,
                     stranded: 3,
+                    outstanding: 213,
+                    away_seconds: Some(12.5),
+                    away_share: 1.0,
                     local: 119_000,
                     waited: 1012,
                     asking: 1,
@@ -94,6 +97,10 @@ pub(crate) fn example() -> State {
                     operations_per_decision: 0.02,
                     failures: [("late", 4), ("unreachable", 0)].into(),
                     latency_seconds: 0.000_4,
+                    latency: Durations::from_buckets(
+                        vec![(0.000_512, 2300), (0.001_024, 95), (f64::INFINITY, 5)],
+                        1.1,
+                    ),
                     ..CreditState::default()
                 }),
                 ..LimitState::default()
@@ -172,13 +179,14 @@ pub(crate) fn example() -> State {
 }
 
 fn registry() -> RegistryState {
-    let instance = |id: &str, address: &str, suspect_seconds| RegistryEndpointState {
+    let instance = |id: &str, address: &str, suspect_seconds, proven_seconds| RegistryEndpointState {
         id: id.into(),
         address: address.into(),
         version: "2.1".into(),
         weight: 1,
         zone: Some("eu-1".into()),
         suspect_seconds,
+        proven_seconds,
     };
     RegistryState {
         url: "etcd://gate:***@10.0.0.1:2379,10.0.0.2:2379/tidegate/".into(),
@@ -196,8 +204,9 @@ fn registry() -> RegistryState {
             age_seconds: Some(42.5),
             revision: 1207,
             endpoints: vec![
-                instance("orders-7", "10.0.0.7:9001", None),
-                instance("orders-8", "10.0.0.8:9001", Some(12.0)),
+                instance("orders-7", "10.0.0.7:9001", None, None),
+                instance("orders-9", "10.0.0.9:9001", None, Some(9.5)),
+                instance("orders-8", "10.0.0.8:9001", Some(12.0), None),
             ],
             suspects: 1,
             watch_restarts: 2,

@@ -98,8 +98,10 @@ pub struct RegistryEndpointState {
     pub weight: u64,
     /// Its zone.
     pub zone: Option<String>,
-    /// For how long the registry has not listed it, in seconds; none when it does.
+    /// For how long it has been a suspect, in seconds: the registry does not list it any more, and it may be gone.
     pub suspect_seconds: Option<f64>,
+    /// How long ago a call to it succeeded first since the registry has not listed it, in seconds.
+    pub proven_seconds: Option<f64>,
 }
 
 impl RegistryState {

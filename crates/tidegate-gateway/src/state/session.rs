@@ -23,6 +23,8 @@ pub struct SessionsState {
     pub shared: u64,
     /// Sessions that ended other than by a logout.
     pub over: u64,
+    /// Refreshes that brought somebody else's tokens: an operator should look.
+    pub mismatches: u64,
     /// Operations of the store that failed.
     pub store_failures: u64,
     /// Whether the last one failed.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::Durations;
+
 /// Credit of a limit that is shared through a ledger.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CreditState {
@@ -17,8 +19,12 @@ pub struct CreditState {
     pub aside: u64,
     /// Units that ran out in hand and were not given back yet.
     pub stranded: u64,
+    /// Units granted to this gateway that it neither spent nor gave back: in hand, aside and stranded.
+    pub outstanding: u64,
     /// Units spent beyond what was reserved, which the ledger is not told of yet.
     pub debt: u64,
+    /// Units that were owed and are not any more: there was no room to remember them until the store could be told.
+    pub forgiven: u64,
     /// Calls admitted at once, from credit in hand.
     pub local: u64,
     /// Calls admitted after they waited for the store.
@@ -41,8 +47,14 @@ pub struct CreditState {
     pub losses: u64,
     /// Questions that were not answered, by what kept the store from it.
     pub failures: BTreeMap<&'static str, u64>,
+    /// For how many seconds the store, or a part of it, has been known to be away for this limit; none while it answers.
+    pub away_seconds: Option<f64>,
+    /// How much of the store is known to be away, from 0 to 1: of a cluster, a part may be.
+    pub away_share: f64,
     /// How long the store takes to answer, lately, in seconds.
     pub latency_seconds: f64,
+    /// How long it took, of all questions that were answered in time.
+    pub latency: Durations,
 }
 
 /// Whether a store can be asked.
@@ -56,13 +68,15 @@ pub enum StorePhase {
     Connecting,
     /// Every server of it can be asked.
     Up,
-    /// A server of it cannot be asked.
+    /// Some servers of it can be asked, and some cannot.
+    PartlyAway,
+    /// No server of it can be asked.
     Away,
 }
 
 impl StorePhase {
     /// Every phase.
-    pub const ALL: [Self; 4] = [Self::Memory, Self::Connecting, Self::Up, Self::Away];
+    pub const ALL: [Self; 5] = [Self::Memory, Self::Connecting, Self::Up, Self::PartlyAway, Self::Away];
 
     /// The name used in metrics and state.
     pub const fn as_str(self) -> &'static str {
@@ -70,6 +84,7 @@ impl StorePhase {
             Self::Memory => "memory",
             Self::Connecting => "connecting",
             Self::Up => "up",
+            Self::PartlyAway => "partly-away",
             Self::Away => "away",
         }
     }

@@ -208,17 +208,28 @@ impl Snapshot {
             let limits = self.state.limits.iter();
             limits.filter_map(|limit| Some((limit.name.as_str(), limit.credit.as_ref()?)))
         };
-        let gauges: [Named<CreditState>; 4] = [
+        let gauges: [Named<CreditState>; 5] = [
             ("tidegate_credit", "Units of a limit that this gateway holds and may spend", |c| c.in_hand),
             ("tidegate_credit_aside", "Units set aside for when the store is away", |c| c.aside),
             ("tidegate_credit_stranded", "Units granted to this gateway that nobody can spend", |c| {
                 c.stranded
             }),
+            (
+                "tidegate_credit_owed",
+                "Units spent beyond what was reserved, not told to the store yet",
+                |c| c.debt,
+            ),
             ("tidegate_credit_asking", "Questions of a limit to the store under way", |c| c.asking),
         ];
         for (name, help, of) in gauges {
             page.gauge(name, help, None, shared().map(|(name, c)| ([("limit", name)], of(c) as f64)))?;
         }
+        let away = shared().map(|(name, c)| ([("limit", name)], c.away_share));
+        let help = "How much of the store is known to be away for a limit, from 0 to 1";
+        page.gauge("tidegate_store_away", help, None, away)?;
+        let forgiven = shared().map(|(name, c)| ([("limit", name)], c.forgiven));
+        let help = "Units owed that were forgotten for want of room before the store could be told";
+        page.counter("tidegate_credit_forgiven", help, None, forgiven)?;
         let over = self.state.limits.iter();
         page.gauge(
             "tidegate_limit_over_admission_possible",
@@ -255,8 +266,12 @@ impl Snapshot {
                 c.failures.iter().map(move |(kind, count)| ([("limit", name), ("kind", *kind)], *count))
             }),
         )?;
-        let latency = shared().map(|(name, c)| ([("limit", name)], c.latency_seconds));
-        page.gauge("tidegate_store_latency", "How long the store takes to answer, lately", SECONDS, latency)
+        let latency = shared().map(|(name, c)| ([("limit", name)], &c.latency));
+        page.histogram(
+            "tidegate_store_latency",
+            "How long the store took to answer questions of a limit",
+            latency,
+        )
     }
 
     fn store(&self, page: &mut Page) -> fmt::Result {

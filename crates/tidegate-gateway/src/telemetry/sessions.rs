@@ -49,6 +49,12 @@ pub(super) fn encode(page: &mut Page<'_>, sessions: &[SessionsState]) -> fmt::Re
         each(|s| s.over),
     )?;
     page.counter(
+        "tidegate_session_mismatches",
+        "Refreshes that brought somebody else's tokens",
+        None,
+        each(|s| s.mismatches),
+    )?;
+    page.counter(
         "tidegate_session_store_failures",
         "Operations of the store of sessions that failed",
         None,

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+    atomic::{AtomicU8, Ordering::Relaxed},
 };
 
 use http::{Request, Response, uri::Authority, uri::Scheme};
@@ -33,22 +33,25 @@ pub struct Endpoint {
     address: Address,
     pub(super) link: Arc<Link>,
     breaker: Breaker,
-    /// Whether the registry vouches for it.
-    vouched: AtomicBool,
+    /// Who vouches for it: a [`Vouched`].
+    vouched: AtomicU8,
 }
 
-/// Whether a registry vouches for an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who vouches for an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Vouched {
-    /// It lists it, or there is no registry.
-    Yes,
-    /// It listed it, and took it away in a way that looks like the registry's own trouble.
+    /// Nobody: the registry listed it, and took it away in a way that looks like its own trouble.
     No,
+    /// Calls that succeeded since.
+    ByCalls,
+    /// The registry, which lists it; or there is no registry.
+    Yes,
 }
 
 impl Endpoint {
     pub(super) fn new(address: Address, link: Arc<Link>, breaker: Breaker) -> Self {
-        Self { address, link, breaker, vouched: AtomicBool::new(true) }
+        Self { address, link, breaker, vouched: AtomicU8::new(Vouched::Yes as u8) }
     }
 
     /// What tells it from others.
@@ -66,13 +69,24 @@ impl Endpoint {
         &self.breaker
     }
 
-    /// Whether its registry vouches for it.
+    /// Who vouches for it.
     pub fn vouched(&self) -> Vouched {
-        if self.vouched.load(Relaxed) { Vouched::Yes } else { Vouched::No }
+        match self.vouched.load(Relaxed) {
+            none if none == Vouched::No as u8 => Vouched::No,
+            calls if calls == Vouched::ByCalls as u8 => Vouched::ByCalls,
+            _ => Vouched::Yes,
+        }
     }
 
     pub(super) fn vouch(&self, vouched: Vouched) {
-        self.vouched.store(vouched == Vouched::Yes, Relaxed);
+        self.vouched.store(vouched as u8, Relaxed);
+    }
+
+    /// Notes that a call succeeded; true for the first one at an endpoint that nobody vouched for.
+    pub(crate) fn proves_itself(&self) -> bool {
+        let (none, calls) = (Vouched::No as u8, Vouched::ByCalls as u8);
+        self.vouched.load(Relaxed) == none
+            && self.vouched.compare_exchange(none, calls, Relaxed, Relaxed).is_ok()
     }
 
     /// The host and port as configured.

@@ -12,7 +12,7 @@ use super::{
     connect::Connector,
     endpoint::{Endpoint, Vouched},
     error::UpstreamError,
-    members::Members,
+    members::{Member, Members},
     open::Link,
     pool::Pool,
     tls::ClientTls,
@@ -47,14 +47,25 @@ pub struct Wanted {
     pub url: String,
     /// Its share of the calls, beside the others'; 0: no new calls.
     pub weight: u32,
-    /// Whether the registry still vouches for it.
+    /// Who vouches for it.
     pub vouched: Vouched,
+    /// Where it is, beside this gateway.
+    pub zone: Zone,
+}
+
+/// Where an endpoint is, beside this gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zone {
+    /// In its zone: preferred while it is not much busier than others.
+    Here,
+    /// In another; or neither's is known.
+    Elsewhere,
 }
 
 impl Wanted {
     /// An endpoint of the configuration.
     fn configured(url: &str) -> Self {
-        Self { url: url.to_owned(), weight: 1, vouched: Vouched::Yes }
+        Self { url: url.to_owned(), weight: 1, vouched: Vouched::Yes, zone: Zone::Elsewhere }
     }
 }
 
@@ -108,7 +119,8 @@ impl Upstream {
     }
 
     /// Picks the endpoint for a call: the one with fewer calls in flight of two drawn at random, or another that is
-    /// admitted. `avoid` is taken only when no other is admitted.
+    /// admitted; of those in the gateway's zone first, unless they are much busier. `avoid` is taken only when no other is
+    /// admitted.
     ///
     /// Each endpoint is asked at most once, and none after the first that is admitted: `admits` may take a permit.
     pub fn pick(
@@ -128,8 +140,8 @@ impl Upstream {
             before.iter().map(|endpoint| (endpoint.place(), endpoint)).collect();
         let mut wrong = Vec::new();
         let mut at: HashMap<Place, usize> = HashMap::new();
-        let mut members: Vec<(Arc<Endpoint>, u32)> = Vec::with_capacity(wanted.len());
-        for Wanted { url, weight, vouched } in wanted {
+        let mut members: Vec<Member> = Vec::with_capacity(wanted.len());
+        for Wanted { url, weight, vouched, zone } in wanted {
             let place = match place(url) {
                 Ok(place) => place,
                 Err(why) => {
@@ -137,10 +149,11 @@ impl Upstream {
                     continue;
                 }
             };
-            if let Some((endpoint, known)) = at.get(&place).map(|at| &mut members[*at]) {
-                *known = (*known).max(*weight);
-                if *vouched == Vouched::Yes {
-                    endpoint.vouch(Vouched::Yes);
+            if let Some(known) = at.get(&place).map(|at| &mut members[*at]) {
+                known.weight = known.weight.max(*weight);
+                known.endpoint.vouch(known.endpoint.vouched().max(*vouched));
+                if *zone == Zone::Here {
+                    known.zone = Zone::Here;
                 }
                 continue;
             }
@@ -156,7 +169,7 @@ impl Upstream {
             };
             endpoint.vouch(*vouched);
             at.insert(place, members.len());
-            members.push((endpoint, *weight));
+            members.push(Member { endpoint, weight: *weight, zone: *zone });
         }
         self.members.store(Arc::new(Members::new(members)));
         wrong

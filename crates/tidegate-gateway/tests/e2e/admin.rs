@@ -88,7 +88,7 @@ async fn an_operator_reads_adjusts_and_resets_a_counter() {
 
     for (line, why) in [
         ("get three", "there is no limit `three`; there are: two"),
-        ("get two", "a key of this limit has 2 parts (header:x-key client-ip), not 0"),
+        ("get two", "counts per header:x-key client-ip; name 2 values in this order, not 0"),
         ("reset two a localhost", "`localhost` is not a value of client-ip"),
     ] {
         let (done, said) = limits(&gateway, line);

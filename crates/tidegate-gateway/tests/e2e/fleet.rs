@@ -3,9 +3,11 @@
 mod clocks;
 mod failover;
 mod faults;
+mod meddler;
 mod settings;
 mod sizes;
 mod stores;
+mod wire;
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -82,7 +84,11 @@ fn config(upstream: &Upstream, store: &str, limit: &str) -> String {
 /// A store that is given time: credit is lost with an answer that comes too late, and who counts to the last unit
 /// wants all of it.
 fn patient(redis: &Redis) -> String {
-    format!("{{ url: {}, deadline: 10s }}", redis.url())
+    patient_with(&redis.url())
+}
+
+fn patient_with(url: &str) -> String {
+    format!("{{ url: \"{url}\", deadline: 10s }}")
 }
 
 /// Waits until a window has begun that had not yet when this was called.

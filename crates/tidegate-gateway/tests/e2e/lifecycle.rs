@@ -1,6 +1,6 @@
 //! Start, reload, drain and end.
 
-use std::{fs, sync::Arc};
+use std::{fs, net::SocketAddr, process::Command, sync::Arc};
 
 use http::{Response, StatusCode};
 use tokio::sync::Semaphore;
@@ -64,6 +64,27 @@ async fn a_changed_file_is_taken_up_without_a_signal() {
         two.calls() > 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_address_with_port_0_is_shown_as_the_one_it_became() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args([
+        "serve",
+        "--upstream",
+        "http://127.0.0.1:9",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+    ]);
+    let tidegate = Process::start("tidegate", &mut command);
+    tidegate.printed("/metrics for Prometheus").await;
+    let output = tidegate.output();
+    let (_, rest) = output.split_once("curl -i http://").unwrap();
+    let address: SocketAddr = rest.split('/').next().unwrap().parse().unwrap();
+    assert_eq!(client::get(address, "/").await.status, StatusCode::SERVICE_UNAVAILABLE, "{output}");
+    assert!(!output.contains("127.0.0.1:0"), "{output}");
 }
 
 #[tokio::test]

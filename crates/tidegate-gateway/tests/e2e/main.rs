@@ -15,6 +15,7 @@ mod server;
 
 use servers::ports;
 
+mod acceptance;
 mod admin;
 mod bad_input;
 mod costs;

@@ -2,6 +2,7 @@
 
 mod faults;
 mod files;
+mod names;
 mod sidecar;
 
 use std::{

@@ -19,9 +19,12 @@ use crate::{
     },
 };
 
-mod certified;
+pub(crate) mod certified;
+mod limits;
 mod logins;
+mod logouts;
 mod refreshes;
+mod streams;
 
 /// An upstream that notes the fields of every call.
 pub(crate) struct Behind {
@@ -146,9 +149,14 @@ impl Browser {
 
     /// Goes to a page and logs in at the provider, back to the page it wanted.
     pub(crate) async fn logs_in(&mut self, gateway: &Gateway, path: &str) -> Answer {
+        self.logs_in_as("ann", gateway, path).await
+    }
+
+    /// The same, as this user.
+    pub(crate) async fn logs_in_as(&mut self, user: &str, gateway: &Gateway, path: &str) -> Answer {
         let away = self.goes(gateway, path).await;
         assert_eq!(away.status, StatusCode::SEE_OTHER, "{}", away.text());
-        let back = at_provider(&away).await;
+        let back = at_provider_as(user, &away).await;
         let landed = self.goes(gateway, &back).await;
         assert_eq!(landed.status, StatusCode::SEE_OTHER, "{}", landed.text());
         let target = landed.header("location").to_owned();
@@ -163,7 +171,13 @@ impl Browser {
 
 /// Logs in at the provider that an answer leads to; where that leads back to, as a path.
 pub(crate) async fn at_provider(away: &Answer) -> String {
-    let url: Url = away.header("location").parse().unwrap();
+    at_provider_as("ann", away).await
+}
+
+/// The same, as this user.
+pub(crate) async fn at_provider_as(user: &str, away: &Answer) -> String {
+    let mut url: Url = away.header("location").parse().unwrap();
+    url.query_pairs_mut().append_pair("login_hint", user);
     let addr = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()).parse().unwrap();
     let path = &url[url::Position::BeforePath..];
     let agreed = client::get_at(addr, path, &[]).await;

@@ -7,6 +7,7 @@ mod server;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
 };
 
 use http::StatusCode;
@@ -52,6 +53,16 @@ pub enum Does {
     Says(&'static str),
     /// Sends the gateway elsewhere.
     Redirects,
+    /// As [`Does::Fails`], once it is released.
+    FailsLate(u16),
+    /// Grants, and the ID token tells of this user.
+    GrantsTo(&'static str),
+    /// Grants, and the ID token is signed by a key that nobody knows.
+    Forges,
+    /// Grants, and says of the access token what nobody understands: of the answer only the refresh token can be used.
+    Mangles,
+    /// Grants, without an ID token.
+    NamesNobody,
 }
 
 /// What one question of the token endpoint said.
@@ -74,14 +85,31 @@ pub struct Counts {
     pub discovery: usize,
     /// Questions for the keys.
     pub keys: usize,
-    /// Questions at the token endpoint.
+    /// Questions at the token endpoint, acted on or not.
+    pub arrived: usize,
+    /// Questions at the token endpoint that were acted on.
     pub asked: usize,
     /// Tokens granted.
     pub granted: usize,
     /// Refresh tokens that came a second time: a family was revoked.
     pub reused: usize,
+    /// Used refresh tokens that were taken again, within a grace.
+    pub repeated: usize,
     /// Tokens given back.
     pub revoked: usize,
+    /// Questions at the token endpoint that are not answered yet.
+    pub at_once: usize,
+    /// The most of them there were at once.
+    pub most_at_once: usize,
+}
+
+/// What becomes of a refresh token that comes a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grace {
+    /// It is a thief's: its family is dead.
+    None,
+    /// It is taken as long as it is the last that was used.
+    Last,
 }
 
 struct State {
@@ -90,6 +118,10 @@ struct State {
     next: VecDeque<Does>,
     always: Does,
     life: u64,
+    delay: Duration,
+    grace: Grace,
+    acts_late: bool,
+    ends_at: Instant,
     key: (String, SigningKey),
     client_keys: Vec<u8>,
     clock_ahead: i64,
@@ -97,6 +129,7 @@ struct State {
     methods: Vec<&'static str>,
     issuer: Option<String>,
     documents: StatusCode,
+    claims: serde_json::Map<String, serde_json::Value>,
     books: Books,
 }
 
@@ -113,6 +146,10 @@ impl Idp {
                 next: VecDeque::new(),
                 always: Does::Grants,
                 life: 3600,
+                delay: Duration::ZERO,
+                grace: Grace::None,
+                acts_late: false,
+                ends_at: Instant::now(),
                 key: ("key-1".into(), SigningKey::generate()),
                 client_keys: br#"{"keys":[]}"#.to_vec(),
                 clock_ahead: 0,
@@ -120,6 +157,7 @@ impl Idp {
                 methods: vec!["client_secret_basic", "client_secret_post", "private_key_jwt"],
                 issuer: None,
                 documents: StatusCode::OK,
+                claims: serde_json::Map::new(),
                 books: Books::default(),
             }),
             released: watch::Sender::new(0),
@@ -147,9 +185,34 @@ impl Idp {
         self.state().always = does;
     }
 
-    /// Lets all answers go that are held until now.
+    /// Lets all answers go that are held, and all that would be.
     pub fn release(&self) {
         self.shared.released.send_modify(|released| *released += 1_000_000);
+    }
+
+    /// Holds answers again after a [`Idp::release`].
+    pub fn hold(&self) {
+        self.shared.released.send_replace(0);
+    }
+
+    /// When the last access token is over that it granted.
+    pub fn ends_at(&self) -> Instant {
+        self.state().ends_at
+    }
+
+    /// Takes this long for every answer of the token endpoint.
+    pub fn delay(&self, delay: Duration) {
+        self.state().delay = delay;
+    }
+
+    /// Acts on questions at the token endpoint once they are released, or at once.
+    pub fn acts_late(&self, late: bool) {
+        self.state().acts_late = late;
+    }
+
+    /// Sets what becomes of refresh tokens that come again.
+    pub fn grace(&self, grace: Grace) {
+        self.state().grace = grace;
     }
 
     /// Sets how long access tokens live, in seconds.
@@ -192,6 +255,18 @@ impl Idp {
     /// Answers questions for documents with this status.
     pub fn documents(&self, status: StatusCode) {
         self.state().documents = status;
+    }
+
+    /// Puts these claims into ID tokens from now on, in place of what stands there.
+    pub fn claims(&self, claims: serde_json::Value) {
+        self.state().claims = claims.as_object().unwrap().clone();
+    }
+
+    /// Signs any claims as it signs its ID tokens, with this `typ`.
+    pub fn sign(&self, kind: &str, claims: &serde_json::Value) -> String {
+        let state = self.state();
+        let (name, key) = &state.key;
+        key.sign(kind, &[("kid", name.as_str().into())], claims)
     }
 
     /// What it has seen and done.

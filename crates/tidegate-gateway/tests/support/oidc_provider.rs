@@ -45,6 +45,11 @@ impl OidcProvider {
         client::get_at(self.addr(), "/counts", &[]).await.json()[of].as_u64().unwrap()
     }
 
+    /// Signs by another key from now on, and shows that one alone.
+    pub async fn rotate_keys(&self) {
+        client::get_at(self.addr(), "/rotate", &[]).await;
+    }
+
     /// Its process.
     pub fn process(&self) -> &Process {
         &self.process

@@ -2,7 +2,7 @@
 
 use tidegate_core::Instant;
 
-use super::slot::Slot;
+use super::slot::{Back, Front, Open, Slot};
 use crate::throttle::Key;
 
 /// Places that are looked at to find an account that can make room.
@@ -10,11 +10,14 @@ const LOOKS: usize = 32;
 /// Places of the smallest table.
 const FIRST: usize = 16;
 
-/// An open table with linear probing: a byte of each key beside the slots, so that most misses cost one cache line.
+/// An open table with linear probing: a byte of each key beside the slots, so that most misses cost one cache line, and what
+/// most calls look at apart from the rest, so that a hit costs one more.
+#[repr(C)]
 pub(super) struct Accounts {
     /// 0 for a vacant place, else seven bits of the key with the top bit set.
-    tags: Vec<u8>,
-    slots: Vec<Slot>,
+    tags: Box<[u8]>,
+    fronts: Box<[Front]>,
+    backs: Box<[Back]>,
     held: usize,
     most: usize,
     /// Where the clock's hand stands that looks for accounts to forget.
@@ -32,8 +35,8 @@ pub(super) enum Room {
 }
 
 impl Accounts {
-    pub(super) const fn new(most: usize) -> Self {
-        Self { tags: Vec::new(), slots: Vec::new(), held: 0, most, hand: 0 }
+    pub(super) fn new(most: usize) -> Self {
+        Self { tags: [].into(), fronts: [].into(), backs: [].into(), held: 0, most, hand: 0 }
     }
 
     #[inline]
@@ -46,15 +49,28 @@ impl Accounts {
         loop {
             match self.tags[at] {
                 0 => return None,
-                found if found == tag && self.slots[at].key == key => return Some(at),
+                found if found == tag && self.fronts[at].key == key => return Some(at),
                 _ => at = self.after(at),
             }
         }
     }
 
+    /// What most calls look at.
     #[inline]
-    pub(super) fn slot(&mut self, at: usize) -> &mut Slot {
-        &mut self.slots[at]
+    pub(super) fn front(&mut self, at: usize) -> &mut Front {
+        &mut self.fronts[at]
+    }
+
+    /// All of it, to look at.
+    #[inline]
+    pub(super) fn both(&self, at: usize) -> (&Front, &Back) {
+        (&self.fronts[at], &self.backs[at])
+    }
+
+    /// All of it, to change.
+    #[inline]
+    pub(super) fn slot(&mut self, at: usize) -> Open<'_> {
+        Open::of(&mut self.fronts[at], &mut self.backs[at])
     }
 
     /// Makes a slot for a key that has none.
@@ -82,7 +98,7 @@ impl Accounts {
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&mut Slot) -> bool) {
         let mut at = 0;
         while at < self.tags.len() {
-            if self.tags[at] != 0 && !keep(&mut self.slots[at]) {
+            if self.tags[at] != 0 && !keep(&mut self.slot(at)) {
                 // Another one may have moved here.
                 let _ = self.remove(at);
             } else {
@@ -91,12 +107,10 @@ impl Accounts {
         }
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
-        self.tags.iter().zip(&mut self.slots).filter(|(tag, _)| **tag != 0).map(|(_, slot)| slot)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.tags.iter().zip(&self.slots).filter(|(tag, _)| **tag != 0).map(|(_, slot)| slot)
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = Open<'_>> {
+        let parts = self.fronts.iter_mut().zip(&mut self.backs);
+        let known = self.tags.iter().zip(parts).filter(|(tag, _)| **tag != 0);
+        known.map(|(_, (front, back))| Open::of(front, back))
     }
 
     pub(super) const fn held(&self) -> usize {
@@ -104,7 +118,7 @@ impl Accounts {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.tags.len() * (1 + size_of::<Slot>())
+        self.tags.len() * (1 + size_of::<Front>() + size_of::<Back>())
     }
 
     /// Forgets an account that was not used since the hand was here last; any that can be, if all were.
@@ -112,13 +126,18 @@ impl Accounts {
         let mut second = None;
         for _ in 0..LOOKS.min(self.tags.len()) {
             self.hand = self.after(self.hand);
-            if self.tags[self.hand] == 0 || !self.slots[self.hand].is_at_rest() {
+            if self.tags[self.hand] == 0 {
                 continue;
             }
-            let slot = &mut self.slots[self.hand];
+            let mut slot = self.slot(self.hand);
+            if !slot.is_at_rest() {
+                continue;
+            }
             if !std::mem::take(&mut slot.used) || slot.account.in_hand(now) == 0 {
+                drop(slot);
                 return Some(self.remove(self.hand));
             }
+            drop(slot);
             second = second.or(Some(self.hand));
         }
         second.map(|at| self.remove(at))
@@ -130,24 +149,25 @@ impl Accounts {
             at = self.after(at);
         }
         self.tags[at] = tag(slot.key);
-        self.slots[at] = slot;
+        (self.fronts[at], self.backs[at]) = slot.apart();
         self.held += 1;
         at
     }
 
     /// Takes a slot out, and moves those behind it that are not where they belong.
     fn remove(&mut self, at: usize) -> Slot {
-        let removed = std::mem::take(&mut self.slots[at]);
+        let removed = self.slot(at).take();
         let (mut hole, mut next) = (at, at);
         loop {
             next = self.after(next);
             if self.tags[next] == 0 {
                 break;
             }
-            let home = self.home(self.slots[next].key);
+            let home = self.home(self.fronts[next].key);
             if self.apart(home, next) >= self.apart(hole, next) {
                 self.tags[hole] = self.tags[next];
-                self.slots.swap(hole, next);
+                self.fronts.swap(hole, next);
+                self.backs.swap(hole, next);
                 hole = next;
             }
         }
@@ -177,14 +197,20 @@ impl Accounts {
     fn grow(&mut self) {
         // No larger than it ever has to be.
         let size = (self.tags.len() * 2).clamp(FIRST, needed(self.most).max(FIRST));
-        let tags = std::mem::replace(&mut self.tags, vec![0; size]);
-        let slots =
-            std::mem::replace(&mut self.slots, std::iter::repeat_with(Slot::default).take(size).collect());
+        let tags = std::mem::replace(&mut self.tags, vec![0; size].into());
+        let fronts = std::mem::replace(&mut self.fronts, vacant(size));
+        let backs = std::mem::replace(&mut self.backs, vacant(size));
         self.held = 0;
-        for (_, slot) in tags.into_iter().zip(slots).filter(|(tag, _)| *tag != 0) {
-            self.put(slot);
+        for ((tag, front), back) in tags.into_iter().zip(fronts).zip(backs) {
+            if tag != 0 {
+                self.put(Slot::joined(front, back));
+            }
         }
     }
+}
+
+fn vacant<T: Default>(size: usize) -> Box<[T]> {
+    std::iter::repeat_with(T::default).take(size).collect()
 }
 
 #[inline]
@@ -258,7 +284,7 @@ mod tests {
         }
         assert!(matches!(accounts.insert(Slot::new(key(9), 0), Instant::EPOCH), Room::Taken(..)));
         assert_eq!((accounts.held(), accounts.find(key(9)).is_some()), (4, true));
-        for slot in accounts.iter_mut() {
+        for mut slot in accounts.iter_mut() {
             slot.line = Some(Box::default());
         }
         let refused = accounts.insert(Slot::new(key(10), 0), Instant::EPOCH);

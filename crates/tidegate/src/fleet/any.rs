@@ -18,6 +18,7 @@ pub(super) trait AnyLedger: Send + Sync {
     fn inspect<'a>(&'a self, subject: Subject<'a>, rule: &'a Rule) -> Answer<'a, Standing>;
     fn adjust<'a>(&'a self, subject: Subject<'a>, rule: &'a Rule, by: Adjustment) -> Answer<'a, Adjusted>;
     fn hints(&self) -> broadcast::Receiver<Hint>;
+    fn parts(&self) -> u32;
 }
 
 impl<L: Ledger> AnyLedger for L {
@@ -35,5 +36,9 @@ impl<L: Ledger> AnyLedger for L {
 
     fn hints(&self) -> broadcast::Receiver<Hint> {
         Ledger::hints(self)
+    }
+
+    fn parts(&self) -> u32 {
+        Ledger::parts(self)
     }
 }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     clock,
+    limiter::histogram::Recorder,
     sync::{AtomicU64, Ordering},
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Store {
     /// Nanoseconds.
     pub(super) latency: AtomicU64,
     pub(super) round_trip: AtomicU64,
+    /// How long answers took.
+    pub(super) latencies: Recorder,
     /// When it answered last.
     pub(super) heard_at: AtomicU64,
 }
@@ -42,6 +45,7 @@ impl Store {
             errors: std::array::from_fn(|_| AtomicU64::new(0)),
             latency: AtomicU64::new(0),
             round_trip: AtomicU64::new(1_000_000),
+            latencies: Recorder::new(),
             heard_at: AtomicU64::new(0),
         }
     }
@@ -49,6 +53,7 @@ impl Store {
     fn answered(&self, took: Duration, now: Instant) {
         let (took, before) = (nanos(took), self.round_trip.load(Ordering::Relaxed));
         self.latency.store(took, Ordering::Relaxed);
+        self.latencies.record(Duration::from_nanos(took));
         // Several at once may lose one of them: an average all the same.
         self.round_trip.store(before - before / 8 + took / 8, Ordering::Relaxed);
         self.heard_at.store(now.as_nanos(), Ordering::Relaxed);
@@ -67,8 +72,9 @@ struct UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(errand) = self.errand.take() {
-            self.shared.away.failed();
-            self.shared.unanswered(errand, crate::sync::now());
+            let now = crate::sync::now();
+            self.shared.away.failed(errand.key, now, now);
+            self.shared.unanswered(errand, now);
         }
     }
 }
@@ -97,7 +103,7 @@ impl Shared {
         errand: Errand,
         now: Instant,
     ) -> Option<tokio::task::JoinHandle<()>> {
-        if self.away.is_known() {
+        if self.away.is_known(errand.key) {
             self.withhold(errand, now);
             return None;
         }
@@ -195,16 +201,15 @@ impl Shared {
         match answer.unwrap_or_else(|_| Err(late())) {
             Ok(reply) => {
                 self.store.answered(now.since(sent_at), now);
-                self.away.answered();
+                self.away.answered(subject.key, now);
                 (Some(reply), [sent_at, now])
             }
             Err(error) => {
                 self.store.errors[error.kind().index()].fetch_add(1, Ordering::Relaxed);
-                let heard_at = Instant::from_nanos(self.store.heard_at.load(Ordering::Relaxed));
                 // What a process missed that stood still itself says nothing of the store.
                 let stood_still = now.since(sent_at) > self.patience * 2;
-                if is_evidence(error.kind()) && sent_at >= heard_at && !stood_still {
-                    self.away.failed();
+                if is_evidence(error.kind()) && !stood_still {
+                    self.away.failed(subject.key, sent_at, now);
                 }
                 (None, [sent_at, now])
             }

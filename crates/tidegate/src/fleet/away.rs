@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tidegate_core::ledger::{Ask, Seen};
+use tidegate_core::{
+    Instant,
+    ledger::{Ask, Seen},
+};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -14,7 +17,7 @@ use tokio::{
 
 use super::{ledger::Subject, number, shared::Shared};
 use crate::{
-    sync::{AtomicU32, Ordering},
+    sync::{AtomicU32, AtomicU64, Ordering},
     throttle::Key,
 };
 
@@ -25,59 +28,112 @@ pub(super) const PROBES_APART: Duration = Duration::from_millis(100);
 /// The time between two probes while none does.
 const PROBES_AT_REST: Duration = Duration::from_secs(1);
 
-/// What the latest questions say of the store. It is left by the first answer, to whichever question.
+/// What the latest questions say of the store, of each part of it that may be away by itself. It is left by the first
+/// answer of the part, to whichever question.
 pub(super) struct Away {
-    /// Questions in a row without an answer.
-    failures: AtomicU32,
+    parts: Box<[Part]>,
+    /// Parts that are away. Written after the part's own word: who reads it looks there, too.
+    away: AtomicU32,
     wanted: Arc<Notify>,
 }
 
+/// What is known of a part.
+struct Part {
+    /// Questions in a row without an answer.
+    failures: AtomicU32,
+    /// When it answered last, in nanoseconds.
+    heard_at: AtomicU64,
+    /// When it was last found to be away, in nanoseconds.
+    since: AtomicU64,
+}
+
 impl Away {
-    pub(super) fn new() -> Self {
-        Self { failures: AtomicU32::new(0), wanted: Arc::default() }
+    /// Of a store of so many parts, a power of two.
+    pub(super) fn new(parts: usize) -> Self {
+        let part =
+            |_| Part { failures: AtomicU32::new(0), heard_at: AtomicU64::new(0), since: AtomicU64::new(0) };
+        Self { parts: (0..parts).map(part).collect(), away: AtomicU32::new(0), wanted: Arc::default() }
     }
 
-    /// Whether the store does not answer, as far as is known.
+    /// Whether the key's part of the store does not answer, as far as is known.
     #[inline]
-    pub(super) fn is_known(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) >= FAILURES
+    pub(super) fn is_known(&self, key: Key) -> bool {
+        self.away.load(Ordering::Relaxed) > 0 && self.part(key).is_away()
     }
 
-    pub(super) fn answered(&self) {
-        if self.failures.load(Ordering::Relaxed) > 0 {
-            self.failures.store(0, Ordering::Relaxed);
+    /// Whether no part of the store answers, as far as is known.
+    pub(super) fn is_whole(&self) -> bool {
+        self.parts.iter().all(Part::is_away)
+    }
+
+    /// How many parts there are.
+    pub(super) const fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// How many parts are away, and since when the first of them.
+    pub(super) fn known(&self) -> (usize, Option<Instant>) {
+        let away = || self.parts.iter().filter(|part| part.is_away());
+        let since = away().map(|part| part.since.load(Ordering::Relaxed)).min();
+        (away().count(), since.map(Instant::from_nanos))
+    }
+
+    /// A question about the key was answered.
+    pub(super) fn answered(&self, key: Key, now: Instant) {
+        let part = self.part(key);
+        part.heard_at.store(now.as_nanos(), Ordering::Relaxed);
+        if part.failures.load(Ordering::Relaxed) > 0 && part.failures.swap(0, Ordering::Relaxed) >= FAILURES {
+            self.away.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// A question was not answered that was sent after the latest answer.
-    pub(super) fn failed(&self) {
+    /// A question about the key, sent at `sent_at`, was not answered. One that was sent before the latest answer says nothing.
+    pub(super) fn failed(&self, key: Key, sent_at: Instant, now: Instant) {
+        let part = self.part(key);
+        if sent_at.as_nanos() < part.heard_at.load(Ordering::Relaxed) {
+            return;
+        }
+        if !part.is_away() {
+            part.since.store(now.as_nanos(), Ordering::Relaxed);
+        }
         // It stops where it says enough, so that it never comes round.
         let one_more = |failures: u32| (failures < FAILURES).then_some(failures + 1);
-        let before = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        let before = part.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         if before == Ok(FAILURES - 1) {
+            self.away.fetch_add(1, Ordering::Relaxed);
             self.wanted.notify_one();
         }
     }
 
     /// A call was decided without the store: it is worth another probe soon.
     pub(super) fn is_wanted(&self) {
-        if self.is_known() {
+        if self.away.load(Ordering::Relaxed) > 0 {
             self.wanted.notify_one();
         }
     }
+
+    #[inline]
+    fn part(&self, key: Key) -> &Part {
+        &self.parts[key.bits() as usize & (self.parts.len() - 1)]
+    }
 }
 
-/// Probes the store whenever it is away, one question at a time, as long as the throttle lives.
+impl Part {
+    #[inline]
+    fn is_away(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) >= FAILURES
+    }
+}
+
+/// Probes each part of the store that is away, one question at a time, as long as the throttle lives.
 pub(super) async fn probe(shared: Weak<Shared>) {
     let Some(wanted) = shared.upgrade().map(|shared| Arc::clone(&shared.away.wanted)) else { return };
     loop {
         wanted.notified().await;
         loop {
             let Some(this) = shared.upgrade() else { return };
-            if this.away.is_known() {
-                this.probe().await;
-            }
-            if !this.away.is_known() {
+            this.probe().await;
+            if this.away.known().0 == 0 {
                 break;
             }
             drop(this);
@@ -89,16 +145,19 @@ pub(super) async fn probe(shared: Weak<Shared>) {
 }
 
 impl Shared {
-    /// Asks for nothing. It is a question like any other all the same: a store that can be read and not written to is away.
+    /// Asks the parts that are away for nothing. It is a question like any other all the same: a store that can be read and
+    /// not written to is away.
     async fn probe(&self) {
-        // Any key, as a part of the store may be away by itself.
-        let first = fastrand::usize(..self.shards.len());
-        let mut shards = self.shards[first..].iter().chain(&self.shards[..first]);
-        let known = shards.find_map(|shard| shard.0.lock().accounts.iter().next().map(|slot| slot.key));
-        let subject = Subject { limit: &self.name, key: known.unwrap_or(Key::ALL) };
-        let rule = self.shards[0].0.lock().rule;
-        let (node, seq, seen) = (self.node, number::next(), Seen::default());
-        let ask = Ask { node, seq, least: 0, need: 0, want: 0, back: 0, of: 0, debt: 0, seen };
-        self.put(subject, &rule, &ask).await;
+        for part in 0..self.away.parts.len() {
+            // A key that nobody has, but for a limit without one.
+            let key = Key::from_bits(part as u128);
+            if !self.away.is_known(key) {
+                continue;
+            }
+            let rule = self.shards[0].0.lock().rule;
+            let (node, seq, seen) = (self.node, number::next(), Seen::default());
+            let ask = Ask { node, seq, least: 0, need: 0, want: 0, back: 0, of: 0, debt: 0, seen };
+            self.put(Subject { limit: &self.name, key }, &rule, &ask).await;
+        }
     }
 }

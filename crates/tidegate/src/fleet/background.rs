@@ -9,10 +9,11 @@ use tidegate_core::Instant;
 use tokio::{sync::broadcast, time::timeout};
 
 use super::{
+    away::Away,
     ledger::{Hint, NOTICED_WITHIN, Tidings},
     shard::State,
     shared::Shared,
-    slot::{Answer, Slot},
+    slot::{Answer, Open},
     stats::tell,
     step::{Delivery, Errand, Whose},
 };
@@ -48,7 +49,7 @@ pub(super) async fn tend(shared: Weak<Shared>) {
         let Some(this) = shared.upgrade() else { return };
         let (now, losses) = (clock::now(), this.losses.load(Ordering::Relaxed));
         // While the store is away, what would go back is kept to be spent.
-        if !this.away.is_known() {
+        if !this.away.is_whole() {
             if now.since(passed_at) >= PASS || losses != told {
                 passed_at = now;
                 told = if this.pass(losses, now).await { losses } else { told };
@@ -70,9 +71,10 @@ impl Shared {
         let mut state = self.shard(hint.key).0.lock();
         let (rule, era, terms) = (state.rule, state.era, state.terms);
         let Some(at) = state.accounts.find(hint.key) else { return };
-        let account = &mut state.accounts.slot(at).account;
+        let mut slot = state.accounts.slot(at);
+        let account = &mut slot.account;
         let draft = match hint.tidings {
-            Tidings::Exhausted(_) | Tidings::Recall if self.away.is_known() => None,
+            Tidings::Exhausted(_) | Tidings::Recall if self.away.is_known(hint.key) => None,
             Tidings::Exhausted(_) => account.exhausted(&terms, now),
             Tidings::Recall => account.hand_back(now),
             Tidings::Relieved => {
@@ -80,6 +82,7 @@ impl Shared {
                 None
             }
         };
+        drop(slot);
         drop(state);
         let errand = draft.map(|draft| Errand { whose: Whose::Account, key: hint.key, draft, rule, era });
         self.send([errand, None], now);
@@ -92,7 +95,7 @@ impl Shared {
         for shard in &self.shards {
             let errands = {
                 let mut state = shard.0.lock();
-                let (errands, told) = state.tend(losses, now);
+                let (errands, told) = state.tend(losses, &self.away, now);
                 all_told &= told;
                 errands
             };
@@ -117,7 +120,7 @@ impl Shared {
     fn beat(self: &Arc<Self>, now: Instant) {
         let heard_at = Instant::from_nanos(self.store.heard_at.load(Ordering::Relaxed));
         if now.since(heard_at) >= BEAT {
-            let sign = self.shards.iter().find_map(|shard| shard.0.lock().sign_of_life(now));
+            let sign = self.shards.iter().find_map(|shard| shard.0.lock().sign_of_life(&self.away, now));
             self.send([sign, None], now);
         }
     }
@@ -153,11 +156,11 @@ impl Shared {
 }
 
 impl State {
-    fn tend(&mut self, losses: u32, now: Instant) -> (Vec<Errand>, bool) {
+    fn tend(&mut self, losses: u32, away: &Away, now: Instant) -> (Vec<Errand>, bool) {
         let (rule, era, terms) = (self.rule, self.era, self.terms);
         let (mut errands, mut all_told) = (self.tell_debts(now), true);
         self.accounts.retain(|slot| {
-            if !slot.is_at_rest() {
+            if !slot.is_at_rest() || away.is_known(slot.key) {
                 all_told &= slot.told == losses;
                 return true;
             }
@@ -192,9 +195,10 @@ impl State {
         self.owed.tell(now).map(errand).collect()
     }
 
-    fn sign_of_life(&mut self, now: Instant) -> Option<Errand> {
+    fn sign_of_life(&mut self, away: &Away, now: Instant) -> Option<Errand> {
         let (rule, era, terms) = (self.rule, self.era, self.terms);
-        self.accounts.iter_mut().filter(|slot| slot.is_at_rest()).find_map(|slot| {
+        let mut heard = self.accounts.iter_mut().filter(|slot| slot.is_at_rest() && !away.is_known(slot.key));
+        heard.find_map(|mut slot| {
             let draft = slot.account.reassert(u64::MAX, &terms, now)?;
             Some(Errand { whose: Whose::Account, key: slot.key, draft, rule, era })
         })
@@ -202,7 +206,7 @@ impl State {
 
     fn hand_all_back(&mut self, now: Instant) -> Vec<Errand> {
         let (rule, era) = (self.rule, self.era);
-        let back = |slot: &mut Slot| {
+        let back = |mut slot: Open<'_>| {
             let (whose, draft) = match slot.account.hand_back(now) {
                 Some(draft) => (Whose::Account, draft),
                 // Not both at once: the later question would keep the earlier one from giving back.
@@ -216,9 +220,9 @@ impl State {
         errands
     }
 
-    fn holds_nothing(&self, now: Instant) -> bool {
+    fn holds_nothing(&mut self, now: Instant) -> bool {
         self.owed.units() == 0
-            && self.accounts.iter().all(|slot| {
+            && self.accounts.iter_mut().all(|slot| {
                 let aside = slot.aside.as_ref().map_or(0, |aside| aside.units(now));
                 slot.account.in_hand(now) == 0 && slot.account.debt() == 0 && aside == 0
             })
@@ -228,7 +232,7 @@ impl State {
         self.is_closed = true;
         let waiting = self.accounts.iter_mut().filter(|slot| slot.line.is_some());
         waiting
-            .map(|slot| {
+            .map(|mut slot| {
                 let mut deliveries = Vec::new();
                 for waiter in slot.line.take().into_iter().flat_map(|line| line.0) {
                     tell(waiter, Answer::Closed, &mut deliveries);

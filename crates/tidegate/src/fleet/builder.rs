@@ -19,7 +19,7 @@ use super::{
     ask::Store,
     away::{self, Away},
     background,
-    ledger::Ledger,
+    ledger::{Ledger, MOST_PARTS},
     shard::Shard,
     shared::{OnStoreFailure, Shared},
 };
@@ -144,6 +144,7 @@ impl FleetBuilder {
         let most = (keys * 9 / 8).div_ceil(shards).max(keys.min(8));
         let terms = Terms::of(&self.rule).drift(self.drift);
         let hints = self.ledger.hints();
+        let parts = (self.ledger.parts() as usize).clamp(1, MOST_PARTS as usize).next_power_of_two();
         let shared = Arc::new(Shared {
             name: self.name,
             // Below 2^53, so that a store whose numbers are doubles keeps it as it is.
@@ -156,7 +157,7 @@ impl FleetBuilder {
             on_failure: Mutex::new(self.on_failure),
             places: Arc::new(Semaphore::new(self.max_asks.get() as usize)),
             most_asks: self.max_asks.get(),
-            away: Away::new(),
+            away: Away::new(parts),
             store: Store::new(),
             losses: AtomicU32::new(0),
             loss_noticed: Notify::new(),

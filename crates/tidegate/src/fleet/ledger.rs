@@ -63,7 +63,16 @@ pub trait Ledger: Send + Sync + 'static {
     /// What the ledger says unasked, from now on. Hints that are lost, late or repeated change how fast nodes are and
     /// how much they hand back, never what is admitted in all; so the channel may be short and drop the oldest.
     fn hints(&self) -> broadcast::Receiver<Hint>;
+
+    /// How many parts of it may be away while the others are there: a power of two, at most [`MOST_PARTS`]. A key is in
+    /// the part of its [bits](Key::bits) modulo this number. Default: 1, the whole.
+    fn parts(&self) -> u32 {
+        1
+    }
 }
+
+/// The most parts of a ledger that are told apart.
+pub const MOST_PARTS: u32 = 256;
 
 /// The longest time in which a node notices that the ledger began another epoch, even one that has no calls.
 pub const NOTICED_WITHIN: Duration = Duration::from_secs(1);

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use tidegate_core::{
     Instant,
-    credit::{Draft, Spend, Terms},
+    credit::{Spend, Terms},
     lease::Node,
-    ledger::{Ask, Reply, Rule},
+    ledger::Rule,
 };
 use tokio::sync::oneshot;
 
 use super::{
     accounts::{Accounts, Room},
     owed::Owed,
-    slot::{Answer, Receipt, Slot, Told, Waiter},
+    slot::{Answer, Receipt, Slot, Told, Waiter, standing},
     stats::{Counts, tell},
-    step::{Caller, Delivery, Errand, Errands, Landed, Local, Patience, Whose},
+    step::{Caller, Delivery, Errand, Errands, Local, Patience, Whose},
 };
 use crate::{
     sync::Mutex,
@@ -32,17 +32,21 @@ const TRACED_FOR: Duration = Duration::from_secs(1);
 #[repr(align(128))]
 pub(super) struct Shard(pub(super) Mutex<State>);
 
-/// What is behind the lock. The rule is here too, so that a change of it needs no lock of its own.
+/// What is behind the lock. The rule is here too, so that a change of it needs no lock of its own. What most calls need stands
+/// first: together with the lock it is one cache line.
+#[repr(C)]
 pub(super) struct State {
-    pub(super) rule: Rule,
-    pub(super) terms: Terms,
-    pub(super) mode: Mode,
+    /// The latest instant any call has brought: calls are locked out of the order of their clock readings.
+    pub(super) latest: Instant,
+    /// Calls admitted at once, from credit in hand.
+    pub(super) local: u64,
     /// How often the limit changed the way it counts: what was granted before is of no use after.
     pub(super) era: u32,
+    pub(super) mode: Mode,
     pub(super) is_closed: bool,
-    /// The latest instant any call has brought: calls are locked out of the order of their clock readings.
-    latest: Instant,
     pub(super) accounts: Accounts,
+    pub(super) terms: Terms,
+    pub(super) rule: Rule,
     /// What accounts owed that were forgotten.
     pub(super) owed: Owed,
     pub(super) counts: Counts,
@@ -51,13 +55,14 @@ pub(super) struct State {
 impl Shard {
     pub(super) fn new(rule: Rule, terms: Terms, mode: Mode, most: usize) -> Self {
         Self(Mutex::new(State {
-            rule,
-            terms,
-            mode,
-            era: 0,
-            is_closed: false,
             latest: Instant::EPOCH,
+            local: 0,
+            era: 0,
+            mode,
+            is_closed: false,
             accounts: Accounts::new(most),
+            terms,
+            rule,
             owed: Owed::default(),
             counts: Counts::default(),
         }))
@@ -65,8 +70,30 @@ impl Shard {
 }
 
 impl State {
-    /// Decides a call by what is in hand, or puts it in line; a shadow counts and lets go.
+    /// Takes a call from credit that is in hand and not about to run out, as nearly all calls are; and where the account is.
+    /// With `None` nothing was taken, and [`enter`](Self::enter) decides.
     #[inline]
+    pub(super) fn spend(&mut self, key: Key, cost: u32, now: Instant) -> Option<(Receipt, usize)> {
+        if self.is_closed || cost == 0 {
+            return None;
+        }
+        let at = self.accounts.find(key)?;
+        let now = self.latest.max(now);
+        self.latest = now;
+        let front = self.accounts.front(at);
+        // Nobody overtakes those in line.
+        if front.line.is_some() {
+            return None;
+        }
+        let source = front.purse.spend(cost, &self.terms, now)?;
+        if !front.used {
+            front.used = true;
+        }
+        self.local += 1;
+        Some((Receipt { cost, beside: 0, era: self.era, source }, at))
+    }
+
+    /// Decides a call by what is in hand, or puts it in line; a shadow counts and lets go.
     pub(super) fn enter(
         &mut self,
         caller: Caller,
@@ -77,7 +104,7 @@ impl State {
         let (local, at) = self.decide(caller, errands);
         let (ruling, local) = match (local, self.mode) {
             (Local::Granted(receipt), _) => {
-                self.counts.local += 1;
+                self.local += 1;
                 (Ruling::Admits, Local::Granted(receipt))
             }
             (Local::Unknown, Mode::Shadow) if caller.patience == Patience::Away => {
@@ -103,7 +130,6 @@ impl State {
         local
     }
 
-    #[inline]
     fn decide(&mut self, caller: Caller, errands: &mut Errands) -> (Local, Option<usize>) {
         let Caller { key, cost, .. } = caller;
         if self.is_closed {
@@ -122,7 +148,7 @@ impl State {
         };
         let (era, now) = (self.era, self.latest);
         let patience = if self.mode == Mode::Shadow { Patience::Ghost } else { caller.patience };
-        let slot = self.accounts.slot(at);
+        let mut slot = self.accounts.slot(at);
         if !slot.used {
             slot.used = true;
         }
@@ -131,14 +157,17 @@ impl State {
         if slot.line.is_some() {
             // Nobody overtakes those in line.
             let possible = units <= self.terms.largest();
-            return (if possible { wait(slot, units, patience, now) } else { Local::Impossible }, Some(at));
+            return (
+                if possible { wait(&mut slot, units, patience, now) } else { Local::Impossible },
+                Some(at),
+            );
         }
         let source = slot.account.source(units, now);
         let local = match slot.account.spend(units, &self.terms, now) {
             Spend::Wait(draft) => {
                 errands[0] =
                     draft.map(|draft| Errand { whose: Whose::Account, key, draft, rule: self.rule, era });
-                wait(slot, units, patience, now)
+                wait(&mut slot, units, patience, now)
             }
             Spend::Deny { retry_at } => Local::Denied(retry_at),
             Spend::Impossible => Local::Impossible,
@@ -158,7 +187,7 @@ impl State {
     /// Decides a call by what is in hand and known, while nothing can be asked.
     fn spend_in_hand(&mut self, at: usize, caller: Caller) -> Local {
         let (era, now, units) = (self.era, self.latest, caller.cost.max(1));
-        let slot = self.accounts.slot(at);
+        let mut slot = self.accounts.slot(at);
         slot.used = true;
         if slot.line.is_some() {
             return Local::Unknown;
@@ -217,84 +246,6 @@ impl State {
         Some(Errand { whose: Whose::Nobody, key: gone.key, draft, rule, era })
     }
 
-    /// Takes the answer to a question of an account, and tells those who waited for it. Whether the ledger is found to
-    /// have lost what it knew, and what is to be asked next.
-    pub(super) fn answered(
-        &mut self,
-        landed: &Landed<'_>,
-        aside: u32,
-        deliveries: &mut Vec<Delivery>,
-    ) -> (bool, Errands) {
-        self.latest = self.latest.max(landed.now);
-        let Some(at) = self.accounts.find(landed.key).filter(|_| landed.era == self.era) else {
-            // What was granted counts elsewhere, and whoever waited was told.
-            return (false, [None, None]);
-        };
-        let (rule, era, key, now) = (self.rule, self.era, landed.key, self.latest);
-        let errand = |whose, draft| Errand { whose, key, draft, rule, era };
-        let is_closed = self.is_closed;
-        let slot = self.accounts.slot(at);
-        let (mut lost, mut beside) = (false, None);
-        match landed.reply {
-            Some(reply) => {
-                let before = slot.account.seen_epoch();
-                // Accounts that are asked because a loss is known find it, too; only one that was asked since finds another.
-                lost = before != 0 && before != reply.epoch && slot.told == landed.told;
-                slot.told = landed.told;
-                slot.account.replied(landed.ask, reply, &self.terms, landed.sent_at, now);
-                slot.heard(reply, now);
-                if aside > 0 && !is_closed {
-                    let held = slot.aside.get_or_insert_default();
-                    beside = held.ask(aside, &self.terms, now).map(|draft| errand(Whose::Aside, draft));
-                }
-            }
-            None => slot.account.failed(landed.ask),
-        }
-        let next = self.serve(at, landed.reply.is_some(), deliveries);
-        (lost, [next.map(|draft| errand(Whose::Account, draft)), beside])
-    }
-
-    /// Decides those in line as far as credit goes; when it does not go far enough, what is to be asked next.
-    fn serve(&mut self, at: usize, is_answered: bool, deliveries: &mut Vec<Delivery>) -> Option<Draft> {
-        let (now, terms, era) = (self.latest, self.terms, self.era);
-        let slot = self.accounts.slot(at);
-        let mut line = slot.line.take()?;
-        let mut next = None;
-        while let Some(waiter) = line.0.pop_front() {
-            if waiter.is_gone(now) {
-                continue;
-            }
-            if !is_answered {
-                tell(waiter, Answer::Failed, deliveries);
-                continue;
-            }
-            let (waiter_cost, source) = (waiter.cost, slot.account.source(waiter.cost, now));
-            match slot.account.spend(waiter.cost, &terms, now) {
-                Spend::Allow => {}
-                Spend::AllowAndAsk(draft) => next = Some(draft),
-                Spend::Wait(draft) => {
-                    next = next.or(draft);
-                    line.0.push_front(waiter);
-                    break;
-                }
-                Spend::Deny { retry_at } => {
-                    self.counts.deny(waiter, Answer::Denied(retry_at), deliveries);
-                    continue;
-                }
-                Spend::Impossible => {
-                    self.counts.deny(waiter, Answer::Impossible, deliveries);
-                    continue;
-                }
-            }
-            self.counts.grant(waiter, Receipt { cost: waiter_cost, beside: 0, era, source }, deliveries);
-        }
-        if !line.0.is_empty() {
-            slot.line = Some(line);
-            next = next.map(|draft| draft.for_all(slot.need()));
-        }
-        next
-    }
-
     /// Gives back what a call took that was not sent.
     pub(super) fn refund(&mut self, key: Key, receipt: Receipt, now: Instant) {
         self.give_back(key, receipt, now);
@@ -337,7 +288,7 @@ impl State {
             },
             None => return,
         };
-        let slot = self.accounts.slot(at);
+        let mut slot = self.accounts.slot(at);
         // What was reserved under another way of counting cannot go back there.
         let window = if receipt.era == self.era { receipt.source.window } else { u64::MAX };
         slot.account.settle(reserved, actual, window, now);
@@ -351,32 +302,15 @@ impl State {
         self.accounts.slot(at).aside.as_mut().is_some_and(|aside| aside.spend(cost, now))
     }
 
-    /// Takes the answer to a question for what is held aside.
-    pub(super) fn aside_answered(
-        &mut self,
-        key: Key,
-        era: u32,
-        ask: &Ask,
-        reply: Option<&Reply>,
-        sent_at: Instant,
-    ) {
-        let Some(at) = self.accounts.find(key).filter(|_| era == self.era) else { return };
-        match (&mut self.accounts.slot(at).aside, reply) {
-            (Some(aside), Some(reply)) => aside.replied(reply, &self.terms, sent_at),
-            (Some(aside), None) => aside.failed(ask),
-            (None, _) => {}
-        }
-    }
-
     /// Where a call of the key would stand.
-    pub(super) fn glance(&mut self, key: Key, ruling: Ruling) -> Standing {
+    pub(super) fn glance(&self, key: Key, ruling: Ruling) -> Standing {
         self.standing(self.accounts.find(key), ruling)
     }
 
-    fn standing(&mut self, at: Option<usize>, ruling: Ruling) -> Standing {
+    fn standing(&self, at: Option<usize>, ruling: Ruling) -> Standing {
         let (now, window) = (self.latest, Duration::from_micros(self.rule.window()));
         match at {
-            Some(at) => self.accounts.slot(at).standing(&self.rule, ruling, now),
+            Some(at) => standing(self.accounts.both(at), &self.rule, ruling, now),
             None => Standing::new(self.rule.limit(), 0, Duration::ZERO, window, ruling),
         }
     }
@@ -388,9 +322,10 @@ impl State {
         if counts_anew {
             self.era += 1;
         }
-        for slot in self.accounts.iter_mut() {
+        for mut slot in self.accounts.iter_mut() {
             if counts_anew {
-                let line = std::mem::replace(slot, Slot::new(slot.key, slot.told)).line;
+                let anew = Slot::new(slot.key, slot.told);
+                let line = std::mem::replace(&mut *slot, anew).line;
                 let mut deliveries = Vec::new();
                 for waiter in line.into_iter().flat_map(|line| line.0) {
                     tell(waiter, Answer::Again, &mut deliveries);
@@ -418,4 +353,18 @@ fn wait(slot: &mut Slot, cost: u32, patience: Patience, now: Instant) -> Local {
     };
     slot.line.get_or_insert_default().0.push_back(Waiter { cost, told });
     local
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn the_lock_and_what_most_calls_need_beside_it_share_a_cache_line() {
+        // The lock, at most a word; then the addresses and lengths of two tables.
+        assert!(8 + offset_of!(State, accounts) + 4 * size_of::<usize>() <= 64);
+        assert_eq!(align_of::<Shard>(), 128);
+    }
 }

@@ -91,8 +91,15 @@ impl Shared {
         &self.shards[key.bits() as usize & (self.shards.len() - 1)]
     }
 
-    /// Decides a call at once, as far as that is possible.
+    /// Takes a call from credit in hand, as nearly all are; with `None` nothing was taken.
     #[inline]
+    pub(super) fn spend(&self, key: Key, cost: u32, now: Instant) -> Option<Receipt> {
+        // Credit must not outlive its deadline in a machine that slept.
+        let now = crate::clock::awake(now);
+        self.shard(key).0.lock().spend(key, cost, now).map(|(receipt, _)| receipt)
+    }
+
+    /// Decides a call at once, as far as that is possible.
     pub(super) fn enter(
         self: &Arc<Self>,
         key: Key,
@@ -105,7 +112,7 @@ impl Shared {
         // Credit must not outlive its deadline in a machine that slept.
         let now = crate::clock::awake(now);
         // Nobody waits for a store that is known not to answer.
-        let patience = if self.away.is_known() { Patience::Away } else { patience };
+        let patience = if self.away.is_known(key) { Patience::Away } else { patience };
         let caller = Caller { key, cost, now, patience, told: self.losses.load(Ordering::Relaxed) };
         let local = self.shard(key).0.lock().enter(caller, &mut errands, standing);
         if errands[0].is_some() || errands[1].is_some() {

@@ -1,10 +1,14 @@
 //! What a node keeps of one key: its account, who waits for it, and what it last heard.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
 use tidegate_core::{
     Instant,
-    credit::{Account, Aside, Source},
+    credit::{Account, Aside, Purse, Reserve, Source},
     ledger::{Reply, Rule},
 };
 use tokio::sync::oneshot;
@@ -29,6 +33,64 @@ pub(super) struct Slot {
     pub(super) told: u32,
     /// Whether a call came since the hand of the clock was here.
     pub(super) used: bool,
+}
+
+/// What a call looks at that finds credit, in a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+pub(super) struct Front {
+    pub(super) key: Key,
+    pub(super) purse: Purse,
+    pub(super) line: Option<Box<Line>>,
+    told: u32,
+    pub(super) used: bool,
+}
+
+/// The rest of a slot.
+#[derive(Default)]
+pub(super) struct Back {
+    reserve: Reserve,
+    aside: Option<Box<Aside>>,
+    reset_at: Instant,
+    left: u32,
+}
+
+/// A slot whose two parts are together for as long as somebody changes it.
+pub(super) struct Open<'a> {
+    slot: Slot,
+    front: &'a mut Front,
+    back: &'a mut Back,
+}
+
+impl<'a> Open<'a> {
+    pub(super) fn of(front: &'a mut Front, back: &'a mut Back) -> Self {
+        Self { slot: Slot::joined(std::mem::take(front), std::mem::take(back)), front, back }
+    }
+
+    /// Takes it out: its place is empty then.
+    pub(super) fn take(mut self) -> Slot {
+        std::mem::take(&mut self.slot)
+    }
+}
+
+impl Deref for Open<'_> {
+    type Target = Slot;
+
+    fn deref(&self) -> &Slot {
+        &self.slot
+    }
+}
+
+impl DerefMut for Open<'_> {
+    fn deref_mut(&mut self) -> &mut Slot {
+        &mut self.slot
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        (*self.front, *self.back) = std::mem::take(&mut self.slot).apart();
+    }
 }
 
 /// Those who wait for one answer, in the order they came.
@@ -108,6 +170,17 @@ impl Slot {
         Self { key, told, used: true, ..Self::default() }
     }
 
+    pub(super) fn joined(front: Front, back: Back) -> Self {
+        let Front { key, purse, line, told, used } = front;
+        let Back { reserve, aside, reset_at, left } = back;
+        Self { key, account: Account { purse, reserve }, line, aside, reset_at, left, told, used }
+    }
+
+    pub(super) fn apart(self) -> (Front, Back) {
+        let Self { key, account: Account { purse, reserve }, line, aside, reset_at, left, told, used } = self;
+        (Front { key, purse, line, told, used }, Back { reserve, aside, reset_at, left })
+    }
+
     /// Remembers what the ledger said of the whole limit.
     pub(super) fn heard(&mut self, reply: &Reply, now: Instant) {
         (self.left, self.reset_at) = (reply.remaining, now + Duration::from_micros(reply.reset_in));
@@ -123,13 +196,49 @@ impl Slot {
         let costs = self.line.iter().flat_map(|line| &line.0).map(|waiter| waiter.cost);
         costs.fold(0, u32::saturating_add)
     }
+}
 
-    /// Where a call stands, as far as this node knows.
-    pub(super) fn standing(&self, rule: &Rule, ruling: Ruling, now: Instant) -> Standing {
-        // Before the first answer, and after the window, the whole limit may be there.
-        let left = if now < self.reset_at { self.left } else { rule.limit() };
-        let remaining = left.saturating_add(self.account.in_hand(now)).min(rule.limit());
-        let window = Duration::from_micros(rule.window());
-        Standing::new(rule.limit(), remaining, self.reset_at.since(now), window, ruling)
+/// Where a call stands, as far as this node knows.
+pub(super) fn standing(
+    (front, back): (&Front, &Back),
+    rule: &Rule,
+    ruling: Ruling,
+    now: Instant,
+) -> Standing {
+    // Before the first answer, and after the window, the whole limit may be there.
+    let left = if now < back.reset_at { back.left } else { rule.limit() };
+    let in_hand = Account::in_hand_of(&front.purse, &back.reserve, now);
+    let remaining = left.saturating_add(in_hand).min(rule.limit());
+    let window = Duration::from_micros(rule.window());
+    Standing::new(rule.limit(), remaining, back.reset_at.since(now), window, ruling)
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_most_calls_look_at_is_one_cache_line() {
+        assert_eq!((size_of::<Front>(), align_of::<Front>()), (64, 64));
+        assert!(size_of::<Back>() <= 88, "{}", size_of::<Back>());
+    }
+
+    #[test]
+    fn a_slot_that_was_open_is_as_it_was_left() {
+        let slot = Slot { told: 3, left: 7, reset_at: Instant::from_nanos(9), ..Slot::new(Key::of(b"a"), 0) };
+        let (mut front, mut back) = slot.apart();
+        {
+            let mut open = Open::of(&mut front, &mut back);
+            assert_eq!((open.key, open.told, open.left, open.used), (Key::of(b"a"), 3, 7, true));
+            open.account.settle(0, 5, 0, Instant::EPOCH);
+            open.line = Some(Box::default());
+        }
+        assert!(front.line.is_some());
+        let slot = Open::of(&mut front, &mut back).take();
+        assert_eq!(
+            (slot.key, slot.account.debt(), slot.reset_at),
+            (Key::of(b"a"), 5, Instant::from_nanos(9))
+        );
+        assert_eq!((front.key, front.line.is_some()), (Key::default(), false), "its place is empty");
     }
 }

@@ -47,8 +47,15 @@ pub struct FleetStats {
     pub refunded: u64,
     /// Accounts forgotten to make room for others.
     pub evicted: u64,
-    /// Whether the store is known to be away: no call waits for it, until it answers a question in the background.
+    /// Whether the store, or a part of it, is known to be away: no call waits for it, until it answers a question in the
+    /// background.
     pub is_away: bool,
+    /// How many [parts](super::Ledger::parts) it has.
+    pub parts: usize,
+    /// How many of them are known to be away.
+    pub parts_away: usize,
+    /// How long the first of them has been known to be away.
+    pub away_for: Option<Duration>,
     /// Questions under way.
     pub asking: usize,
     /// Operations of the store: questions sent.
@@ -72,7 +79,6 @@ pub struct FleetStats {
 /// What a shard counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    pub(super) local: u64,
     pub(super) waited: u64,
     pub(super) refused: u64,
     pub(super) unanswered: u64,
@@ -106,7 +112,6 @@ impl Counts {
     }
 
     pub(super) fn add(&self, sum: &mut FleetStats) {
-        sum.local += self.local;
         sum.waited += self.waited;
         sum.refused += self.refused;
         sum.unanswered += self.unanswered;

@@ -19,7 +19,9 @@ use super::{
     step::{Errands, Local, Patience},
 };
 use crate::{
-    Gate, clock, sync,
+    Gate, clock,
+    limiter::Histogram,
+    sync,
     sync::Ordering,
     throttle::{Key, Mode, Ruling, Standing},
 };
@@ -168,10 +170,11 @@ impl FleetThrottle {
         let (shared, now) = (&self.shared, clock::now());
         let mut stats = FleetStats::default();
         for shard in &shared.shards {
-            let state = shard.0.lock();
+            let mut state = shard.0.lock();
+            stats.local += state.local;
             stats.keys += state.accounts.held();
             stats.bytes += state.accounts.bytes();
-            for slot in state.accounts.iter() {
+            for slot in state.accounts.iter_mut() {
                 stats.in_hand += u64::from(slot.account.in_hand(now));
                 stats.stranded += u64::from(slot.account.stranded(now));
                 stats.debt += u64::from(slot.account.debt());
@@ -181,7 +184,10 @@ impl FleetThrottle {
             state.counts.add(&mut stats);
         }
         let store = &shared.store;
-        stats.is_away = shared.away.is_known();
+        stats.parts = shared.away.parts();
+        let (parts_away, since) = shared.away.known();
+        (stats.is_away, stats.parts_away) = (parts_away > 0, parts_away);
+        stats.away_for = since.map(|since| now.since(since));
         stats.asking = shared.most_asks as usize - shared.places.available_permits();
         stats.asked = store.asked.load(Ordering::Relaxed);
         stats.withheld = store.withheld.load(Ordering::Relaxed);
@@ -193,6 +199,11 @@ impl FleetThrottle {
         stats.losses = u64::from(shared.losses.load(Ordering::Relaxed));
         stats.largest_over = self.largest_over(stats.in_hand, now);
         stats
+    }
+
+    /// How long the ledger took to answer, of all questions that were answered in time.
+    pub fn latencies(&self) -> Histogram {
+        self.shared.store.latencies.read()
     }
 
     fn largest_over(&self, in_hand: u64, now: Instant) -> Option<u64> {
@@ -213,9 +224,17 @@ impl FleetThrottle {
 
     #[inline]
     fn take_now(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
+        match self.shared.spend(*key, call.cost, call.now) {
+            Some(receipt) => Ok(receipt),
+            None => self.try_later(call, key),
+        }
+    }
+
+    #[cold]
+    fn try_later(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
         match self.shared.enter(*key, call.cost, call.now, Patience::None, None) {
             Local::Granted(receipt) => Ok(receipt),
-            Local::Unknown if self.shared.away.is_known() => {
+            Local::Unknown if self.shared.away.is_known(*key) => {
                 self.shared.without_ledger(*key, call.cost, call.now)
             }
             Local::Unknown => Err(Refused::after(By::WaitTooLong, self.shared.trip())),
@@ -225,6 +244,9 @@ impl FleetThrottle {
 
     #[inline]
     async fn take(&self, call: &Call, key: &Key) -> Result<Receipt, Refused> {
+        if let Some(receipt) = self.shared.spend(*key, call.cost, call.now) {
+            return Ok(receipt);
+        }
         match self.shared.enter(*key, call.cost, call.now, Patience::Waits, None) {
             Local::Granted(receipt) => Ok(receipt),
             Local::Waiting(told) => self.take_later(call, key, told).await,

@@ -70,16 +70,33 @@ fn who_waits_learns_that_the_runtime_took_the_work_along() {
 #[test]
 fn places_that_were_left_are_used_again() {
     let (flight, lander) = Flight::<()>::new();
+    let mut stays = spawn(flight.join());
+    assert_pending!(stays.poll());
     for _ in 0..1000 {
         let mut waiter = spawn(flight.join());
         assert_pending!(waiter.poll());
     }
-    {
-        let state = flight.0.0.lock();
-        let State::Flying(waiters) = &*state else { panic!("it flies") };
-        assert_eq!(waiters.places.len(), 1);
-    }
+    assert_eq!(flight.0.waiters.lock().places(), 2);
+    assert_pending!(stays.poll());
     lander.land(Ok(()));
+    assert_eq!(assert_ready!(stays.poll()), Ok(()));
+}
+
+#[test]
+fn the_first_place_is_taken_again_when_the_first_to_wait_has_left() {
+    let (flight, lander) = Flight::<()>::new();
+    let mut waiters: Vec<_> = (0..3).map(|_| spawn(flight.join())).collect();
+    waiters.iter_mut().for_each(|waiter| assert_pending!(waiter.poll()));
+    drop(waiters.remove(0));
+    let mut late = spawn(flight.join());
+    assert_pending!(late.poll());
+    waiters.push(late);
+    assert_eq!(flight.0.waiters.lock().places(), 3);
+    lander.land(Ok(()));
+    for waiter in &mut waiters {
+        assert!(waiter.is_woken());
+        assert_eq!(assert_ready!(waiter.poll()), Ok(()));
+    }
 }
 
 #[tokio::test]

@@ -4,43 +4,56 @@ use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use arc_swap::Guard;
 
-use super::places::Item;
+use super::places::{Item, Shown};
 
-/// A value, shared with the keeper. Cheap to hold for a while; values that are held stay as they were.
-pub struct Kept<V>(Guard<Arc<Item<V>>>);
+/// A value with its key, shared with the keeper. Cheap to hold for a while; values that are held stay as they were.
+pub struct Kept<K, V>(
+    /// Of an item with a value.
+    pub(super) Shown<K, V>,
+);
 
-impl<V> Kept<V> {
+impl<K, V> Kept<K, V> {
     #[inline]
-    pub(super) fn new(item: Guard<Arc<Item<V>>>) -> Option<Self> {
-        item.value.as_ref()?;
-        Some(Self(item))
+    pub(super) fn new(shown: Shown<K, V>) -> Option<Self> {
+        shown.as_ref()?.value.as_ref()?;
+        Some(Self(shown))
     }
 
-    pub(super) fn of(item: Arc<Item<V>>) -> Option<Self> {
-        Self::new(Guard::from_inner(item))
+    pub(super) fn of(item: Arc<Item<K, V>>) -> Option<Self> {
+        Self::new(Guard::from_inner(Some(item)))
+    }
+
+    #[inline]
+    fn item(&self) -> &Item<K, V> {
+        self.0.as_ref().expect("only an item is made a Kept")
+    }
+
+    /// What it is known by.
+    pub fn key(&self) -> &K {
+        &self.item().key
     }
 
     /// The version it was brought with.
     pub fn version(&self) -> u64 {
-        self.0.version
+        self.item().version
     }
 
     /// How old it is.
     pub fn age(&self, now: tidegate_core::Instant) -> Duration {
-        self.0.term.age(now)
+        self.item().age(now)
     }
 }
 
-impl<V> Deref for Kept<V> {
+impl<K, V> Deref for Kept<K, V> {
     type Target = V;
 
     #[inline]
     fn deref(&self) -> &V {
-        self.0.value.as_ref().expect("only a value is made a Kept")
+        self.item().value.as_ref().expect("only a value is made a Kept")
     }
 }
 
-impl<V: fmt::Debug> fmt::Debug for Kept<V> {
+impl<K, V: fmt::Debug> fmt::Debug for Kept<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }
@@ -109,13 +122,13 @@ impl<E: fmt::Display> fmt::Display for Refusal<E> {
 
 /// What is known of a key, and how good it is.
 #[derive(Debug)]
-pub enum Answer<V, E> {
+pub enum Answer<K, V, E> {
     /// A good value.
-    Fresh(Kept<V>),
+    Fresh(Kept<K, V>),
     /// A value past its time, better than none.
     Stale {
         /// The value.
-        value: Kept<V>,
+        value: Kept<K, V>,
         /// How old it is.
         age: Duration,
         /// Why there is no newer one; `None` while one is being fetched for the first time.
@@ -130,9 +143,9 @@ pub enum Answer<V, E> {
     Refused(Refusal<E>),
 }
 
-impl<V, E> Answer<V, E> {
+impl<K, V, E> Answer<K, V, E> {
     /// The value, fresh or stale.
-    pub fn value(&self) -> Option<&Kept<V>> {
+    pub fn value(&self) -> Option<&Kept<K, V>> {
         match self {
             Self::Fresh(value) | Self::Stale { value, .. } => Some(value),
             Self::Nothing { .. } | Self::Refused(_) => None,

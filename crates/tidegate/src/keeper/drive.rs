@@ -7,15 +7,14 @@ use std::{
 
 use tidegate_core::{
     Dice,
-    keep::{Fetch as Wanted, Landed, Look, Run, State},
+    keep::{Fetch as Wanted, Held, Landed, Look, Run, State},
     recovery::Leave,
 };
 use tokio::time::{timeout, timeout_at};
 
 use super::{
-    Answer, Failed, Fault, Fetch, Fetched, Keeper, Kept, Refresh, Refusal, Why, dice, held,
-    places::Item,
-    slot::{self, End, Slot},
+    Answer, Failed, Fault, Fetch, Fetched, Keeper, Kept, Refresh, Refusal, Why, dice, places,
+    slot::{self, End, Item, Slot},
     source::Barred,
     table::Added,
 };
@@ -27,7 +26,7 @@ use crate::{
 
 /// What a look came to.
 pub(super) enum Looked<F: Fetch> {
-    Answer(Answer<F::Value, F::Error>),
+    Answer(Answer<F::Key, F::Value, F::Error>),
     Wait(Flight<End<F>>),
 }
 
@@ -54,7 +53,7 @@ struct Departure<F: Fetch> {
 /// What there is to answer with.
 struct Seen<F: Fetch> {
     look: Look,
-    item: Option<Arc<Item<F::Value>>>,
+    item: Option<Arc<Item<F>>>,
     why: Option<Why<F::Error>>,
     start: Start<F>,
 }
@@ -80,18 +79,18 @@ impl<F: Fetch> Keeper<F> {
     #[cold]
     #[inline(never)]
     pub(super) fn look_closer(&self, call: &Call, hash: u64, key: &F::Key) -> Looked<F> {
-        if let Some(nothing) = self.0.table.shown(hash, key).filter(|shown| call.now < shown.term.due_at) {
+        if let Some((shown, place)) = self.0.table.shown(hash, key)
+            && let Some(nothing) = shown.as_ref().filter(|item| call.now < item.due_at)
+        {
             // That there is nothing is as quick to tell as a value: unknown names may be many.
-            if let Some(name) = nothing.name::<F>() {
-                name.touch(call.now);
-            }
-            return Looked::Answer(good(Arc::clone(&nothing), call.now));
+            self.0.table.touch(place, call.now);
+            return Looked::Answer(good(Arc::clone(nothing), call.now));
         }
         loop {
             let Some(slot) = self.slot(hash, key, call.now) else {
                 return Looked::Answer(Answer::Refused(Refusal::Full));
             };
-            slot.name.touch(call.now);
+            slot.used().touch(call.now);
             let Seen { look, item, why, start } = self.see(&slot, call.now);
             let start = match start {
                 Start::Evicted => continue,
@@ -158,7 +157,7 @@ impl<F: Fetch> Keeper<F> {
             && let Some(recovered_at) = self.0.source.recovered_at()
             && *failed_at < recovered_at
         {
-            let own = Dice((slot.name.hash >> 32) as u32).part_of(self.0.settings.recovery);
+            let own = Dice((slot.hash >> 32) as u32).part_of(self.0.settings.recovery);
             state.keep.pace(recovered_at + own);
         }
     }
@@ -214,7 +213,7 @@ impl<F: Fetch> Keeper<F> {
         tokio::spawn(async move {
             let from = now();
             let longest = out.keeper.0.settings.timeout;
-            let fetch = caught(out.keeper.0.fetch.fetch(&out.slot.name.key));
+            let fetch = caught(out.keeper.0.fetch.fetch(&out.slot.key));
             let landing = match timeout(longest, fetch).await {
                 Ok(Ok(Ok(fetched))) => Ok(fetched),
                 Ok(Ok(Err(Failed { error, fault, retry_after }))) => {
@@ -228,7 +227,13 @@ impl<F: Fetch> Keeper<F> {
     }
 
     /// Waits for a fetch, at most to the call's deadline.
-    pub(super) async fn wait(&self, call: &Call, flight: Flight<End<F>>) -> Answer<F::Value, F::Error> {
+    pub(super) async fn wait(
+        &self,
+        call: &Call,
+        hash: u64,
+        key: &F::Key,
+        flight: Flight<End<F>>,
+    ) -> Answer<F::Key, F::Value, F::Error> {
         if call.deadline.is_some_and(|deadline| deadline <= call.now) {
             return Answer::Refused(Refusal::Deadline);
         }
@@ -236,17 +241,22 @@ impl<F: Fetch> Keeper<F> {
             self.0.counters.full();
             return Answer::Refused(Refusal::Full);
         };
+        let mut join = flight.into_join();
         let end = match call.deadline {
-            Some(deadline) => match timeout_at(clock::timer_at(deadline), flight.join()).await {
+            Some(deadline) => match timeout_at(clock::timer_at(deadline), join.landed()).await {
                 Ok(end) => end,
                 Err(_) => return Answer::Refused(Refusal::Deadline),
             },
-            None => flight.join().await,
+            None => join.landed().await,
         };
+        let now = now();
         match end {
-            Ok(End::Taken(item)) => good(item, now()),
+            // From where it is shown, if it is: that does not count it, and thousands who count one thing queue up for it.
+            Ok(End::Taken(item)) => {
+                self.fresh(hash, key, now).map_or_else(|| good(Arc::clone(item), now), Answer::Fresh)
+            }
             Ok(End::Failed { why, not_before }) => {
-                Answer::Refused(Refusal::Failing { why, retry_after: not_before.since(now()) })
+                Answer::Refused(Refusal::Failing { why: why.clone(), retry_after: not_before.since(now) })
             }
             Ok(End::Unwanted) => Answer::Refused(Refusal::Cleared),
             Err(_) => Answer::Refused(Refusal::Failing { why: Why::Lost, retry_after: Duration::ZERO }),
@@ -254,13 +264,13 @@ impl<F: Fetch> Keeper<F> {
     }
 }
 
-fn good<V, E>(item: Arc<Item<V>>, now: Instant) -> Answer<V, E> {
-    let age = item.term.age(now);
+fn good<K, V, E>(item: Arc<places::Item<K, V>>, now: Instant) -> Answer<K, V, E> {
+    let age = item.age(now);
     Kept::of(item).map_or(Answer::Nothing { age }, Answer::Fresh)
 }
 
-fn stale<V, E>(item: Arc<Item<V>>, why: Option<Why<E>>, now: Instant) -> Answer<V, E> {
-    let age = item.term.age(now);
+fn stale<K, V, E>(item: Arc<places::Item<K, V>>, why: Option<Why<E>>, now: Instant) -> Answer<K, V, E> {
+    let age = item.age(now);
     Kept::of(item).map_or(Answer::Nothing { age }, |value| Answer::Stale { value, age, why })
 }
 
@@ -303,18 +313,12 @@ impl<F: Fetch> Out<F> {
             Ok(fetched) => {
                 shared.source.answered(self.leave, now);
                 shared.counters.fetched();
-                self.fetched(self.keeper.item(&self.slot, fetched, from))
+                self.fetched(self.keeper.item(&self.slot.key, fetched, from))
             }
             Err((why, fault, retry_after)) => {
                 match fault {
                     Some(Fault::Source) => {
-                        shared.source.unreachable(
-                            self.leave,
-                            self.slot.name.hash,
-                            retry_after,
-                            why.clone(),
-                            now,
-                        );
+                        shared.source.unreachable(self.leave, self.slot.hash, retry_after, why.clone(), now);
                     }
                     Some(Fault::Key) => shared.source.answered(self.leave, now),
                     None => shared.source.abandoned(self.leave, now),
@@ -326,9 +330,10 @@ impl<F: Fetch> Out<F> {
         lander.land(Ok(end));
     }
 
-    fn fetched(&self, item: Arc<Item<F::Value>>) -> End<F> {
+    fn fetched(&self, new: Held<Arc<Item<F>>>) -> End<F> {
+        let item = Arc::clone(&new.value);
         self.slot.with(|state| {
-            let landed = state.keep.fetched(self.run, held(Arc::clone(&item)));
+            let landed = state.keep.fetched(self.run, new);
             self.keeper.0.counters.put(landed);
             match landed {
                 Landed::Taken => state.flight = None,

@@ -1,18 +1,16 @@
-//! Where readers find what is held, without a lock and with one counted look: places by hash, four to a cache line.
+//! Where readers find what is held, without a lock: places by hash, four to a cache line.
 //!
-//! A key has two lines it may stand in. The places only show: a key that found none is served by its slot.
+//! A look at a key is two lines of memory, one after the other: the line of its place, and its item, which begins with
+//! what a reader needs. A key has two lines it may stand in. The places only show: a key that found none is served by
+//! its slot.
 
-use std::{
-    any::Any,
-    sync::{Arc, Weak},
-};
+use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwapOption, Guard};
 use tidegate_core::{Instant, Term};
 
-use super::{Fetch, slot::Slot};
 use crate::sync::{
-    AtomicU32, AtomicU64,
+    AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -22,105 +20,127 @@ const WAYS: usize = 4;
 /// Places for each key that there may be: with half of them taken, a key in ten thousand finds none.
 const ROOM: usize = 2;
 
-/// What readers compare a key with, and note its use in.
-pub(super) struct Name<F: Fetch> {
-    pub(super) hash: u64,
-    pub(super) key: F::Key,
-    /// When it was last asked for, in seconds, roughly.
-    used: AtomicU32,
-    pub(super) slot: Weak<Slot<F>>,
-}
+/// When a key was last asked for, in seconds, roughly.
+#[derive(Default)]
+pub(super) struct Used(AtomicU32);
 
 /// 2³⁰ ns, about a second: what the use of a key is noted in.
 fn seconds(now: Instant) -> u32 {
     (now.as_nanos() >> 30) as u32
 }
 
-impl<F: Fetch> Name<F> {
-    pub(super) fn new(hash: u64, key: F::Key, now: Instant, slot: Weak<Slot<F>>) -> Self {
-        Self { hash, key, used: AtomicU32::new(seconds(now)), slot }
-    }
-
+impl Used {
     /// Notes that it was asked for. Written once a second at most, so that readers share the line.
     #[inline]
     pub(super) fn touch(&self, now: Instant) {
         let now = seconds(now);
-        if self.used.load(Relaxed) != now {
-            self.used.store(now, Relaxed);
+        if self.0.load(Relaxed) != now {
+            self.0.store(now, Relaxed);
         }
     }
 
     /// Seconds since it was asked for, roughly.
     pub(super) fn unused_for(&self, now: Instant) -> u32 {
-        seconds(now).saturating_sub(self.used.load(Relaxed))
+        seconds(now).saturating_sub(self.0.load(Relaxed))
     }
 }
 
-/// A value as it is shown to readers; `None`: there is nothing, or nothing is known.
-pub(super) struct Item<V> {
-    /// The key's [`Name`]; its type is left out, so that an answer does not carry the type of what fetches.
-    name: Arc<dyn Any + Send + Sync>,
+/// What is held of a key, as it is shown to readers. What they compare stands first, and as near as can be.
+#[repr(C)]
+pub(super) struct Item<K, V> {
+    pub(super) key: K,
+    pub(super) due_at: Instant,
+    /// `None`: there is nothing.
     pub(super) value: Option<V>,
-    pub(super) term: Term,
+    from: Instant,
     pub(super) version: u64,
 }
 
-const DEAD: Term =
-    Term { from: Instant::EPOCH, due_at: Instant::EPOCH, stale_at: Instant::EPOCH, dead_at: Instant::EPOCH };
-
-impl<V> Item<V> {
-    pub(super) fn new<F: Fetch>(name: &Arc<Name<F>>, value: Option<V>, term: Term, version: u64) -> Self {
-        let name: Arc<dyn Any + Send + Sync> = Arc::<Name<F>>::clone(name);
-        Self { name, value, term, version }
+impl<K, V> Item<K, V> {
+    pub(super) fn new(key: K, value: Option<V>, term: Term, version: u64) -> Self {
+        Self { key, due_at: term.due_at, value, from: term.from, version }
     }
 
-    /// Of a key of which nothing is known.
-    fn unknown<F: Fetch>(name: &Arc<Name<F>>) -> Self {
-        Self::new(name, None, DEAD, 0)
-    }
-
+    /// Whether it is of this key, and has a value that is not due.
     #[inline]
-    pub(super) fn name<F: Fetch>(&self) -> Option<&Name<F>> {
-        self.name.downcast_ref()
+    fn is_fresh(&self, key: &K, now: Instant) -> bool
+    where
+        K: Eq,
+    {
+        now < self.due_at && self.value.is_some() && self.key == *key
+    }
+
+    /// How old it is.
+    pub(super) fn age(&self, now: Instant) -> std::time::Duration {
+        now.since(self.from)
     }
 }
 
-pub(super) type Shown<V> = Guard<Arc<Item<V>>>;
+/// An item, if the place shows one.
+pub(super) type Shown<K, V> = Guard<Option<Arc<Item<K, V>>>>;
+
+/// What was found for a key, and where.
+pub(super) type Found<K, V> = (Shown<K, V>, Place);
 
 /// A cache line of places, and what they show.
 #[repr(align(64))]
-struct Line<V> {
-    /// The hashes of the keys, with the lowest bit set; 0: the place is free.
-    tags: [AtomicU64; WAYS],
-    shown: [ArcSwap<Item<V>>; WAYS],
+struct Line<K, V> {
+    /// A part of the keys' hashes, with the lowest bit set; 0: the place is free.
+    tags: [AtomicU32; WAYS],
+    used: [Used; WAYS],
+    shown: [ArcSwapOption<Item<K, V>>; WAYS],
 }
 
-/// A place that a key was given.
-#[derive(Clone, Copy)]
+impl<K, V> Default for Line<K, V> {
+    fn default() -> Self {
+        Self {
+            tags: std::array::from_fn(|_| AtomicU32::new(0)),
+            used: Default::default(),
+            shown: std::array::from_fn(|_| ArcSwapOption::empty()),
+        }
+    }
+}
+
+impl<K: Eq, V> Line<K, V> {
+    fn find(&self, tag: u32, key: &K) -> Option<(usize, Shown<K, V>)> {
+        (0..WAYS).filter(|way| self.tags[*way].load(Acquire) == tag).find_map(|way| {
+            let shown = self.shown[way].load();
+            shown.as_ref().is_some_and(|item| item.key == *key).then_some((way, shown))
+        })
+    }
+}
+
+/// A place that a key may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     line: usize,
     way: usize,
 }
 
-pub(super) struct Places<V> {
-    lines: Box<[Line<V>]>,
-    /// What a place shows that is free: no key's item.
-    vacant: Arc<Item<V>>,
+impl Place {
+    /// Counts the places.
+    pub(super) const fn number(self) -> usize {
+        self.line * WAYS + self.way
+    }
 }
 
-const fn tag(hash: u64) -> u64 {
-    hash | 1
+pub(super) struct Places<K, V> {
+    lines: Box<[Line<K, V>]>,
 }
 
-impl<V> Places<V> {
+const fn tag(hash: u64) -> u32 {
+    hash as u32 | 1
+}
+
+impl<K: Eq, V> Places<K, V> {
     /// Places for so many keys.
     pub(super) fn new(most: usize) -> Self {
-        let vacant = Arc::new(Item { name: Arc::new(()), value: None, term: DEAD, version: 0 });
-        let line = || Line {
-            tags: std::array::from_fn(|_| AtomicU64::new(0)),
-            shown: std::array::from_fn(|_| ArcSwap::new(Arc::clone(&vacant))),
-        };
-        Self { lines: (0..(most * ROOM).div_ceil(WAYS)).map(|_| line()).collect(), vacant }
+        Self { lines: (0..(most * ROOM).div_ceil(WAYS)).map(|_| Line::default()).collect() }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.lines.len() * WAYS
     }
 
     /// One of the two lines a key may stand in.
@@ -135,29 +155,45 @@ impl<V> Places<V> {
         self.line(hash.rotate_left(32))
     }
 
-    /// What is shown for a key.
-    #[inline]
-    pub(super) fn find<F: Fetch<Value = V>>(&self, hash: u64, key: &F::Key) -> Option<Shown<V>> {
-        self.find_in::<F>(self.line(hash), hash, key).or_else(|| self.find_in_other::<F>(hash, key))
-    }
-
-    #[inline(never)]
-    fn find_in_other<F: Fetch<Value = V>>(&self, hash: u64, key: &F::Key) -> Option<Shown<V>> {
-        self.find_in::<F>(self.other_line(hash), hash, key)
-    }
-
-    #[inline]
-    fn find_in<F: Fetch<Value = V>>(&self, line: usize, hash: u64, key: &F::Key) -> Option<Shown<V>> {
-        let line = self.lines.get(line)?;
+    /// The item of a key that is not due and has a value, and notes that it was asked for.
+    #[inline(always)]
+    pub(super) fn fresh(&self, hash: u64, key: &K, now: Instant) -> Option<Shown<K, V>> {
+        let line = self.lines.get(self.line(hash))?;
         for way in 0..WAYS {
             if line.tags[way].load(Acquire) == tag(hash) {
                 let shown = line.shown[way].load();
-                if shown.name::<F>().is_some_and(|name| name.key == *key) {
+                if shown.as_ref().is_some_and(|item| item.is_fresh(key, now)) {
+                    line.used[way].touch(now);
                     return Some(shown);
                 }
             }
         }
-        None
+        self.fresh_in_other(hash, key, now)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fresh_in_other(&self, hash: u64, key: &K, now: Instant) -> Option<Shown<K, V>> {
+        let line = self.lines.get(self.other_line(hash))?;
+        let (way, shown) = line.find(tag(hash), key)?;
+        shown.as_ref().filter(|item| item.is_fresh(key, now))?;
+        line.used[way].touch(now);
+        Some(shown)
+    }
+
+    /// What is shown for a key, and where; nothing is shown of a key of which nothing is known.
+    pub(super) fn find(&self, hash: u64, key: &K) -> Option<Found<K, V>> {
+        [self.line(hash), self.other_line(hash)].into_iter().find_map(|line| {
+            let (way, shown) = self.lines.get(line)?.find(tag(hash), key)?;
+            Some((shown, Place { line, way }))
+        })
+    }
+
+    /// The places that a key may have been given: hardly ever another than its own.
+    pub(super) fn candidates(&self, hash: u64) -> impl Iterator<Item = Place> {
+        let lines = [self.line(hash), self.other_line(hash)];
+        let places = lines.into_iter().flat_map(|line| (0..WAYS).map(move |way| Place { line, way }));
+        places.filter(move |place| self.lines[place.line].tags[place.way].load(Acquire) == tag(hash))
     }
 
     /// Finds a free place for a key. Whoever calls it takes turns with others who take or free one.
@@ -171,34 +207,42 @@ impl<V> Places<V> {
     }
 
     /// Takes a place for a key, of which nothing is known.
-    pub(super) fn take<F: Fetch<Value = V>>(&self, Place { line, way }: Place, name: &Arc<Name<F>>) {
-        self.lines[line].shown[way].store(Arc::new(Item::unknown(name)));
-        self.lines[line].tags[way].store(tag(name.hash), Release);
+    pub(super) fn take(&self, Place { line, way }: Place, hash: u64) {
+        self.lines[line].tags[way].store(tag(hash), Release);
     }
 
-    pub(super) fn give_back(&self, Place { line, way }: Place) {
-        self.lines[line].tags[way].store(0, Relaxed);
-        self.lines[line].shown[way].store(Arc::clone(&self.vacant));
+    pub(super) fn give_back(&self, place: Place) {
+        self.lines[place.line].tags[place.way].store(0, Relaxed);
+        self.show(place, None);
     }
 
-    pub(super) fn show<F: Fetch<Value = V>>(
-        &self,
-        Place { line, way }: Place,
-        name: &Arc<Name<F>>,
-        item: Option<&Arc<Item<V>>>,
-    ) {
-        let item = item.map_or_else(|| Arc::new(Item::unknown(name)), Arc::clone);
-        self.lines[line].shown[way].store(item);
+    pub(super) fn show(&self, Place { line, way }: Place, item: Option<&Arc<Item<K, V>>>) {
+        self.lines[line].shown[way].store(item.cloned());
+    }
+
+    /// The note of when the key of a place was last asked for.
+    #[inline]
+    pub(super) fn used(&self, Place { line, way }: Place) -> &Used {
+        &self.lines[line].used[way]
     }
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
-    use super::*;
-    use crate::keeper::tests::Nothing;
+    use tidegate_core::{Dice, Lifetime};
 
-    fn name(hash: u64, key: u64) -> Arc<Name<Nothing>> {
-        Arc::new(Name::new(hash, key, Instant::EPOCH, Weak::new()))
+    use super::*;
+
+    fn place(places: &Places<u64, u64>, hash: u64, key: u64) -> Option<Place> {
+        let place = places.free_for(hash)?;
+        places.take(place, hash);
+        let term = Lifetime::FOR_EVER.from(Instant::EPOCH, Dice::LEAST);
+        places.show(place, Some(&Arc::new(Item::new(key, Some(key), term, 0))));
+        Some(place)
+    }
+
+    fn found(places: &Places<u64, u64>, hash: u64, key: u64) -> Option<u64> {
+        places.find(hash, &key).and_then(|(shown, _)| shown.as_ref().and_then(|item| item.value))
     }
 
     #[test]
@@ -206,15 +250,16 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let places = Places::new(10_000);
         let keys: Vec<u64> = (0..10_000).map(|_| random.u64(..)).collect();
-        let placed = |hash: &&u64| {
-            places.free_for(**hash).inspect(|place| places.take(*place, &name(**hash, **hash))).is_some()
-        };
-        let placed: Vec<_> = keys.iter().filter(placed).collect();
+        let placed: Vec<_> = keys.iter().filter(|key| place(&places, **key, **key).is_some()).collect();
         assert!(placed.len() >= 9_990, "{}", placed.len());
         for key in placed {
-            let shown = places.find::<Nothing>(*key, key).unwrap();
-            assert_eq!(shown.name::<Nothing>().unwrap().key, *key);
+            assert_eq!(found(&places, *key, *key), Some(*key));
         }
+    }
+
+    #[test]
+    fn a_place_fills_no_more_than_its_part_of_a_cache_line() {
+        assert_eq!(size_of::<Line<String, String>>(), 64);
     }
 
     #[test]
@@ -222,26 +267,25 @@ mod tests {
         let places = Places::new(100);
         let hash = 3 << 62 | 7;
         for key in 0..8 {
-            let place = places.free_for(hash).unwrap();
-            places.take(place, &name(hash, key));
-            let item = Item::new(&name(hash, key), Some(key), DEAD, 0);
-            places.show(place, &name(hash, key), Some(&Arc::new(item)));
+            let place = place(&places, hash, key).unwrap();
+            assert!(places.candidates(hash).any(|candidate| candidate == place));
         }
         assert!(places.free_for(hash).is_none());
+        assert_eq!(places.candidates(hash).count(), 8);
         for key in 0..8 {
-            assert_eq!(places.find::<Nothing>(hash, &key).unwrap().value, Some(key));
+            assert_eq!(found(&places, hash, key), Some(key));
         }
-        assert!(places.find::<Nothing>(hash, &8).is_none());
+        assert!(places.find(hash, &8).is_none());
     }
 
     #[test]
     fn a_place_that_was_given_back_shows_nothing_and_is_taken_again() {
         let places = Places::new(1);
-        let place = places.free_for(7).unwrap();
-        places.take(place, &name(7, 1));
-        places.give_back(place);
-        assert!(places.find::<Nothing>(7, &1).is_none());
-        places.take(places.free_for(9).unwrap(), &name(9, 2));
-        assert!(places.find::<Nothing>(9, &2).is_some());
+        let taken = place(&places, 7, 1).unwrap();
+        places.give_back(taken);
+        assert!(places.find(7, &1).is_none());
+        assert_eq!(places.candidates(7).count(), 0);
+        place(&places, 9, 2).unwrap();
+        assert_eq!(found(&places, 9, 2), Some(2));
     }
 }

@@ -6,36 +6,32 @@ use tidegate_core::{Instant, keep};
 
 use super::{
     Fault, Fetch, Why,
-    places::{Item, Name, Place, Places},
+    places::{self, Place, Places, Used},
 };
 use crate::{flight::Flight, sync::Mutex};
 
+/// What is held of a key.
+pub(super) type Item<F> = places::Item<<F as Fetch>::Key, <F as Fetch>::Value>;
+
 /// How a fetch ended, for all who waited.
 pub(super) enum End<F: Fetch> {
-    Taken(Arc<Item<F::Value>>),
+    Taken(Arc<Item<F>>),
     Failed { why: Why<F::Error>, not_before: Instant },
     Unwanted,
 }
 
-impl<F: Fetch> Clone for End<F> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Taken(item) => Self::Taken(Arc::clone(item)),
-            Self::Failed { why, not_before } => Self::Failed { why: why.clone(), not_before: *not_before },
-            Self::Unwanted => Self::Unwanted,
-        }
-    }
-}
-
 /// Why a key fails, and whose fault it is.
 pub(super) type Blame<E> = (Why<E>, Fault);
-pub(super) type KeepSlot<F> = keep::Slot<Arc<Item<<F as Fetch>::Value>>, Blame<<F as Fetch>::Error>>;
+pub(super) type KeepSlot<F> = keep::Slot<Arc<Item<F>>, Blame<<F as Fetch>::Error>>;
 
 pub(super) struct Slot<F: Fetch> {
-    pub(super) name: Arc<Name<F>>,
+    pub(super) hash: u64,
+    pub(super) key: F::Key,
     /// Where it is shown; nowhere when all its places were taken.
     pub(super) place: Option<Place>,
-    places: Arc<Places<F::Value>>,
+    places: Arc<Places<F::Key, F::Value>>,
+    /// When it was last asked for, if it has no place.
+    used: Used,
     state: Mutex<State<F>>,
 }
 
@@ -45,28 +41,36 @@ pub(super) struct State<F: Fetch> {
     /// It is no longer in the table; whoever still has it looks again.
     pub(super) evicted: bool,
     /// What readers see.
-    shown: Option<Arc<Item<F::Value>>>,
+    shown: Option<Arc<Item<F>>>,
 }
 
 impl<F: Fetch> Slot<F> {
-    /// A slot of which nothing is known, at its place.
-    pub(super) fn new(places: &Arc<Places<F::Value>>, hash: u64, key: F::Key, now: Instant) -> Arc<Self> {
-        let place = places.free_for(hash);
-        let slot = Arc::new_cyclic(|slot| Self {
-            name: Arc::new(Name::new(hash, key, now, slot.clone())),
-            place,
+    /// A slot of which nothing is known, with the place that is free for it.
+    pub(super) fn new(places: &Arc<Places<F::Key, F::Value>>, hash: u64, key: F::Key, now: Instant) -> Self {
+        let slot = Self {
+            hash,
+            key,
+            place: places.free_for(hash),
             places: Arc::clone(places),
+            used: Used::default(),
             state: Mutex::new(State {
                 keep: KeepSlot::<F>::default(),
                 flight: None,
                 evicted: false,
                 shown: None,
             }),
-        });
-        if let Some(place) = place {
-            places.take(place, &slot.name);
-        }
+        };
+        slot.used().touch(now);
         slot
+    }
+
+    pub(super) fn is_of(&self, hash: u64, key: &F::Key) -> bool {
+        self.hash == hash && self.key == *key
+    }
+
+    /// The note of when it was last asked for.
+    pub(super) fn used(&self) -> &Used {
+        self.place.map_or(&self.used, |place| self.places.used(place))
     }
 
     /// Whether a value is held.
@@ -74,7 +78,7 @@ impl<F: Fetch> Slot<F> {
         self.held().is_some_and(|item| item.value.is_some())
     }
 
-    pub(super) fn held(&self) -> Option<Arc<Item<F::Value>>> {
+    pub(super) fn held(&self) -> Option<Arc<Item<F>>> {
         self.state.lock().keep.held().map(|held| Arc::clone(&held.value))
     }
 
@@ -95,7 +99,7 @@ impl<F: Fetch> Slot<F> {
         if !same {
             // Of an evicted slot the place is another's by now.
             if let Some(place) = self.place.filter(|_| !state.evicted) {
-                self.places.show(place, &self.name, held);
+                self.places.show(place, held);
             }
             state.shown = held.cloned();
         }

@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwapOption;
 use tidegate_core::Instant;
 
 use super::{
     Fetch,
-    places::{Places, Shown},
+    places::{Found, Place, Places, Shown},
     slot::Slot,
 };
 use crate::sync::{
@@ -21,7 +22,9 @@ const SAMPLE: usize = 16;
 const LOOKED_AT: usize = 256;
 
 pub(super) struct Table<F: Fetch> {
-    places: Arc<Places<F::Value>>,
+    places: Arc<Places<F::Key, F::Value>>,
+    /// Whose the places are, for whoever must look closer than at what is shown.
+    owners: Box<[ArcSwapOption<Slot<F>>]>,
     /// All slots, for whoever adds or removes one.
     ring: Mutex<Ring<F>>,
     /// How many have no place.
@@ -49,30 +52,43 @@ pub(super) enum Added<F: Fetch> {
 
 impl<F: Fetch> Ring<F> {
     fn homeless(&self, hash: u64, key: &F::Key) -> Option<&Arc<Slot<F>>> {
-        self.homeless.iter().find(|slot| slot.name.hash == hash && slot.name.key == *key)
+        self.homeless.iter().find(|slot| slot.is_of(hash, key))
     }
 }
 
 impl<F: Fetch> Table<F> {
     pub(super) fn new(most: usize) -> Self {
+        let places = Places::new(most);
         Self {
-            places: Arc::new(Places::new(most)),
+            owners: (0..places.count()).map(|_| ArcSwapOption::empty()).collect(),
+            places: Arc::new(places),
             ring: Mutex::new(Ring { slots: Vec::new(), homeless: Vec::new(), hand: 0, newest: 0 }),
             homeless: AtomicU32::new(0),
             most,
         }
     }
 
-    /// What is shown for a key, without a lock.
-    #[inline]
-    pub(super) fn shown(&self, hash: u64, key: &F::Key) -> Option<Shown<F::Value>> {
-        self.places.find::<F>(hash, key)
+    /// The item of a key that is not due and has a value, and notes that it was asked for; without a lock.
+    #[inline(always)]
+    pub(super) fn fresh(&self, hash: u64, key: &F::Key, now: Instant) -> Option<Shown<F::Key, F::Value>> {
+        self.places.fresh(hash, key, now)
     }
 
+    /// What is shown for a key, and where, without a lock.
+    pub(super) fn shown(&self, hash: u64, key: &F::Key) -> Option<Found<F::Key, F::Value>> {
+        self.places.find(hash, key)
+    }
+
+    /// Notes that the key of a place was asked for.
+    pub(super) fn touch(&self, place: Place, now: Instant) {
+        self.places.used(place).touch(now);
+    }
+
+    /// The slot of a key, without a lock.
     pub(super) fn find(&self, hash: u64, key: &F::Key) -> Option<Arc<Slot<F>>> {
-        let shown = self.shown(hash, key);
-        if let Some(name) = shown.as_ref().and_then(|item| item.name::<F>()) {
-            return name.slot.upgrade();
+        let placed = self.placed(hash, key);
+        if placed.is_some() {
+            return placed;
         }
         if self.homeless.load(Acquire) == 0 {
             return None;
@@ -80,12 +96,17 @@ impl<F: Fetch> Table<F> {
         self.ring.lock().homeless(hash, key).cloned()
     }
 
+    fn placed(&self, hash: u64, key: &F::Key) -> Option<Arc<Slot<F>>> {
+        self.places.candidates(hash).find_map(|place| {
+            let owner = self.owners[place.number()].load();
+            owner.as_ref().filter(|slot| slot.is_of(hash, key)).cloned()
+        })
+    }
+
     /// Makes a slot for a key that has none. When the table is full, a key that is missed least makes room.
     pub(super) fn add(&self, hash: u64, key: &F::Key, now: Instant) -> Added<F> {
         let mut ring = self.ring.lock();
-        if let Some(name) = self.shown(hash, key).as_ref().and_then(|item| item.name::<F>())
-            && let Some(slot) = name.slot.upgrade()
-        {
+        if let Some(slot) = self.placed(hash, key) {
             return Added::Slot(slot, None);
         }
         if let Some(slot) = ring.homeless(hash, key) {
@@ -99,10 +120,16 @@ impl<F: Fetch> Table<F> {
             self.leave(&mut ring, &old);
             (at, evicted) = (least_missed, Some(old));
         }
-        let slot = Slot::new(&self.places, hash, key.clone(), now);
-        if slot.place.is_none() {
-            ring.homeless.push(Arc::clone(&slot));
-            self.homeless.store(ring.homeless.len() as u32, Release);
+        let slot = Arc::new(Slot::new(&self.places, hash, key.clone(), now));
+        match slot.place {
+            Some(place) => {
+                self.owners[place.number()].store(Some(Arc::clone(&slot)));
+                self.places.take(place, hash);
+            }
+            None => {
+                ring.homeless.push(Arc::clone(&slot));
+                self.homeless.store(ring.homeless.len() as u32, Release);
+            }
         }
         // In the place of the one that went, so that a flood of unknown keys drives out itself.
         match ring.slots.get_mut(at) {
@@ -126,7 +153,10 @@ impl<F: Fetch> Table<F> {
     /// Gives the place of a slot back that was evicted.
     fn leave(&self, ring: &mut Ring<F>, slot: &Arc<Slot<F>>) {
         match slot.place {
-            Some(place) => self.places.give_back(place),
+            Some(place) => {
+                self.places.give_back(place);
+                self.owners[place.number()].store(None);
+            }
             None => {
                 ring.homeless.retain(|other| !Arc::ptr_eq(other, slot));
                 self.homeless.store(ring.homeless.len() as u32, Release);
@@ -139,7 +169,7 @@ impl<F: Fetch> Table<F> {
         let mut ring = self.ring.lock();
         let mut evicted = Vec::new();
         for at in (0..ring.slots.len()).rev() {
-            if u64::from(ring.slots[at].name.unused_for(now)) > idle.as_secs() {
+            if u64::from(ring.slots[at].used().unused_for(now)) > idle.as_secs() {
                 evicted.extend(self.take(&mut ring, at));
             }
         }
@@ -157,7 +187,7 @@ fn least_missed<F: Fetch>(ring: &mut Ring<F>, now: Instant) -> Option<usize> {
     let count = ring.slots.len();
     let longest_unused = |places: &mut dyn Iterator<Item = usize>| {
         let free = places.filter(|at| !ring.slots[*at].is_fetching());
-        free.max_by_key(|at| ring.slots[*at].name.unused_for(now))
+        free.max_by_key(|at| ring.slots[*at].used().unused_for(now))
     };
     let newest = ring.newest;
     let mut near = (0..LOOKED_AT.min(count)).map(|step| (newest + count - step) % count);
@@ -188,7 +218,7 @@ mod tests {
         assert!(table.homeless.load(Acquire) >= 12, "two lines have eight places");
         for key in 0..20 {
             let slot = table.find(HASH, &key).unwrap();
-            assert_eq!(slot.name.key, key);
+            assert_eq!(slot.key, key);
             let Added::Slot(again, None) = table.add(HASH, &key, Instant::EPOCH) else {
                 panic!("it is there")
             };
@@ -197,7 +227,7 @@ mod tests {
         let Added::Slot(_, Some(gone)) = table.add(HASH, &20, Instant::EPOCH) else {
             panic!("one makes room")
         };
-        assert!(table.find(HASH, &gone.name.key).is_none());
+        assert!(table.find(HASH, &gone.key).is_none());
         let later = Instant::EPOCH + Duration::from_secs(60);
         assert_eq!(table.evict_idle(later, Duration::from_secs(1)).len(), 20);
         assert_eq!((table.len(), table.homeless.load(Acquire)), (0, 0));

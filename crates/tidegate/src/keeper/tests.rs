@@ -133,17 +133,17 @@ async fn settle() {
     }
 }
 
-fn fresh(answer: Answer<usize, &'static str>) -> usize {
+fn fresh(answer: Answer<u32, usize, &'static str>) -> usize {
     let Answer::Fresh(value) = answer else { panic!("{answer:?} is not fresh") };
     *value
 }
 
-fn stale(answer: Answer<usize, &'static str>) -> (usize, Duration, Option<Why<&'static str>>) {
+fn stale(answer: Answer<u32, usize, &'static str>) -> (usize, Duration, Option<Why<&'static str>>) {
     let Answer::Stale { value, age, why } = answer else { panic!("{answer:?} is not stale") };
     (*value, age, why)
 }
 
-fn refused(answer: Answer<usize, &'static str>) -> Refusal<&'static str> {
+fn refused(answer: Answer<u32, usize, &'static str>) -> Refusal<&'static str> {
     let Answer::Refused(refusal) = answer else { panic!("{answer:?} is no refusal") };
     refusal
 }

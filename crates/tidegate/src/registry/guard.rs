@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     Call, Instant, clock,
-    keeper::{Answer, Failed, Fault, Fetch, Fetched, Keeper, Refusal},
+    keeper::{Answer, Failed, Fault, Fetch, Fetched, Keeper, Kept, Refusal},
 };
 
 /// A registry that goes on answering while the registry behind it is slow, wrong or gone. Clones share one.
@@ -100,11 +100,24 @@ impl Registry {
     /// # Cancel safety
     /// Dropping the future changes nothing: the source is still being asked, once for all who wait.
     pub async fn lookup(&self, call: &Call, service: &ServiceName) -> Result<Endpoints, LookupError> {
-        answer(self.0.keeper.get(call, service).await, call.now)
+        match self.0.keeper.try_fresh(call, service) {
+            Some(view) => Ok(fresh(view, call.now)),
+            None => answer(self.0.keeper.get(call, service).await, call.now),
+        }
     }
 
     /// Answers from what is known, and begins to ask where that is wanted; `None` when only waiting would tell.
+    #[inline]
     pub fn try_lookup(&self, call: &Call, service: &ServiceName) -> Option<Result<Endpoints, LookupError>> {
+        match self.0.keeper.try_fresh(call, service) {
+            Some(view) => Some(Ok(fresh(view, call.now))),
+            None => self.look_closer(call, service),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_closer(&self, call: &Call, service: &ServiceName) -> Option<Result<Endpoints, LookupError>> {
         self.0.keeper.try_get(call, service).map(|found| answer(found, call.now))
     }
 
@@ -150,11 +163,21 @@ impl Registry {
         }
     }
 
-    /// Learns that a call to an endpoint was in vain: a suspect goes at once, unless it is the last endpoint. One that
-    /// the source vouches for stays; to avoid it is a breaker's business.
+    /// Learns that a call to an endpoint was in vain: a suspect goes at once, unless it is the last endpoint, and one that
+    /// calls had proved is a suspect again. One that the source vouches for stays; to avoid it is a breaker's business.
     pub fn failed(&self, service: &ServiceName, id: &str) {
+        self.learn(service, |known| known.service.refute(id));
+    }
+
+    /// Learns that a call to an endpoint succeeded: it is no suspect then. It stays until the source, asked after the
+    /// grace, says that it is gone. One that the source vouches for is not changed by it.
+    pub fn succeeded(&self, service: &ServiceName, id: &str) {
+        self.learn(service, |known| known.service.prove(id, clock::now()));
+    }
+
+    fn learn(&self, service: &ServiceName, what: impl FnOnce(&mut Known) -> Heard) {
         let Some(entry) = self.0.books.known(service) else { return };
-        if entry.change(|known| known.service.refute(id)) == Heard::Changed {
+        if entry.change(what) == Heard::Changed {
             self.0.publish(&entry);
         }
     }
@@ -165,16 +188,19 @@ impl Registry {
     }
 }
 
-fn answer(found: Answer<View, SourceError>, now: Instant) -> Result<Endpoints, LookupError> {
+#[inline]
+fn fresh(view: Kept<ServiceName, View>, now: Instant) -> Endpoints {
+    let provenance = match view.origin {
+        Origin::Watch => Provenance::Live,
+        Origin::Read => Provenance::Fresh,
+        Origin::Disk => Provenance::Snapshot { age: now.since(view.snapshot.as_of) },
+    };
+    Endpoints { view, provenance, why: None }
+}
+
+fn answer(found: Answer<ServiceName, View, SourceError>, now: Instant) -> Result<Endpoints, LookupError> {
     match found {
-        Answer::Fresh(view) => {
-            let provenance = match view.origin {
-                Origin::Watch => Provenance::Live,
-                Origin::Read => Provenance::Fresh,
-                Origin::Disk => Provenance::Snapshot { age: now.since(view.snapshot.as_of) },
-            };
-            Ok(Endpoints { view, provenance, why: None })
-        }
+        Answer::Fresh(view) => Ok(fresh(view, now)),
         Answer::Stale { value: view, why, .. } => {
             let age = now.since(view.snapshot.as_of);
             let provenance = match view.origin {

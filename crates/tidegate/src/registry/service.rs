@@ -1,9 +1,12 @@
 //! What is true of one service, as far as can be known: the source's last word, and the endpoints that vanished in a way
 //! that looks like the source's own trouble. Decisions only.
 
+mod losses;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Change, Endpoint, Instance, Listing, Revision, ServiceName, Snapshot, Update};
+use self::losses::Losses;
+use super::{Change, Doubt, Endpoint, Instance, Listing, Revision, ServiceName, Snapshot, Update};
 use crate::Instant;
 
 /// How a service is preserved from its registry's trouble.
@@ -12,8 +15,8 @@ pub struct Preservation {
     /// How long an endpoint that vanished is kept as a suspect, and a source that went back in time is doubted.
     /// Default: 30 s.
     pub grace: Duration,
-    /// The share of a service's endpoints that may vanish within `window`, in percent; when more do, all that vanish are
-    /// suspects. One endpoint alone may vanish, unless it is the last. 100: only the last are preserved. Default: 15.
+    /// The share of a service's endpoints that may vanish within `window` and not be replaced, in percent; when more do,
+    /// all of them are suspects. One endpoint alone may vanish, unless it is the last. 100: only the last are preserved. Default: 15.
     pub share: u32,
     /// The window, which is remembered for up to twice as long. Default: 60 s.
     pub window: Duration,
@@ -25,24 +28,22 @@ impl Default for Preservation {
     }
 }
 
-/// The most instances at once, over the last one to two windows.
-#[derive(Clone, Copy, Debug)]
-struct Peak {
-    began: Instant,
-    this: usize,
-    before: usize,
+/// An endpoint that the source no longer lists, in a way that looks like the source's own trouble.
+#[derive(Debug)]
+struct Doubted {
+    instance: Arc<Instance>,
+    /// When the doubt began.
+    since: Instant,
+    evidence: Evidence,
 }
 
-impl Peak {
-    fn see(&mut self, size: usize, window: Duration, now: Instant) -> usize {
-        let passed = now.since(self.began);
-        if passed >= window {
-            self.before = if passed < window * 2 { self.this } else { 0 };
-            (self.began, self.this) = (now, 0);
-        }
-        self.this = self.this.max(size);
-        self.this.max(self.before)
-    }
+/// What calls tell of it. It is listed again, or a reading that was begun after the grace takes it away, from either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Evidence {
+    /// Nothing: it is a suspect. Left by a call that succeeds, to `Proven`; by one in vain it goes, unless it is the last.
+    None,
+    /// A call succeeded: it serves, whatever the source says. Left by a call in vain, to `None`.
+    Proven(Instant),
 }
 
 /// One service.
@@ -53,13 +54,13 @@ pub(super) struct Service {
     revision: Revision,
     /// The source's last word.
     truth: BTreeMap<String, Arc<Instance>>,
-    /// What vanished, and since when.
-    suspects: BTreeMap<String, (Arc<Instance>, Instant)>,
+    /// What vanished, and is doubted to be gone.
+    doubted: BTreeMap<String, Doubted>,
     /// When the source was last known to say so.
     as_of: Option<Instant>,
     /// Since when the source tells of revisions that have passed.
     backwards_since: Option<Instant>,
-    peak: Peak,
+    losses: Losses,
     /// Entries that were no instances.
     pub(super) malformed: u64,
 }
@@ -82,10 +83,10 @@ impl Service {
             rule,
             revision: Revision::default(),
             truth: BTreeMap::new(),
-            suspects: BTreeMap::new(),
+            doubted: BTreeMap::new(),
             as_of: None,
             backwards_since: None,
-            peak: Peak { began: now, this: 0, before: 0 },
+            losses: Losses::new(now),
             malformed: 0,
         }
     }
@@ -94,7 +95,7 @@ impl Service {
     pub(super) fn restore(&mut self, instances: Vec<Arc<Instance>>, as_of: Instant, now: Instant) {
         self.truth = by_id(instances);
         self.as_of = Some(as_of);
-        self.peak.see(self.truth.len(), self.rule.window, now);
+        self.losses.has(self.truth.len(), self.rule, now);
     }
 
     /// Hears the answer to a question that was asked at `asked`.
@@ -105,7 +106,7 @@ impl Service {
         self.malformed += u64::from(listing.malformed);
         let changed = self.replace(listing.revision, by_id(listing.instances), now);
         self.confirm(asked);
-        let dropped = self.drop_suspects(asked);
+        let dropped = self.drop_doubted(asked);
         if changed || dropped { Heard::Changed } else { Heard::Same }
     }
 
@@ -157,49 +158,64 @@ impl Service {
     }
 
     fn replace(&mut self, revision: Revision, new: BTreeMap<String, Arc<Instance>>, now: Instant) -> bool {
-        let before = self.peak.see(self.truth.len(), self.rule.window, now);
-        let left = new.len();
-        let lost = before.saturating_sub(left);
-        let suspicious =
-            lost > 0 && (left == 0 || lost > 1 && lost * 100 > before * self.rule.share as usize);
         let mut changed = new != self.truth;
         let old = std::mem::replace(&mut self.truth, new);
+        self.losses.has(old.len(), self.rule, now);
         self.revision = revision;
         self.backwards_since = None;
-        if suspicious {
-            let gone = old.into_iter().filter(|(id, _)| !self.truth.contains_key(id));
-            self.suspects.extend(gone.map(|(id, instance)| (id, (instance, now))));
-        }
         let truth = &self.truth;
-        let suspects = self.suspects.len();
-        self.suspects.retain(|id, _| !truth.contains_key(id));
-        changed |= self.suspects.len() != suspects;
-        self.peak.see(left, self.rule.window, now);
+        truth.keys().for_each(|id| self.losses.is_listed(id));
+        let vanished = old.into_iter().filter(|(id, _)| !truth.contains_key(id)).collect();
+        for (id, instance) in self.losses.lose(vanished, truth.len(), self.rule, now) {
+            self.doubted.insert(id, Doubted { instance, since: now, evidence: Evidence::None });
+        }
+        let before = self.doubted.len();
+        self.doubted.retain(|id, _| !truth.contains_key(id));
+        changed |= self.doubted.len() != before;
         changed
     }
 
-    /// Drops the suspects whose grace was over when the source was asked: it has confirmed that they are gone.
-    fn drop_suspects(&mut self, asked: Instant) -> bool {
-        let before = self.suspects.len();
+    /// Drops those whose grace was over when the source was asked: it has confirmed that they are gone.
+    fn drop_doubted(&mut self, asked: Instant) -> bool {
+        let before = self.doubted.len();
         let grace = self.rule.grace;
-        self.suspects.retain(|_, (_, since)| asked < *since + grace);
-        self.suspects.len() != before
+        self.doubted.retain(|_, doubted| asked < doubted.since + grace);
+        self.doubted.len() != before
     }
 
-    /// Somebody called a suspect in vain: it goes, unless nothing else is left.
+    /// A call to an endpoint that is not listed succeeded: it is no suspect until the source says again that it is gone.
+    pub(super) fn prove(&mut self, id: &str, now: Instant) -> Heard {
+        let Some(doubted) = self.doubted.get_mut(id) else { return Heard::Same };
+        match doubted.evidence {
+            Evidence::None => {
+                doubted.evidence = Evidence::Proven(now);
+                Heard::Changed
+            }
+            Evidence::Proven(_) => Heard::Same,
+        }
+    }
+
+    /// Somebody called an endpoint in vain that is not listed. One that calls had proved is a suspect again; a suspect
+    /// goes, unless nothing else is left.
     pub(super) fn refute(&mut self, id: &str) -> Heard {
-        let last = self.truth.is_empty() && self.suspects.len() == 1;
-        if !last && self.suspects.remove(id).is_some() { Heard::Changed } else { Heard::Same }
+        let last = self.truth.is_empty() && self.doubted.len() == 1;
+        let Some(doubted) = self.doubted.get_mut(id) else { return Heard::Same };
+        match doubted.evidence {
+            Evidence::Proven(_) => doubted.evidence = Evidence::None,
+            Evidence::None if last => return Heard::Same,
+            Evidence::None => drop(self.doubted.remove(id)),
+        }
+        Heard::Changed
     }
 
-    /// When the source is to be asked whether the suspects are gone.
+    /// When the source is to be asked whether those that vanished are gone.
     pub(super) fn confirm_at(&self) -> Option<Instant> {
-        self.suspects.values().map(|(_, since)| *since + self.rule.grace).min()
+        self.doubted.values().map(|doubted| doubted.since + self.rule.grace).min()
     }
 
-    /// Whether it has an endpoint, sure or suspect.
+    /// Whether it has an endpoint, sure or not.
     pub(super) fn is_empty(&self) -> bool {
-        self.truth.is_empty() && self.suspects.is_empty()
+        self.truth.is_empty() && self.doubted.is_empty()
     }
 
     pub(super) fn as_of(&self) -> Option<Instant> {
@@ -207,23 +223,30 @@ impl Service {
     }
 
     pub(super) fn suspects(&self) -> usize {
-        self.suspects.len()
+        self.doubted.values().filter(|doubted| doubted.evidence == Evidence::None).count()
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
         let sure = self
             .truth
             .values()
-            .map(|instance| Endpoint { instance: Arc::clone(instance), suspect_since: None });
-        let suspects = self.suspects.values().map(|(instance, since)| Endpoint {
-            instance: Arc::clone(instance),
-            suspect_since: Some(*since),
-        });
+            .map(|instance| Endpoint { instance: Arc::clone(instance), doubt: Doubt::None });
+        let doubted = |wanted: fn(Evidence) -> bool| {
+            self.doubted.values().filter(move |one| wanted(one.evidence)).map(|one| Endpoint {
+                instance: Arc::clone(&one.instance),
+                doubt: match one.evidence {
+                    Evidence::None => Doubt::Suspect { since: one.since },
+                    Evidence::Proven(at) => Doubt::Proven { since: one.since, at },
+                },
+            })
+        };
+        let proven = doubted(|evidence| evidence != Evidence::None);
+        let suspects = doubted(|evidence| evidence == Evidence::None);
         Snapshot {
             service: self.name.clone(),
             revision: self.revision,
             as_of: self.as_of.unwrap_or_default(),
-            endpoints: sure.chain(suspects).collect(),
+            endpoints: sure.chain(proven).chain(suspects).collect(),
         }
     }
 }
@@ -233,148 +256,4 @@ fn by_id(instances: Vec<Arc<Instance>>) -> BTreeMap<String, Arc<Instance>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const START: Instant = Instant::from_nanos(1_700_000_000_000_000_000);
-
-    fn at(seconds: u64) -> Instant {
-        START + Duration::from_secs(seconds)
-    }
-
-    fn instance(id: u64) -> Arc<Instance> {
-        let address = format!("10.0.0.1:{}", 9000 + id).parse().expect("an address");
-        Arc::new(Instance::new("orders".parse().expect("a name"), format!("{id:03}"), address))
-    }
-
-    fn listing(revision: u64, ids: impl IntoIterator<Item = u64>) -> Listing {
-        let instances = ids.into_iter().map(instance).collect();
-        Listing { revision: Revision(revision), instances, malformed: 0 }
-    }
-
-    fn removed(revision: u64, ids: impl IntoIterator<Item = u64>) -> Update {
-        let changes = ids.into_iter().map(|id| Change::Removed(format!("{id:03}"))).collect();
-        Update::Changes { revision: Revision(revision), changes }
-    }
-
-    fn service(count: u64) -> Service {
-        let mut service = Service::new("orders".parse().unwrap(), Preservation::default(), START);
-        assert_eq!(service.read(listing(1, 0..count), START, START), Heard::Changed);
-        service
-    }
-
-    fn counts(service: &Service) -> (usize, usize) {
-        let snapshot = service.snapshot();
-        (snapshot.endpoints.len(), snapshot.suspects().count())
-    }
-
-    #[test]
-    fn a_mass_expiry_leaves_every_endpoint_as_a_suspect_until_the_source_confirms_it_after_the_grace() {
-        let mut service = service(100);
-        assert_eq!(service.update(removed(2, 0..100), at(1)), Heard::Changed);
-        assert_eq!(counts(&service), (100, 100));
-        assert_eq!(service.confirm_at(), Some(at(31)));
-        assert_eq!(service.read(listing(2, []), at(30), at(30)), Heard::Same, "asked inside the grace");
-        assert_eq!(counts(&service), (100, 100));
-        assert_eq!(service.read(listing(2, []), at(31), at(32)), Heard::Changed);
-        assert!(service.is_empty());
-    }
-
-    #[test]
-    fn suspects_that_register_again_are_cleared() {
-        let mut service = service(10);
-        service.update(removed(2, 0..10), at(1));
-        let back = (0..4).map(|id| Change::Put(instance(id))).collect();
-        service.update(Update::Changes { revision: Revision(3), changes: back }, at(5));
-        assert_eq!(counts(&service), (10, 6));
-        service.read(listing(4, 0..10), at(6), at(6));
-        assert_eq!((counts(&service), service.confirm_at()), ((10, 0), None));
-    }
-
-    #[test]
-    fn the_last_endpoint_is_never_lost_to_one_deletion() {
-        let mut service = service(1);
-        service.update(removed(2, [0]), at(1));
-        assert_eq!(counts(&service), (1, 1));
-    }
-
-    #[test]
-    fn one_endpoint_of_several_goes_at_once_and_so_does_less_than_the_share() {
-        let mut few = service(3);
-        few.update(removed(2, [0]), at(1));
-        assert_eq!(counts(&few), (2, 0));
-        let mut many = service(100);
-        many.update(removed(2, 0..15), at(1));
-        assert_eq!(counts(&many), (85, 0));
-        many.update(removed(3, 15..17), at(2));
-        assert_eq!(counts(&many), (85, 2), "by and by, within the window, counts as well");
-        assert_eq!(many.update(removed(4, [80]), at(200)), Heard::Changed);
-        assert_eq!(counts(&many), (84, 2), "another window");
-    }
-
-    #[test]
-    fn a_rolling_deployment_is_no_mass_expiry() {
-        let mut service = service(10);
-        for round in 0..10 {
-            let changes = vec![Change::Put(instance(100 + round)), Change::Removed(format!("{round:03}"))];
-            service.update(Update::Changes { revision: Revision(2 + round), changes }, at(round));
-        }
-        assert_eq!(counts(&service), (10, 0));
-    }
-
-    #[test]
-    fn a_whole_batch_is_heard_in_order() {
-        let mut service = service(2);
-        let changes = vec![
-            Change::Put(instance(7)),
-            Change::Removed("000".into()),
-            Change::Malformed("001".into()),
-            Change::Put(instance(8)),
-            Change::Removed("008".into()),
-        ];
-        service.update(Update::Changes { revision: Revision(2), changes }, at(1));
-        let ids: Vec<_> = service.snapshot().endpoints.iter().map(|end| end.instance.id.clone()).collect();
-        assert_eq!((ids, service.malformed), (vec!["001".to_owned(), "007".to_owned()], 1));
-    }
-
-    #[test]
-    fn an_older_word_changes_nothing_until_the_source_has_said_nothing_newer_for_the_grace() {
-        let mut service = service(2);
-        service.read(listing(50, 0..3), at(1), at(1));
-        assert_eq!(service.read(listing(49, 0..2), at(2), at(2)), Heard::Late);
-        assert_eq!(
-            (counts(&service), service.as_of()),
-            ((3, 0), Some(at(1))),
-            "nor does it confirm anything"
-        );
-        assert_eq!(service.read(listing(50, 0..3), at(3), at(3)), Heard::Same);
-        assert_eq!(service.read(listing(4, 0..3), at(10), at(10)), Heard::Late);
-        assert_eq!(service.read(listing(5, 1..4), at(39), at(39)), Heard::Late);
-        assert_eq!(service.read(listing(6, 1..4), at(40), at(40)), Heard::Changed, "restored from a backup");
-        assert_eq!(service.snapshot().revision, Revision(6));
-    }
-
-    #[test]
-    fn what_a_process_before_knew_is_preserved_from_a_source_that_came_up_empty() {
-        let mut service = Service::new("orders".parse().unwrap(), Preservation::default(), START);
-        service.restore((0..5).map(instance).collect(), START - Duration::from_secs(60), START);
-        service.read(listing(1, []), at(1), at(1));
-        assert_eq!(counts(&service), (5, 5));
-    }
-
-    #[test]
-    fn a_suspect_that_was_called_in_vain_goes_unless_it_is_the_last() {
-        let mut service = service(2);
-        service.update(removed(2, 0..2), at(1));
-        assert_eq!(service.refute("000"), Heard::Changed);
-        assert_eq!(service.refute("001"), Heard::Same);
-        assert_eq!(counts(&service), (1, 1));
-    }
-
-    #[test]
-    fn a_listing_with_one_id_twice_has_one_endpoint() {
-        let mut service = service(1);
-        service.read(listing(2, [0, 5, 5]), at(1), at(1));
-        assert_eq!(counts(&service), (2, 0));
-    }
-}
+mod tests;

@@ -13,9 +13,38 @@ use crate::{
 pub struct Endpoint {
     /// The instance.
     pub instance: Arc<Instance>,
-    /// Since when the registry no longer lists it, though it vanished in a way that looks like the registry's own
-    /// trouble. It may be gone.
-    pub suspect_since: Option<Instant>,
+    /// Whether it is there.
+    pub doubt: Doubt,
+}
+
+/// Whether an endpoint is there, as far as the registry and our own calls tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// The registry lists it.
+    None,
+    /// It may be gone: the registry does not list it, though it vanished in a way that looks like the registry's own
+    /// trouble.
+    Suspect {
+        /// When the doubt began.
+        since: Instant,
+    },
+    /// The registry does not list it either, but calls to it succeeded since.
+    Proven {
+        /// When the doubt began.
+        since: Instant,
+        /// When the first call succeeded.
+        at: Instant,
+    },
+}
+
+impl Endpoint {
+    /// Since when it is a suspect, if it is one.
+    pub const fn suspect_since(&self) -> Option<Instant> {
+        match self.doubt {
+            Doubt::Suspect { since } => Some(since),
+            Doubt::None | Doubt::Proven { .. } => None,
+        }
+    }
 }
 
 /// The endpoints of a service as of one revision; those that are suspect stand last.
@@ -32,9 +61,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The endpoints that the registry does not list any more.
+    /// The endpoints that may be gone.
     pub fn suspects(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.iter().filter(|endpoint| endpoint.suspect_since.is_some())
+        self.endpoints.iter().filter(|endpoint| endpoint.suspect_since().is_some())
+    }
+
+    /// The endpoints that the registry does not list any more: suspects, and those that our own calls proved.
+    pub fn unlisted(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().filter(|endpoint| endpoint.doubt != Doubt::None)
     }
 }
 
@@ -88,7 +122,7 @@ pub(super) struct View {
 /// [`LookupError::NotFound`].
 #[derive(Debug)]
 pub struct Endpoints {
-    pub(super) view: Kept<View>,
+    pub(super) view: Kept<ServiceName, View>,
     /// Where the answer comes from.
     pub provenance: Provenance,
     /// Why the source could not be asked for a newer one, where it could not.

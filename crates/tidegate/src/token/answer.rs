@@ -6,12 +6,13 @@ use http::HeaderValue;
 use tidegate_core::{Freshness, Instant, Term, token::Over};
 
 use super::{
-    GrantError, Identity, LONGEST_PAUSE, SessionStoreError, VerifyError, record::Record, seal::Unreadable,
+    GrantError, Identity, LONGEST_PAUSE, SessionId, SessionStoreError, VerifyError, record::Record,
+    seal::Unreadable,
 };
 use crate::{Secret, keeper::Kept};
 
 /// An access token to present. It stays what it was while it is held; ask again for every call.
-pub struct AccessToken(Kept<Known>);
+pub struct AccessToken(Kept<SessionId, Known>);
 
 /// What is known of a session.
 #[derive(Clone, Debug)]
@@ -70,7 +71,7 @@ pub struct Provenance {
 }
 
 impl AccessToken {
-    pub(super) fn new(kept: Kept<Known>) -> Result<Self, Over> {
+    pub(super) fn new(kept: Kept<SessionId, Known>) -> Result<Self, Over> {
         match &*kept {
             Known::Good(_) => Ok(Self(kept)),
             Known::Over(over) => Err(*over),

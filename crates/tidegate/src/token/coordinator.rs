@@ -161,7 +161,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     }
 
     #[inline]
-    fn told(&self, answer: Answer<Known, Trouble>) -> Result<AccessToken, TokenError> {
+    fn told(&self, answer: Answer<SessionId, Known, Trouble>) -> Result<AccessToken, TokenError> {
         match answer {
             Answer::Fresh(kept) | Answer::Stale { value: kept, .. } => {
                 AccessToken::new(kept).map_err(TokenError::LoginNeeded)

@@ -73,7 +73,7 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// A span of time in the unit that suits it.
-pub(super) fn span(seconds: f64) -> String {
+pub(crate) fn span(seconds: f64) -> String {
     let whole = seconds as u64;
     match seconds {
         ..=0.0 => "0".into(),

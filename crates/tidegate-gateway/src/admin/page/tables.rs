@@ -1,6 +1,7 @@
 //! The tables of the page of state.
 
 mod registry;
+mod store;
 
 use tidegate_core::Instant;
 
@@ -8,7 +9,7 @@ use super::html::{Html, bytes, count, span};
 use crate::{
     state::{
         BreakerPhase, EndpointState, InFlightState, LimitState, PartitionState, RouteState, State,
-        StorePhase, StoreState, UpstreamState,
+        UpstreamState,
     },
     telemetry::NO_ROUTE,
 };
@@ -24,7 +25,7 @@ pub(super) fn all(html: &mut Html, state: &State, now: Instant) {
     }
     section(html, "Limits", state.limits.is_empty(), "none");
     limits(html, &state.limits);
-    store(html, state);
+    store::tables(html, state);
     section(html, "Routes", state.routes.is_empty(), "none");
     routes(html, &state.routes);
     section(html, "Last refusals", state.refusals.is_empty(), "none yet");
@@ -236,71 +237,6 @@ fn limits(html: &mut Html, limits: &[LimitState]) {
         }
         html.raw("</td>");
         html.raw("</tr>");
-    }
-    html.raw("</tbody></table></div>");
-}
-
-/// The store, and the credit that limits get out of it. Counters in this process need no table.
-fn store(html: &mut Html, state: &State) {
-    let StoreState { url, namespace, state: phase, in_flight, max_in_flight, servers } = &state.store;
-    if *phase == StorePhase::Memory {
-        return;
-    }
-    section(html, "Store", false, "");
-    html.raw("<div class=\"card\"><h3>").text(url).raw(" ");
-    html.pill(if *phase == StorePhase::Up { "good" } else { "bad" }, phase.as_str()).raw("</h3>");
-    html.raw("<dl class=\"facts\">");
-    fact(html, "namespace", namespace);
-    fact(html, "questions under way", &format!("{} of {}", count(*in_flight), count(*max_in_flight)));
-    for server in servers {
-        let name = server.server.as_deref().unwrap_or("a server that is not known yet");
-        fact(html, name, server.error.as_deref().unwrap_or(server.state.as_str()));
-    }
-    html.raw("</dl><br>");
-    head(
-        html,
-        &[
-            "limit",
-            "without the store",
-            "#in hand",
-            "#aside",
-            "#stranded",
-            "#local",
-            "#waited",
-            "#from aside",
-            "#open",
-            "#unanswered",
-            "#asked",
-            "#a decision",
-            "#latency",
-            "failures",
-        ],
-    );
-    for (limit, credit) in state.limits.iter().filter_map(|limit| Some((limit, limit.credit.as_ref()?))) {
-        html.raw("<tr><td>").text(&limit.name);
-        match limit.over_admission_possible {
-            Some(0) => {}
-            Some(units) => _ = html.raw(" ").pill("warm", format!("up to {} over", count(units))),
-            None => _ = html.raw(" ").pill("bad", "not bounded without the store"),
-        }
-        html.raw("</td><td>").text(credit.on_store_failure).raw("</td>");
-        for value in [
-            credit.in_hand,
-            credit.aside,
-            credit.stranded,
-            credit.local,
-            credit.waited,
-            credit.from_aside,
-            credit.open,
-            credit.unanswered,
-            credit.operations,
-        ] {
-            number(html, value);
-        }
-        html.raw("<td class=\"n\">").text(format!("{:.3}", credit.operations_per_decision));
-        html.raw("</td><td class=\"n\">").text(span(credit.latency_seconds)).raw("</td><td>");
-        let failures = credit.failures.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
-        html.text(breakdown(&failures)).raw("</td></tr>");
     }
     html.raw("</tbody></table></div>");
 }

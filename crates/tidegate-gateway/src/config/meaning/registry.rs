@@ -56,7 +56,7 @@ pub(super) fn check(root: &Node, problems: &mut Vec<Problem>) {
                 problems.push(problem.at(&given.key_span).of("registry.tls"));
             }
         }
-        RegistryUrl::File(_) | RegistryUrl::Dns(_) | RegistryUrl::Srv(_) => {
+        RegistryUrl::File(_) | RegistryUrl::Dns(_) | RegistryUrl::Srv { .. } => {
             for unused in ["layout", "user", "password", "tls", "clients"].into_iter().filter_map(given) {
                 let problem = Problem::error(
                     format!("`{}` is a setting of etcd, and this registry is none", unused.key),

@@ -19,6 +19,7 @@ pub(super) fn check(root: &Node, problems: &mut Vec<Problem>) {
     let known = Known { upstreams: known("upstreams"), limits: known("limits") };
     for (n, route) in routes.items().iter().enumerate() {
         references(&known, n, route, &mut used, problems);
+        claims(root, n, route, problems);
         let setting = format!("routes[{n}]");
         not_zero(route, "timeout", "write off for no limit", &setting, problems);
         in_flight::of_route(root, route, &setting, problems);
@@ -107,6 +108,40 @@ fn references<'a>(
             used.doubtful.insert("limits");
             problems.push(unknown(&known.limits, "limit", name, problems.len()).at(&node.span).of(setting));
         }
+    }
+}
+
+/// Without a session nobody has claims: all calls would share one counter, or one partition.
+fn claims(root: &Node, n: usize, route: &Node, problems: &mut Vec<Problem>) {
+    if route.get("session").is_some_and(|session| !session.is_null()) {
+        return;
+    }
+    let named = |section, name: &str| entries(root, section).iter().find(|entry| entry.key == name);
+    let is_claim = |node: &Node| node.text().is_some_and(|text| text.starts_with("claim:"));
+    for node in route.get("limits").map_or(&[][..], Node::items) {
+        let limit = node.text().and_then(|name| named("limits", name));
+        let key = limit.and_then(|limit| limit.value.get("key")).map_or(&[][..], Node::items);
+        if let Some(part) = key.iter().find(|part| is_claim(part)) {
+            let what = quoted(part.text().unwrap_or_default());
+            let problem = Problem::error(
+                format!("this limit counts by {what}, and calls of this route have no user"),
+                "add session: NAME to the route, or take the limit off it",
+            );
+            let problem = problem.at(&node.span).of(format!("routes[{n}].limits"));
+            problems.push(problem.see(&part.span, "counted by"));
+        }
+    }
+    let upstream = route.get("upstream").filter(|node| node.text().is_some());
+    let by = upstream.and_then(|node| named("upstreams", node.text()?)).and_then(|upstream| {
+        upstream.value.get("in_flight")?.get("partitions")?.get("by").filter(|by| is_claim(by))
+    });
+    if let (Some(upstream), Some(by)) = (upstream, by) {
+        let problem = Problem::warning(
+            "calls of this route have no user, so all of them are in the partition of others",
+            "add session: NAME to the route, unless that is meant",
+        );
+        let problem = problem.at(&upstream.span).of(format!("routes[{n}].upstream"));
+        problems.push(problem.see(&by.span, "told apart by"));
     }
 }
 

@@ -1,17 +1,18 @@
 //! Browser sessions: keys, pages, who the client is, and names that refer to nothing.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, num::NonZeroU32, path::Path};
 
 use super::{
     super::{
         defaults::{default_callback, default_logout},
         formats,
         secret::{NoSecret, SecretSetting},
+        session::page_below,
         token::{Percent, issuer},
     },
     DAY, Entry, GRANT_TIMES, Named, Node, Problem, SECOND, entries, not_zero, parsed, quoted, time_within,
 };
-use crate::oidc::{provider::is_allowed, session::KeyRing};
+use crate::oidc::{http::MOST_GRANTS, provider::is_allowed, session::KeyRing};
 
 const SESSIONS: Named = Named { section: "sessions", noun: "session", user: "route", in_one: "a route" };
 
@@ -23,11 +24,15 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
         one(entry, &setting, base, problems);
         let at =
             |key: &str, usual: String| entry.value.get(key).and_then(Node::text).map_or(usual, str::to_owned);
-        for page in [at("callback", default_callback()), at("logout", default_logout())] {
+        let logout = at("logout", default_logout());
+        let below = |key: &str, below: &str| at(key, page_below(&None, &logout, below).into_owned());
+        let backchannel = below("backchannel_logout", "backchannel");
+        let frontchannel = below("frontchannel_logout", "frontchannel");
+        for page in [at("callback", default_callback()), logout.clone(), backchannel, frontchannel] {
             if let Some(first) = pages.insert(page.clone(), entry) {
                 let problem = Problem::error(
                     format!("two pages of sessions stand at {}", quoted(&page)),
-                    "give each session a callback and a logout of its own",
+                    "give each session a callback and logouts of its own",
                 );
                 problems.push(problem.at(&entry.key_span).of(&setting[..]).see(&first.key_span, "the first"));
             }
@@ -84,6 +89,11 @@ fn one(entry: &Entry, setting: &str, base: &Path, problems: &mut Vec<Problem>) {
         let message = format!("{percent} of its life is too much or too little to refresh a token in");
         wrong("refresh_before", message, "write 5% to 90%; most providers are served well by 20%");
     }
+    let grants: Option<NonZeroU32> = parsed(node, "grants");
+    if let Some(grants) = grants.filter(|grants| grants.get() > MOST_GRANTS) {
+        let message = format!("{grants} refreshes at once are more than a provider has connections for");
+        wrong("grants", message, "write 1 to 100; what comes beyond that waits in line");
+    }
     for header in node.get("headers").map_or(&[][..], Node::entries) {
         if let Err(bad) = formats::claim_field(&header.key) {
             problems.push(
@@ -112,6 +122,7 @@ fn one(entry: &Entry, setting: &str, base: &Path, problems: &mut Vec<Problem>) {
     for (key, range, remedy) in [
         ("idle", SECOND..=366 * DAY, "write 1s to 366d, like 8h"),
         ("reuse_window", SECOND..=DAY, "write 1s to 1d, like 30s"),
+        ("open_for", GRANT_TIMES, "write 10ms to 10m, like 30s"),
         ("timeout", GRANT_TIMES, "write 10ms to 10m, like 30s"),
     ] {
         time_within((node, key), range, remedy, setting, problems);

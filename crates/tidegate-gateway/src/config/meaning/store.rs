@@ -24,7 +24,7 @@ pub(super) fn check(root: &Node, problems: &mut Vec<Problem>) {
         problems.push(problem.at(&user.key_span).of("store.user"));
     }
     let Some(url) = url else {
-        if let Some(unused) = ["user", "password", "tls"].into_iter().find_map(given)
+        if let Some(unused) = ["user", "password", "key_secret", "tls"].into_iter().find_map(given)
             && self::url(root).is_none_or(|url| url.text() == Some(super::MEMORY))
         {
             let problem = Problem::error(

@@ -16,6 +16,8 @@ pub struct Header {
     pub algorithm: Algorithm,
     /// The name of the key.
     pub key_id: Option<String>,
+    /// What kind of token it claims to be.
+    pub kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -23,6 +25,8 @@ struct RawHeader {
     alg: String,
     #[serde(default)]
     kid: Option<String>,
+    #[serde(default)]
+    typ: Option<String>,
     #[serde(default)]
     crit: Option<serde_json::Value>,
     #[serde(default)]
@@ -91,7 +95,12 @@ impl<'a> Parts<'a> {
             return Err(InvalidToken::Critical);
         }
         let algorithm = header.alg.parse().map_err(|_| InvalidToken::Algorithm)?;
-        Ok(Self { header: Header { algorithm, key_id: header.kid }, signed, payload, signature })
+        Ok(Self {
+            header: Header { algorithm, key_id: header.kid, kind: header.typ },
+            signed,
+            payload,
+            signature,
+        })
     }
 
     /// Reads the claims. Only what was verified is to be believed.

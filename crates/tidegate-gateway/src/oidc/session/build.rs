@@ -1,6 +1,6 @@
 //! Sessions made out of their configuration, or taken over from those that run.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use http::HeaderName;
 use tidegate::{
@@ -10,7 +10,7 @@ use tidegate::{
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::{KeyRing, Session, flow::marked, login::Counts, ring::InvalidKey};
+use super::{KeyRing, Page, Session, flow::marked, login::Counts, ring::InvalidKey};
 use crate::{
     config::{self, NoSecret, SecretSetting},
     oidc::{
@@ -93,7 +93,7 @@ pub enum NoSession {
 
 impl Session {
     /// Makes them, or takes over the running ones when nothing of them has changed. Sessions live on over a change: they are
-    /// in the store.
+    /// in the store. The claims that are `asked` for are kept from the next login on.
     ///
     /// # Errors
     /// [`NoSession`]: what an operator has to mend.
@@ -104,6 +104,7 @@ impl Session {
         name: &str,
         config: &config::Session,
         running: Option<&Arc<Self>>,
+        asked: BTreeSet<String>,
         store: &Arc<Store>,
     ) -> Result<Arc<Self>, NoSession> {
         let session = || name.to_owned();
@@ -124,6 +125,7 @@ impl Session {
         let same = |old: &&Arc<Self>| {
             Arc::ptr_eq(&old.store, store)
                 && old.config == *config
+                && old.asked == asked
                 && old.secrets == secrets
                 && config.tls.is_none()
         };
@@ -170,28 +172,42 @@ impl Session {
             schedule: Schedule { lead: Lead::Percent(config.refresh_before.0.into()), ..Schedule::default() },
             reuse_window: *config.reuse_window,
             reuse_grace: config.reuse_grace.map(|grace| *grace),
+            grants: config.grants.get() as usize,
+            open_for: *config.open_for,
             limit: *config.timeout,
             idle: *config.idle,
+            // The store learns that a session is used when it is asked for it, well before that is over.
+            recheck: Settings::default().recheck.min(*config.idle / 4),
             seal: Some(Arc::clone(&ring) as Arc<dyn Seal>),
             ..Settings::default()
         };
-        let coordinator = TokenCoordinator::new(endpoint, store.sessions(), settings);
+        let kept = store.sessions();
+        let coordinator = TokenCoordinator::new(endpoint, kept.clone(), settings);
         let coordinator = coordinator.map_err(|why| NoSession::Settings { session: session(), why })?;
         let headers = config.headers.iter().filter_map(|(name, claim)| {
             // The schema has checked the names.
             Some((HeaderName::from_bytes(name.as_bytes()).ok()?, claim.clone()))
         });
         let cookie = config.cookie_name().to_owned();
+        let pages = [
+            (config.callback.clone(), Page::Callback),
+            (config.logout.clone(), Page::Logout),
+            (config.backchannel_logout().into_owned(), Page::Backchannel),
+            (config.frontchannel_logout().into_owned(), Page::Frontchannel),
+        ];
         Ok(Arc::new(Self {
             name: name.into(),
+            pages,
             flows: format!("{cookie}-login-"),
             cookie,
             marked: marked(config.allow_http),
             ring,
             ids,
             store: Arc::clone(store),
+            kept,
             coordinator,
             headers: headers.collect(),
+            asked,
             slots: Semaphore::new(MOST_LOGINS),
             counts: Counts::default(),
             secrets,

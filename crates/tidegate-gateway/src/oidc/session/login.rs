@@ -1,26 +1,25 @@
-//! How a session begins and ends: off to the provider, back with a code, and out again.
+//! How a session begins: off to the provider, and back with a code.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use http::{Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode};
 use parking_lot::Mutex;
-use serde_json::{Map, Value as Json};
 use tidegate::{
     Secret,
-    token::{Ended, GrantError, Login, TokenEndpoint as _, Tokens, VerifyError},
+    token::{Ended, GrantError, Login, SessionId, SessionStoreError, VerifyError},
 };
-use url::form_urlencoded;
 
 use super::{
-    Session, Visit, cookies,
+    Claims, Session, Visit, cookies,
     cookies::Marked,
     flow::{self, Flow},
     page,
+    roll::{Entered, Entry, Of},
 };
 use crate::{
     body::ResponseBody,
-    oidc::{id_token::Expected, jose::base64url},
+    oidc::{date::wall, id_token::Expected, jose::base64url},
 };
 
 /// What became of logins and logouts.
@@ -28,7 +27,7 @@ use crate::{
 pub(super) struct Counts(Mutex<BTreeMap<&'static str, u64>>);
 
 impl Counts {
-    fn count(&self, outcome: &'static str) {
+    pub(super) fn count(&self, outcome: &'static str) {
         *self.0.lock().entry(outcome).or_default() += 1;
     }
 
@@ -36,6 +35,13 @@ impl Counts {
     pub(super) fn outcomes(&self) -> BTreeMap<&'static str, u64> {
         self.0.lock().clone()
     }
+}
+
+/// Whether a session stands on the lists of those whose it is.
+enum Enrolled {
+    Yes,
+    /// The provider ended it while it began.
+    Ended,
 }
 
 /// Why a login did not lead to a session.
@@ -107,7 +113,7 @@ impl Session {
         FORBIDDEN.page()
     }
 
-    fn origin(&self, visit: &Visit<'_>) -> String {
+    pub(super) fn origin(&self, visit: &Visit<'_>) -> String {
         let scheme = if self.marked == Marked::Plain { "http" } else { "https" };
         format!("{scheme}://{}", visit.host)
     }
@@ -121,13 +127,7 @@ impl Session {
         if *visit.method != Method::GET {
             return page::problem(StatusCode::METHOD_NOT_ALLOWED, "method", "the callback takes GET only");
         }
-        let query = visit.target.split_once('?').map_or("", |(_, query)| query);
-        let field = |name: &str| {
-            let mut found = form_urlencoded::parse(query.as_bytes()).filter(|(known, _)| known == name);
-            let value = found.next().map(|(_, value)| value.into_owned());
-            // What is there twice is not believed.
-            value.filter(|_| found.next().is_none())
-        };
+        let field = |name: &str| visit.field(name);
         let Some(state) = field("state") else { return self.turned_away(&AGAIN) };
         let cookie = flow::cookie_of(&self.flows, &state);
         let kept = cookies::value(visit.headers, &cookie);
@@ -145,8 +145,9 @@ impl Session {
                     let redeemed = this.redeem(&code, issuer.as_deref(), &redirect, flow).await;
                     if let (Ok(_), Some(before)) = (&redeemed, before) {
                         // Who logs in again has one session, with a name that nobody knew before.
-                        let ended = this.coordinator.end(&before).await;
-                        this.give_back(ended.ok().flatten()).await;
+                        if let Ok(Some(ended)) = this.coordinator.end(&before).await {
+                            this.clean_up(&before, ended).await;
+                        }
                     }
                     redeemed
                 });
@@ -235,117 +236,81 @@ impl Session {
             tracing::warn!(session = %self.name, "a login failed: {error}");
             if matches!(error, VerifyError::Unavailable { .. }) { AWAY } else { REFUSED }
         })?;
-        if !self.allows(&claims.all) {
-            self.give_back(Some(Ended {
-                refresh: tokens.refresh,
-                access: tokens.access,
-                id: None,
-                attributes: Box::default(),
-            }))
-            .await;
+        let known = Claims::of(claims.all, |claim| self.is_wanted(claim));
+        if !known.are_on(&self.config.allow) {
+            let attributes = Box::default();
+            self.give_back(Ended { refresh: tokens.refresh, access: tokens.access, id: None, attributes })
+                .await;
             return Err(FORBIDDEN);
         }
-        let attributes = Json::Object(self.worth_keeping(claims.all)).to_string().into();
+        let issued_at = claims.issued_at;
         let value = new_id();
-        let login =
-            Login { tokens, identity: Some(claims.identity), attributes, longest: *self.config.absolute };
-        match self.coordinator.begin(&self.id_of(value.expose()), login).await {
-            Ok(true) => Ok(value),
+        let id = self.id_of(value.expose());
+        let login = Login {
+            tokens,
+            identity: Some(claims.identity),
+            attributes: known.write(),
+            longest: *self.config.absolute,
+        };
+        let stored = match self.coordinator.begin(&id, login).await {
+            Ok(true) => self.enroll(&id, &known, issued_at).await,
             // Another session of the same 256 random bits there is none.
-            Ok(false) => Err(AWAY),
+            Ok(false) => return Err(AWAY),
+            Err(error) => Err(error),
+        };
+        let why = match stored {
+            Ok(Enrolled::Yes) => return Ok(value),
+            Ok(Enrolled::Ended) => {
+                tracing::info!(session = %self.name, "a login came too late: the provider had ended it");
+                AGAIN
+            }
             Err(error) => {
                 tracing::warn!(session = %self.name, "a login failed: {error}");
-                Err(failed(
+                failed(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "store-away",
                     "the session can not be stored now; log in again in a moment",
-                ))
+                )
+            }
+        };
+        if let Ok(Some(ended)) = self.coordinator.end(&id).await {
+            self.clean_up(&id, ended).await;
+        }
+        Err(why)
+    }
+
+    /// Notes whose session it is, so that the provider can end it.
+    async fn enroll(
+        &self,
+        id: &SessionId,
+        known: &Claims,
+        issued_at: i64,
+    ) -> Result<Enrolled, SessionStoreError> {
+        let (user, login) = (known.text("sub"), known.text("sid"));
+        let until = (wall() + *self.config.absolute).as_secs();
+        let entry = Entry { id: id.clone(), until, has_login: login.is_some() };
+        for of in [user.as_deref().map(Of::User), login.as_deref().map(Of::Login)].into_iter().flatten() {
+            match self.roll().enter(of, &entry, issued_at).await? {
+                Entered::Stands(None) => {}
+                Entered::Stands(Some(oldest)) => {
+                    if let Some(ended) = self.coordinator.end(&oldest).await? {
+                        tracing::info!(session = %self.name, "a user has too many sessions: the oldest is ended");
+                        self.clean_up(&oldest, ended).await;
+                    }
+                }
+                Entered::Ended => return Ok(Enrolled::Ended),
             }
         }
+        Ok(Enrolled::Yes)
     }
 
-    /// The claims that calls and lists need, and who it is.
-    fn worth_keeping(&self, mut all: Map<String, Json>) -> Map<String, Json> {
-        let wanted = |claim: &String| {
-            claim == "sub"
-                || self.headers.iter().any(|(_, wanted)| wanted == claim)
-                || self.config.allow.contains_key(claim)
-        };
-        all.retain(|claim, _| wanted(claim));
-        all
-    }
-
-    /// A user logs out: here, and at the provider.
-    pub(super) async fn logout(self: &Arc<Self>, visit: &Visit<'_>) -> Response<ResponseBody> {
-        if *visit.method != Method::GET && *visit.method != Method::POST {
-            return page::problem(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method",
-                "the logout takes GET and POST only",
-            );
-        }
-        if !self.is_from_here(visit) {
-            return page::problem(
-                StatusCode::FORBIDDEN,
-                "cross-site",
-                "this logout was asked for by another site; log out from a page of this one",
-            );
-        }
-        let ended = match self.id(visit.headers) {
-            Some(id) => self.coordinator.end(&id).await,
-            None => Ok(None),
-        };
-        let Ok(ended) = ended else {
-            return page::problem(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "store-away",
-                "the session can not be ended everywhere now; log out again in a moment",
-            );
-        };
-        self.counts.count("logout");
-        let back = format!("{}/", self.origin(visit));
-        let provider = self.coordinator.endpoint().provider();
-        let metadata = provider.metadata_within(*self.config.max_wait).await.ok();
-        let client = &self.coordinator.endpoint().client().id;
-        let url = metadata.and_then(|metadata| {
-            let hint = ended.as_ref().and_then(|ended| ended.id.as_ref()).map(Secret::expose);
-            metadata.end_session_endpoint.as_ref().map(|url| page::end_session(url, client, hint, &back))
-        });
-        if ended.is_some() {
-            let this = Arc::clone(self);
-            tokio::spawn(async move { this.give_back(ended).await });
-        }
-        let response = page::redirect(url.as_ref().map_or("/", |url| url.as_str()));
-        page::with(response, cookies::set(&self.cookie, "", 0, self.marked))
-    }
-
-    /// Whether a page of ours asks, by the word of the browser. One that says nothing must name us as the origin.
-    fn is_from_here(&self, visit: &Visit<'_>) -> bool {
-        let text = |name| visit.headers.get(name).and_then(|value| value.to_str().ok());
-        let origin = self.origin(visit);
-        match text(header::HeaderName::from_static("sec-fetch-site")) {
-            Some(site) => site == "same-origin" || site == "none",
-            None => match (text(header::ORIGIN), text(header::REFERER)) {
-                (Some(told), _) => told == origin,
-                (None, Some(told)) => told.strip_prefix(&origin).is_some_and(|rest| rest.starts_with('/')),
-                (None, None) => false,
-            },
-        }
-    }
-
-    /// Has the provider take back what a session was granted.
-    async fn give_back(&self, ended: Option<Ended>) {
-        let Some(ended) = ended else { return };
-        let tokens = Tokens {
-            access: ended.access,
-            kind: "Bearer".into(),
-            expires_in: None,
-            refresh: ended.refresh,
-            refresh_expires_in: None,
-            id: None,
-            scope: None,
-        };
-        self.coordinator.endpoint().revoke(tokens).await;
+    /// Whether calls, lists or limits need a claim, or it says who it is.
+    fn is_wanted(&self, claim: &str) -> bool {
+        claim == "sub"
+            || claim == "sid"
+            || self.headers.iter().any(|(_, wanted)| wanted == claim)
+            || self.config.allow.contains_key(claim)
+            || self.asked.contains(claim)
     }
 }
 

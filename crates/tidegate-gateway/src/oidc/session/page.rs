@@ -37,6 +37,30 @@ pub(super) fn problem(status: StatusCode, reason: &str, detail: &str) -> Respons
     uncached(response)
 }
 
+/// Says to a provider that what it wanted ended is over (OpenID Connect Back-Channel Logout 1.0 §2.8).
+pub(super) fn done() -> Response<ResponseBody> {
+    uncached(Response::new(ResponseBody::empty()))
+}
+
+/// Says to a provider that nothing was ended, and why.
+pub(super) fn not_done(error: &str, why: &str) -> Response<ResponseBody> {
+    let document = serde_json::json!({ "error": error, "error_description": why });
+    let mut response = Response::new(ResponseBody::from(bytes::Bytes::from(format!("{document}\n"))));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    uncached(response)
+}
+
+/// An empty page for a frame of the provider's, which may stand on any site: there is nothing in it to be clicked on.
+pub(super) fn frame() -> Response<ResponseBody> {
+    let text = bytes::Bytes::from_static(b"<!doctype html><title>Logged out</title>\n");
+    let mut response = Response::new(ResponseBody::from(text));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
+    uncached(response)
+}
+
 fn uncached(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -2,7 +2,7 @@
 
 use tidegate::{
     clock,
-    registry::{Endpoint as Listed, ServiceStatus},
+    registry::{Doubt, Endpoint as Listed, ServiceStatus},
 };
 use tidegate_core::Instant;
 
@@ -39,13 +39,20 @@ impl Resolver {
                 .filter(|_| provenance != "live"),
             revision: snapshot.as_ref().map_or(0, |snapshot| snapshot.revision.0),
             endpoints: listed
-                .map(|Listed { instance, suspect_since }| RegistryEndpointState {
+                .map(|Listed { instance, doubt }| RegistryEndpointState {
                     id: instance.id.clone(),
                     address: instance.address.to_string(),
                     version: instance.version.clone(),
                     weight: instance.weight.into(),
                     zone: instance.zone.clone(),
-                    suspect_seconds: suspect_since.map(seconds),
+                    suspect_seconds: match doubt {
+                        Doubt::Suspect { since } => Some(seconds(*since)),
+                        Doubt::None | Doubt::Proven { .. } => None,
+                    },
+                    proven_seconds: match doubt {
+                        Doubt::Proven { at, .. } => Some(seconds(*at)),
+                        Doubt::None | Doubt::Suspect { .. } => None,
+                    },
                 })
                 .collect(),
             suspects: snapshot.as_ref().map_or(0, |snapshot| snapshot.suspects().count() as u64),

@@ -110,6 +110,55 @@ async fn a_suspect_that_cannot_be_reached_goes_unless_it_is_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_suspect_that_serves_is_none_any_more_and_is_again_once_it_cannot_be_reached() {
+    let fake = FakeRegistry::new();
+    fake.put([instance(1), instance(2), instance(3)]);
+    let (registry, upstream) = (registry(&fake), upstream());
+    let resolver = resolver(&upstream, &registry);
+    resolver.start(None);
+    resolver.resolve(&call()).await.unwrap();
+    fake.change(&name(), ["1", "2", "3"].map(|id| Change::Removed(id.into())).into());
+    pass(1).await;
+    let endpoints = upstream.endpoints();
+    let vouched = || endpoints.iter().map(|endpoint| endpoint.vouched()).collect::<Vec<_>>();
+    assert_eq!(vouched(), [Vouched::No; 3]);
+    for _ in 0..3 {
+        resolver.succeeded(&endpoints[1]);
+        pass(1).await;
+    }
+    assert_eq!(vouched(), [Vouched::No, Vouched::ByCalls, Vouched::No]);
+    let told = state(&resolver);
+    let proven: Vec<_> = told.endpoints.iter().filter(|one| one.proven_seconds.is_some()).collect();
+    assert_eq!((told.suspects, proven.len(), &*proven[0].id), (2, 1, "2"));
+    resolver.unreachable(&endpoints[1]);
+    pass(1).await;
+    assert_eq!((vouched(), upstream.count()), (vec![Vouched::No; 3], 3), "doubted again");
+    resolver.unreachable(&endpoints[1]);
+    pass(1).await;
+    assert_eq!(authorities(&upstream), ["127.0.0.1:1", "127.0.0.1:3"]);
+    resolver.succeeded(&endpoints[0]);
+    pass(60).await;
+    assert!(!resolver.try_resolve(&call()), "the registry insists after the grace");
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_of_the_zone_of_the_gateway_come_first() {
+    let fake = FakeRegistry::new();
+    let zoned = |port: u16, zone: &str| instance(port).zone(zone);
+    fake.put([zoned(1, "a"), zoned(2, "b"), instance(3)]);
+    let in_b = config::Registry { zone: Some("b".into()), ..config::Registry::at("file:none") };
+    let (registry, upstream) = (service_registry(&fake, &in_b), upstream());
+    let resolver = resolver(&upstream, &registry);
+    resolver.start(None);
+    resolver.resolve(&call()).await.unwrap();
+    let picked = || upstream.pick(None, |_| true).unwrap().authority().to_string();
+    assert!((0..50).all(|_| picked() == "127.0.0.1:2"));
+    fake.put([zoned(1, "b"), zoned(2, "a")]);
+    pass(1).await;
+    assert!((0..50).all(|_| picked() == "127.0.0.1:1"), "it moved");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_registry_that_cannot_be_asked_is_told_from_one_that_knows_nothing() {
     let fake = FakeRegistry::new();
     fake.behave(Behaviour::Down);

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use super::{
-    super::{Endpoint, Upstream, Vouched, Wanted, pool::InFlight},
+    super::{Endpoint, Upstream, Vouched, Wanted, Zone, pool::InFlight},
     server::config,
 };
 
@@ -69,7 +69,7 @@ fn the_avoided_endpoint_is_the_last_resort() {
 }
 
 fn wanted(port: u16, weight: u32) -> Wanted {
-    Wanted { url: format!("http://127.0.0.1:{port}"), weight, vouched: Vouched::Yes }
+    Wanted { url: format!("http://127.0.0.1:{port}"), weight, vouched: Vouched::Yes, zone: Zone::Elsewhere }
 }
 
 #[test]
@@ -114,6 +114,67 @@ fn a_server_that_is_listed_twice_is_one_and_vouched_for_once_is_vouched_for() {
     assert_eq!((endpoints.len(), endpoints[0].vouched()), (1, Vouched::Yes));
     upstream.replace(&[suspect]);
     assert_eq!(endpoints[0].vouched(), Vouched::No);
+    assert!(endpoints[0].proves_itself() && !endpoints[0].proves_itself(), "once");
+    assert_eq!(endpoints[0].vouched(), Vouched::ByCalls);
+}
+
+fn near(port: u16, weight: u32) -> Wanted {
+    Wanted { zone: Zone::Here, ..wanted(port, weight) }
+}
+
+#[test]
+fn those_of_the_zone_take_all_calls_until_they_are_much_busier() {
+    let upstream = upstream(1);
+    upstream.replace(&[wanted(1, 1), near(2, 1), wanted(3, 1), near(4, 1)]);
+    let endpoints = upstream.endpoints();
+    let is_near = |picked: &Arc<Endpoint>| [1, 3].iter().any(|at| Arc::ptr_eq(picked, &endpoints[*at]));
+    for _ in 0..200 {
+        assert!(is_near(&upstream.pick(None, |_| true).unwrap()));
+    }
+    // Calls that stay: those of the zone carry twice what the others do, and no more.
+    let mut calls = Vec::new();
+    for _ in 0..600 {
+        let picked = upstream.pick(None, |_| true).unwrap();
+        calls.extend(busy(&picked, 1));
+    }
+    let carried: Vec<_> = endpoints.iter().map(|endpoint| endpoint.in_flight()).collect();
+    for (count, share) in carried.iter().zip([100, 200, 100, 200]) {
+        assert!((share * 8 / 10..=share * 12 / 10).contains(count), "{carried:?}");
+    }
+}
+
+#[test]
+fn where_no_endpoint_of_the_zone_is_admitted_the_others_are() {
+    let upstream = upstream(1);
+    upstream.replace(&[wanted(1, 1), near(2, 1), near(3, 0), wanted(4, 1)]);
+    let endpoints = upstream.endpoints();
+    for _ in 0..50 {
+        let asked = RefCell::new(Vec::new());
+        let picked = upstream.pick(None, |endpoint| {
+            asked.borrow_mut().push(endpoint.authority().to_string());
+            !std::ptr::eq(&*endpoints[1], endpoint)
+        });
+        assert!(!Arc::ptr_eq(&picked.unwrap(), &endpoints[1]));
+        assert_eq!(asked.borrow()[0], "127.0.0.1:2", "asked first");
+        assert_eq!(asked.borrow().len(), 2, "and of the others the first that is drawn");
+    }
+    // A second attempt goes to another zone before it goes to the same endpoint.
+    for _ in 0..50 {
+        assert!(!Arc::ptr_eq(&upstream.pick(Some(&endpoints[1]), |_| true).unwrap(), &endpoints[1]));
+    }
+}
+
+#[test]
+fn weights_count_between_zones_too() {
+    let upstream = upstream(1);
+    upstream.replace(&[near(1, 1), wanted(2, 5)]);
+    let mut calls = Vec::new();
+    for _ in 0..700 {
+        let picked = upstream.pick(None, |_| true).unwrap();
+        calls.extend(busy(&picked, 1));
+    }
+    let carried: Vec<_> = upstream.endpoints().iter().map(|endpoint| endpoint.in_flight()).collect();
+    assert!((180..=220).contains(&carried[0]), "twice as busy for its weight: {carried:?}");
 }
 
 #[test]

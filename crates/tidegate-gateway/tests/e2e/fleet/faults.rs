@@ -113,8 +113,8 @@ async fn a_gateway_that_was_stopped_over_the_edge_of_a_window_spends_nothing_of_
     load.admits(20).await;
     for _ in 0..2 {
         fleet.gateways[0].process().signal("STOP");
-        // The other one sees at least one edge.
-        load.admits(60).await;
+        // The other one sees three edges.
+        load.admits(130).await;
         fleet.gateways[0].process().signal("CONT");
         load.admits(40).await;
     }

@@ -1,7 +1,18 @@
 //! What an operator sets: limits changed while they count, and counters changed by hand.
 
-use super::{Fleet, WINDOW, next_window, patient};
-use crate::{servers::Redis, support::gateway::command};
+use std::fs;
+
+use tidegate::throttle::{KeyHasher, Seed};
+
+use super::{Fleet, WINDOW, config, next_window, patient};
+use crate::{
+    servers::Redis,
+    support::{
+        gateway::{Gateway, command},
+        load::Load,
+        tally::Tally,
+    },
+};
 
 #[tokio::test]
 async fn a_limit_lowered_and_raised_holds_from_then_on() {
@@ -50,4 +61,32 @@ async fn an_operator_gives_a_key_more_on_all_gateways_at_once() {
     load.has_admitted(25).await;
     load.refuses(50).await;
     assert_eq!(load.admitted(), 25);
+}
+
+#[tokio::test]
+async fn counters_stand_in_the_store_under_hashes_that_only_the_secret_gives() {
+    const SECRET: &str = "rather long and not in the namespace";
+    let redis = Redis::start(&[]);
+    let tally = Tally::default();
+    let upstream = tally.upstream().await;
+    let mut gateways = Vec::new();
+    for _ in 0..2 {
+        let started = Gateway::start_with(|directory| {
+            fs::write(directory.join("secret"), SECRET).unwrap();
+            let store = format!("{{ url: {}, deadline: 10s, key_secret: {{ file: secret }} }}", redis.url());
+            config(&upstream, &store, "rate: 10/1000h, algorithm: fixed-window")
+        });
+        gateways.push(started.await);
+    }
+    let load = Load::start(&[gateways[0].http(), gateways[1].http()], "alice", 1);
+    load.has_admitted(10).await;
+    load.refuses(20).await;
+    assert_eq!(load.admitted(), 10, "one counter for both");
+    let accounts: Vec<String> = redis.say("KEYS *:all:*").await;
+    let named = |secret: &str| {
+        let key = KeyHasher::seeded(Seed::of(secret.as_bytes())).part(b"alice").finish();
+        let name = format!("{:032x}", key.bits());
+        accounts.iter().any(|account| account.ends_with(&name))
+    };
+    assert!(named(SECRET) && !named("test"), "{accounts:?}");
 }

@@ -1,5 +1,7 @@
 //! Fleets and limits that change their size while they are used.
 
+use std::env;
+
 use super::{CALLERS, Fleet, LONG_WINDOW, WINDOW, patient};
 use crate::{servers::Redis, support::load::Load};
 
@@ -18,25 +20,35 @@ async fn eight_gateways_in_a_burst_admit_the_limit_and_no_call_more() {
     assert_eq!(fleet.tally.calls(), 200);
 }
 
+/// The most gateways of a fleet that grows and shrinks; `TIDEGATE_FLEET_GATEWAYS=32` asks for more of the machine.
+const MOST: usize = 8;
+/// How many it begins with, and ends with.
+const FEW: usize = 4;
+
 #[tokio::test]
 async fn gateways_that_come_and_go_under_load_keep_the_limit() {
+    let most = env::var("TIDEGATE_FLEET_GATEWAYS").map_or(MOST, |most| most.parse().unwrap());
+    assert!(most >= 2 * FEW, "those that stay are others than those that begin");
     let redis = Redis::start(&[]);
     let limit = "rate: 200/s, algorithm: fixed-window";
-    let mut fleet = Fleet::start(4, &redis.url(), limit).await;
+    let mut fleet = Fleet::start(FEW, &redis.url(), limit).await;
     let first = fleet.load("all");
     first.admits(300).await;
-    fleet.join(4, limit).await;
-    let second = Load::start(&fleet.addresses()[4..], "all", CALLERS);
-    second.admits(200).await;
-    for killed in fleet.gateways.drain(..2) {
+    fleet.join(most - FEW, limit).await;
+    let (some, last) = (fleet.addresses()[FEW..].to_vec(), most - 2 * FEW);
+    let passing = Load::start(&some[..last], "all", CALLERS);
+    let staying = Load::start(&some[last..], "all", CALLERS);
+    staying.admits(200).await;
+    let goes = most - FEW;
+    for killed in fleet.gateways.drain(..goes / 2) {
         killed.kill();
     }
-    second.admits(200).await;
-    for mut ended in fleet.gateways.drain(..2) {
+    staying.admits(200).await;
+    for mut ended in fleet.gateways.drain(..goes - goes / 2) {
         assert!(ended.drain().await.success());
     }
-    second.admits(400).await;
-    drop((first, second));
+    staying.admits(400).await;
+    drop((first, passing, staying));
     fleet.tally.assert_windows(200, WINDOW);
 }
 

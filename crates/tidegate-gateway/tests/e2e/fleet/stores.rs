@@ -32,6 +32,7 @@ async fn refused(store: &str) -> (Option<i32>, String) {
         config(&upstream, store, "rate: 1/s")
     );
     fs::write(&file, text).unwrap();
+    fs::write(directory.path().join("short"), "hunter2").unwrap();
     loop {
         let mut process = Process::start("tidegate", command().args(["serve", "--config"]).arg(&file));
         // A store that takes its time on a busy machine counts as away at first: then this is tried again.
@@ -107,6 +108,10 @@ async fn a_store_that_is_unfit_is_told_at_the_start() {
         (format!("redis://{older}"), "is Redis older than 6; 6.2 or newer is needed"),
         (format!("redis://{}", nginx.addr()), "name a Redis or Valkey"),
         (format!("rediss://127.0.0.1:{}", master.port), "write redis:// (not rediss://)"),
+        (
+            format!("{{ url: {}, key_secret: {{ file: short }} }}", master.url()),
+            "store.key_secret: it has 7 bytes",
+        ),
     ] {
         let (code, said) = refused(&store).await;
         assert_eq!(code, Some(2), "{store}: {said}");

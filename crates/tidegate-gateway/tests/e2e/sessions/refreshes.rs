@@ -30,6 +30,8 @@ async fn a_thousand_calls_of_one_session_share_every_refresh() {
     idp.life(LIFE);
     let mut browser = Browser::default();
     assert_eq!(browser.logs_in(&gateway, "/").await.status, StatusCode::OK);
+    // Whatever is granted from now on is good for long, however late it comes.
+    idp.life(3600);
     idp.always(Does::GrantsLate);
     let fetch = || {
         let (mut browser, gateway) = (browser.clone(), &gateway);
@@ -49,7 +51,6 @@ async fn a_thousand_calls_of_one_session_share_every_refresh() {
         let release = async {
             gateway.state_is("all calls waiting", waiting(1000)).await;
             assert_eq!(idp.counts().asked, 2);
-            idp.life(3600);
             released.store(true, Relaxed);
             idp.release();
         };
@@ -200,6 +201,7 @@ async fn clients_that_leave_in_the_middle_of_a_refresh_lose_no_tokens() {
     idp.life(LIFE);
     let mut browser = Browser::default();
     assert_eq!(browser.logs_in(&gateway, "/").await.status, StatusCode::OK);
+    idp.life(3600);
     idp.next(Does::GrantsLate);
     // Gone as soon as the refresh is out.
     let (addr, cookie) = (gateway.http(), browser.cookie());
@@ -210,7 +212,6 @@ async fn clients_that_leave_in_the_middle_of_a_refresh_lose_no_tokens() {
     });
     eventually("the refresh being out", async || idp.counts().asked == 2).await;
     calls.abort();
-    idp.life(3600);
     idp.release();
     until_refreshed(&mut browser, &gateway, &idp, 2).await;
     assert_eq!((idp.counts().asked, idp.counts().reused), (2, 0));

@@ -1,17 +1,20 @@
 //! What the provider grants, and what it remembers of that.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value as Json, json};
 use tidegate_gateway::oidc::{
     date::wall,
-    jose::{KeySet, Parts, base64url},
+    jose::{KeySet, Parts, SigningKey, base64url},
 };
 use url::form_urlencoded;
 
-use super::{Asked, CLIENT, Does, SECRET, Shared, State};
+use super::{Asked, CLIENT, Does, Grace, SECRET, Shared, State};
 
 /// What the provider remembers.
 #[derive(Default)]
@@ -22,6 +25,8 @@ pub struct Books {
     pub access: BTreeSet<String>,
     refresh: HashMap<String, Refresh>,
     dead_families: HashSet<u64>,
+    /// The place of the last token that was used, of each family.
+    places: HashMap<u64, u64>,
     codes: HashMap<String, Code>,
     families: u64,
 }
@@ -29,6 +34,8 @@ pub struct Books {
 #[derive(Clone)]
 struct Refresh {
     family: u64,
+    /// How many of the family came before it.
+    place: u64,
     user: String,
     used: bool,
 }
@@ -53,7 +60,8 @@ impl Books {
         self.families += 1;
         let (family, user) = (self.families, user.to_owned());
         let token = self.secret("rt");
-        self.refresh.insert(token.clone(), Refresh { family, user, used: false });
+        self.refresh.insert(token.clone(), Refresh { family, place: 0, user, used: false });
+        self.places.insert(family, 0);
         token
     }
 
@@ -99,6 +107,7 @@ pub fn token(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> (Does, Reply)
     });
     let does = state.next.pop_front().unwrap_or_else(|| state.always.clone());
     match does {
+        Does::FailsLate(status) => return (does, Reply::error(status, "server_error")),
         Does::Fails(status, after) => {
             let mut reply = Reply::error(status, "server_error");
             if let Some(after) = after {
@@ -115,7 +124,15 @@ pub fn token(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> (Does, Reply)
             reply.headers.insert(header::LOCATION, "/elsewhere".parse().unwrap());
             return (does, reply);
         }
-        Does::Grants | Does::GrantsLate | Does::LosesTheAnswer | Does::Hangs | Does::Says(_) => {}
+        Does::Grants
+        | Does::GrantsLate
+        | Does::LosesTheAnswer
+        | Does::Hangs
+        | Does::Says(_)
+        | Does::GrantsTo(_)
+        | Does::Forges
+        | Does::Mangles
+        | Does::NamesNobody => {}
     }
     if auth.is_none() {
         return (does, Reply::error(401, "invalid_client"));
@@ -140,6 +157,7 @@ pub fn token(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> (Does, Reply)
         Err(code) => return (does, Reply::error(400, code)),
     };
     state.counts.granted += 1;
+    state.ends_at = Instant::now() + Duration::from_secs(state.life);
     let access = state.books.secret("at");
     state.books.access.insert(access.clone());
     let bound = dpop == Ok(true);
@@ -148,8 +166,13 @@ pub fn token(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> (Does, Reply)
     if let Some(refresh) = refresh {
         body["refresh_token"] = refresh.into();
     }
-    if let Some(user) = user {
-        body["id_token"] = id_token(state, &shared.issuer, &user, nonce).into();
+    if let Some(user) = user.filter(|_| !matches!(does, Does::NamesNobody)) {
+        let user = if let Does::GrantsTo(other) = does { other.to_owned() } else { user };
+        let forged = matches!(does, Does::Forges).then(SigningKey::generate);
+        body["id_token"] = id_token(state, &shared.issuer, &user, nonce, forged.as_ref()).into();
+    }
+    if let Does::Mangles = &does {
+        body["token_type"] = "mac".into();
     }
     if let Does::Says(text) = &does {
         body = serde_json::from_str(text).unwrap_or_else(|_| Json::from(*text));
@@ -164,7 +187,10 @@ fn refresh(state: &mut State, form: &BTreeMap<String, String>) -> Result<Granted
     let books = &mut state.books;
     let presented = form.get("refresh_token").ok_or("invalid_request")?;
     let known = books.refresh.get_mut(presented).ok_or("invalid_grant")?;
-    if known.used {
+    let last = books.places.get(&known.family) == Some(&known.place);
+    if known.used && state.grace == Grace::Last && last {
+        state.counts.repeated += 1;
+    } else if known.used {
         state.counts.reused += 1;
         books.dead_families.insert(known.family);
         return Err("invalid_grant");
@@ -174,9 +200,10 @@ fn refresh(state: &mut State, form: &BTreeMap<String, String>) -> Result<Granted
     }
     known.used = true;
     let known = known.clone();
+    books.places.insert(known.family, known.place);
     let user = known.user.clone();
     let next = books.secret("rt");
-    books.refresh.insert(next.clone(), Refresh { used: false, ..known });
+    books.refresh.insert(next.clone(), Refresh { used: false, place: known.place + 1, ..known });
     Ok((Some(next), Some(user), None))
 }
 
@@ -196,7 +223,13 @@ fn code(state: &mut State, form: &BTreeMap<String, String>) -> Result<Granted, &
     Ok((Some(refresh), Some(code.user), code.nonce))
 }
 
-fn id_token(state: &mut State, issuer: &str, user: &str, nonce: Option<String>) -> String {
+fn id_token(
+    state: &mut State,
+    issuer: &str,
+    user: &str,
+    nonce: Option<String>,
+    forged: Option<&SigningKey>,
+) -> String {
     let now = wall().as_secs() as i64 + state.clock_ahead;
     let mut claims = json!({
         "iss": issuer, "sub": user, "aud": CLIENT, "iat": now, "exp": now + 300, "email": format!("{user}@example.com"),
@@ -204,8 +237,9 @@ fn id_token(state: &mut State, issuer: &str, user: &str, nonce: Option<String>) 
     if let Some(nonce) = nonce {
         claims["nonce"] = nonce.into();
     }
+    claims.as_object_mut().unwrap().extend(state.claims.clone());
     let (name, key) = &state.key;
-    let token = key.sign("JWT", &[("kid", name.as_str().into())], &claims);
+    let token = forged.unwrap_or(key).sign("JWT", &[("kid", name.as_str().into())], &claims);
     state.books.secrets.push(token.clone());
     token
 }

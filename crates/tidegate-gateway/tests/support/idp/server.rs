@@ -27,6 +27,32 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
+/// Waits until an answer may go that is held.
+async fn released(shared: &Shared) {
+    let mut released = shared.released.subscribe();
+    let _ = released.wait_for(|released| *released > 0).await;
+    shared.released.send_modify(|released| *released = released.saturating_sub(1));
+}
+
+/// A question at the token endpoint, until it is answered.
+struct Out(Arc<Shared>);
+
+impl Out {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        let counts = &mut shared.state.lock().unwrap().counts;
+        counts.arrived += 1;
+        counts.at_once += 1;
+        counts.most_at_once = counts.most_at_once.max(counts.at_once);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap().counts.at_once -= 1;
+    }
+}
+
 /// An error closes the connection.
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
@@ -35,14 +61,20 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
         "/.well-known/openid-configuration" => discovery(&shared),
         "/keys" => keys(&shared),
         "/token" => {
+            let _out = Out::begin(&shared);
+            if shared.state.lock().unwrap().acts_late {
+                released(&shared).await;
+            }
             let (does, reply) = grants::token(&shared, &head.headers, &body);
+            let delay = shared.state.lock().unwrap().delay;
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
             match does {
                 Does::LosesTheAnswer => return Err(io::Error::other("the answer is lost")),
                 Does::Hangs => std::future::pending().await,
-                Does::GrantsLate => {
-                    let mut released = shared.released.subscribe();
-                    let _ = released.wait_for(|released| *released > 0).await;
-                    shared.released.send_modify(|released| *released -= 1);
+                Does::GrantsLate | Does::FailsLate(_) => {
+                    released(&shared).await;
                 }
                 _ => {}
             }

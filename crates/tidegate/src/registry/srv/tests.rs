@@ -4,7 +4,10 @@ use std::{future::pending, net::Ipv4Addr};
 
 use hickory_resolver::proto::{
     op::{Message, MessageType, ResponseCode},
-    rr::{Name, RData, Record, rdata::SRV},
+    rr::{
+        Name, RData, Record, RecordType,
+        rdata::{A, SRV},
+    },
 };
 use tokio::{net::UdpSocket, task::AbortHandle};
 
@@ -35,9 +38,16 @@ async fn server(answers: Answers) -> Server {
             let question = Message::from_vec(&bytes[..length]).expect("a message");
             let mut answer = question.clone();
             answer.metadata.message_type = MessageType::Response;
+            let (name, kind) = (question.queries[0].name().clone(), question.queries[0].query_type());
             match &answers {
+                Answers::Records(_) if kind == RecordType::A => match address_of(&name) {
+                    Ok(address) => {
+                        answer.answers = vec![Record::from_rdata(name, 60, RData::A(A(address)))];
+                    }
+                    Err(code) => answer.metadata.response_code = code,
+                },
+                Answers::Records(_) if kind != RecordType::SRV => {}
                 Answers::Records(records) => {
-                    let name = question.queries[0].name().clone();
                     answer.answers = records
                         .iter()
                         .map(|record| Record::from_rdata(name.clone(), 60, RData::SRV(record.clone())))
@@ -52,6 +62,16 @@ async fn server(answers: Answers) -> Server {
     Server(address, task.abort_handle())
 }
 
+/// The addresses of the targets.
+fn address_of(name: &Name) -> Result<Ipv4Addr, ResponseCode> {
+    match name.to_ascii().as_str() {
+        "a.example." => Ok(Ipv4Addr::new(10, 0, 0, 1)),
+        "b.example." => Ok(Ipv4Addr::new(10, 0, 0, 2)),
+        "broken.example." => Err(ResponseCode::ServFail),
+        _ => Err(ResponseCode::NXDomain),
+    }
+}
+
 fn record(priority: u16, weight: u16, port: u16, target: &str) -> SRV {
     SRV::new(priority, weight, port, Name::from_ascii(target).expect("a name"))
 }
@@ -62,7 +82,7 @@ async fn ask(server: &Server) -> Result<Listing, SourceError> {
 }
 
 #[tokio::test]
-async fn the_records_of_the_first_priority_are_the_instances_with_their_weights() {
+async fn the_targets_of_the_first_priority_are_the_instances_with_their_weights() {
     let server = server(Answers::Records(vec![
         record(10, 5, 9001, "a.example."),
         record(10, 0, 9002, "b.example."),
@@ -71,8 +91,31 @@ async fn the_records_of_the_first_priority_are_the_instances_with_their_weights(
     .await;
     let listing = ask(&server).await.unwrap();
     let found: Vec<_> = listing.instances.iter().map(|one| (one.address.as_str(), one.weight)).collect();
-    assert_eq!(found, [("a.example:9001", 5), ("b.example:9002", 1)]);
+    assert_eq!(found, [("10.0.0.1:9001", 5), ("10.0.0.2:9002", 1)]);
     assert_eq!(listing.malformed, 0);
+}
+
+#[tokio::test]
+async fn a_target_without_an_address_is_counted_and_one_that_cannot_be_asked_for_fails_the_reading() {
+    let good = || record(0, 5, 9001, "a.example.");
+    let lost = server(Answers::Records(vec![good(), record(0, 5, 9002, "lost.example.")])).await;
+    let listing = ask(&lost).await.unwrap();
+    assert_eq!((listing.instances.len(), listing.malformed), (1, 1));
+    let broken = server(Answers::Records(vec![good(), record(0, 5, 9002, "broken.example.")])).await;
+    let error = ask(&broken).await.unwrap_err();
+    assert_eq!(error.kind, SourceErrorKind::Unavailable);
+    assert!(error.message.starts_with("broken.example: "), "{}", error.message);
+}
+
+#[test]
+fn as_the_system_knows_a_name_its_targets_stay_names() {
+    let records =
+        [record(1, 0, 80, "a.example."), record(1, 7, 81, "a.example."), record(2, 1, 82, "b.example.")];
+    let targets = first(records.iter());
+    let named = targets.iter().map(|target| (format!("{}:{}", target.host, target.port), target.weight));
+    let told = listing(&"orders".parse().unwrap(), named);
+    let found: Vec<_> = told.instances.iter().map(|one| (one.address.as_str(), one.weight)).collect();
+    assert_eq!(found, [("a.example:80", 1), ("a.example:81", 7)]);
 }
 
 #[tokio::test]
@@ -108,6 +151,6 @@ fn without_a_server_there_is_no_source() {
 async fn it_neither_lists_nor_tells_changes_nor_registers() {
     let silent = server(Answers::Silence).await;
     let source = SrvSource::at("_http._tcp.example", [silent.0]).unwrap();
-    assert_eq!(source.describe(), "srv:_http._tcp.example");
+    assert_eq!(source.describe(), format!("srv://{}/_http._tcp.example", silent.0));
     assert!(source.list().await.is_err() && source.watch(&"orders".parse().unwrap()).await.is_err());
 }

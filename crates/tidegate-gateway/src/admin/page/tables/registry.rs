@@ -61,9 +61,10 @@ fn service(html: &mut Html, service: &ServiceState) {
         html.text(endpoint.zone.as_deref().unwrap_or("")).raw("</td>");
         number(html, endpoint.weight);
         html.raw("<td>");
-        match endpoint.suspect_seconds {
-            None => html.raw("yes"),
-            Some(since) => html.pill("warm", "suspect").raw(" for ").text(span(since)),
+        match (endpoint.suspect_seconds, endpoint.proven_seconds) {
+            (Some(since), _) => html.pill("warm", "suspect").raw(" for ").text(span(since)),
+            (None, Some(since)) => html.pill("warm", "no").raw(" but it serves, for ").text(span(since)),
+            (None, None) => html.raw("yes"),
         };
         html.raw("</td></tr>");
     }

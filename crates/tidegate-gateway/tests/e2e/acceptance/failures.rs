@@ -1,0 +1,198 @@
+//! What a failed refresh costs, and whom: those who wait for it, once; never a session that is good.
+
+use std::time::Instant;
+
+use super::*;
+
+/// A provider that answers badly is left alone for a moment only, and asked once at a time.
+const QUICK: &str = "max_wait: 200ms\nopen_for: 1s\ngrants: 1";
+
+fn retry_after(answer: &Answer) -> u64 {
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
+    answer.header("retry-after").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_failed_refresh_counts_once_however_many_waited_and_the_next_call_tries_again() {
+    let (idp, _behind, gateway) = alone("max_wait: 120s\ntimeout: 120s\nopen_for: 10m").await;
+    idp.life(1);
+    let cookies = log_in_all(&gateway, 3).await;
+    are_over(&idp).await;
+    let asked = idp.counts().arrived;
+    idp.always(Does::FailsLate(503));
+    idp.life(3600);
+    // Three in a row would shut the provider off for all; these are two, of many callers each.
+    for (n, cookie) in cookies[..2].iter().enumerate() {
+        idp.hold();
+        let crowd = vec![cookie.clone(); 1000];
+        let released = async {
+            are_waiting(&[&gateway], 1000).await;
+            idp.release();
+        };
+        let answers = fetch_all_while(&[&gateway], &crowd, released).await;
+        assert_eq!(count_of(&answers, StatusCode::SERVICE_UNAVAILABLE), 1000);
+        assert!(answers.iter().all(|answer| retry_after(answer) <= 15));
+        assert_eq!(
+            (idp.counts().arrived - asked, refreshes(&gateway, "transient").await),
+            (n + 1, n as u64 + 1)
+        );
+    }
+    idp.always(Does::Grants);
+    assert_eq!(fetch(&gateway, &cookies[2]).await.status, StatusCode::OK, "the provider is not shut off");
+    // Those who failed are not stuck with the failure either.
+    for cookie in &cookies[..2] {
+        fetch_until(&gateway, cookie, StatusCode::OK).await;
+    }
+    assert_eq!((idp.counts().arrived - asked, idp.counts().reused), (5, 0));
+}
+
+#[tokio::test]
+async fn users_whose_refresh_tokens_are_dead_are_noticed_by_nobody_else() {
+    let (idp, _behind, gateway) = alone("open_for: 10m").await;
+    idp.life(1);
+    let cookies = log_in_all(&gateway, 12).await;
+    are_over(&idp).await;
+    idp.life(3600);
+    idp.always(Does::Refuses("invalid_grant"));
+    let (dead, living) = cookies.split_at(6);
+    let answers = fetch_all(&[&gateway], dead).await;
+    assert_eq!(count_of(&answers, StatusCode::UNAUTHORIZED), dead.len());
+    idp.always(Does::Grants);
+    all_served(&fetch_all(&[&gateway], living).await);
+    let asked = idp.counts().arrived;
+    assert_eq!(refreshes(&gateway, "invalid_grant").await, dead.len() as u64);
+    let answers = fetch_all(&[&gateway], dead).await;
+    assert_eq!((count_of(&answers, StatusCode::UNAUTHORIZED), idp.counts().arrived), (dead.len(), asked));
+    let again = log_in(&gateway).await;
+    assert_eq!(fetch(&gateway, &again).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_gets_one_probe_and_good_tokens_are_served_all_the_time() {
+    let (idp, _behind, gateway) = alone(QUICK).await;
+    let good = log_in(&gateway).await;
+    idp.life(1);
+    let cookies = log_in_all(&gateway, 40).await;
+    are_over(&idp).await;
+    idp.life(3600);
+    idp.always(Does::Fails(503, None));
+    let before = idp.counts();
+    let asked = || idp.counts().arrived - before.arrived;
+    let refused =
+        |answers: &[Answer]| assert_eq!(count_of(answers, StatusCode::SERVICE_UNAVAILABLE), answers.len());
+    refused(&fetch_all(&[&gateway], &cookies).await);
+    // Everybody comes again and again for some probes; each finds out for all.
+    let began = Instant::now();
+    eventually("three probes that fail", async || {
+        refused(&fetch_all(&[&gateway], &cookies).await);
+        assert_eq!(fetch(&gateway, &good).await.status, StatusCode::OK);
+        asked() >= 6
+    })
+    .await;
+    let (probes, seconds) = (asked() - 3, began.elapsed().as_secs_f64());
+    assert!(probes as f64 <= seconds + 1.0, "{probes} probes in {seconds} s, one a second at most");
+    // The provider is back, and slow: there is one probe however many come, and its caller leaves.
+    idp.always(Does::GrantsLate);
+    let asked_before = asked();
+    eventually("the probe", async || {
+        refused(&fetch_all(&[&gateway], &cookies).await);
+        idp.counts().at_once == 1
+    })
+    .await;
+    for _ in 0..3 {
+        refused(&fetch_all(&[&gateway], &cookies).await);
+        assert_eq!(fetch(&gateway, &good).await.status, StatusCode::OK);
+    }
+    assert!(asked() <= asked_before + 2, "{} questions for one probe", asked() - asked_before);
+    assert_eq!(idp.counts().at_once, 1, "one probe");
+    idp.release();
+    for cookie in &cookies {
+        fetch_until(&gateway, cookie, StatusCode::OK).await;
+    }
+    let after = idp.counts();
+    assert_eq!((after.granted - before.granted, after.reused), (cookies.len(), 0));
+}
+
+#[tokio::test]
+async fn a_refresh_that_fails_before_the_end_costs_nobody_the_token_that_is_good() {
+    let (idp, behind, gateway) = alone("").await;
+    // Due after eight seconds at the earliest, over after ten.
+    idp.life(12);
+    let cookie = log_in(&gateway).await;
+    let token = token_of(&gateway, &cookie, &behind).await;
+    idp.always(Does::Fails(503, None));
+    eventually("a refresh that fails", async || {
+        assert_eq!(token_of(&gateway, &cookie, &behind).await, token);
+        refreshes(&gateway, "transient").await >= 1
+    })
+    .await;
+    assert_eq!(token_of(&gateway, &cookie, &behind).await, token, "it is still good");
+    idp.always(Does::Grants);
+    eventually("the refresh being tried again", async || {
+        let answer = fetch(&gateway, &cookie).await;
+        answer.status == StatusCode::OK && idp.counts().granted == 2
+    })
+    .await;
+    assert_eq!(idp.counts().reused, 0);
+}
+
+#[tokio::test]
+async fn a_session_whose_refreshes_fail_cools_down_and_a_success_forgives() {
+    let (idp, _behind, gateway) = alone("").await;
+    idp.life(1);
+    let (bad, mended) = (log_in(&gateway).await, log_in(&gateway).await);
+    are_over(&idp).await;
+    // Every answer brings another refresh token, and nothing else of use.
+    idp.always(Does::Mangles);
+    let asked = idp.counts().arrived;
+    eventually("the cooldown", async || retry_after(&fetch(&gateway, &bad).await) > 500).await;
+    assert_eq!(idp.counts().arrived - asked, 5, "rotation gives no new tries");
+    for _ in 0..10 {
+        assert!(retry_after(&fetch(&gateway, &bad).await) > 500);
+    }
+    assert_eq!(idp.counts().arrived - asked, 5);
+    // Twice four failures, and a success between them.
+    for _ in 0..2 {
+        let asked = idp.counts().arrived;
+        eventually("four failures", async || {
+            assert!(retry_after(&fetch(&gateway, &mended).await) <= 15);
+            idp.counts().arrived - asked == 4
+        })
+        .await;
+        idp.always(Does::Grants);
+        fetch_until(&gateway, &mended, StatusCode::OK).await;
+        are_over(&idp).await;
+        idp.always(Does::Mangles);
+    }
+    assert_eq!(idp.counts().reused, 0);
+}
+
+#[tokio::test]
+async fn a_pause_that_the_provider_asks_for_is_kept_by_all_gateways() {
+    let (idp, _behind, _redis, gateways) = together(2, "max_wait: 2s\ngrants: 1").await;
+    let gateways: Vec<&Gateway> = gateways.iter().collect();
+    idp.life(1);
+    let cookies = log_in_all(gateways[0], 20).await;
+    are_over(&idp).await;
+    idp.life(3600);
+    idp.always(Does::Fails(429, Some(8)));
+    let asked = idp.counts().arrived;
+    eventually("a call being told of the pause", async || {
+        let after = retry_after(&fetch(gateways[0], &cookies[0]).await);
+        assert!(after <= 9, "{after}");
+        after >= 4
+    })
+    .await;
+    for _ in 0..3 {
+        let answers = fetch_all(&gateways, &cookies).await;
+        assert_eq!(count_of(&answers, StatusCode::SERVICE_UNAVAILABLE), cookies.len());
+    }
+    // The other gateway may have asked before it heard of it; from then on it asks no more than the first one.
+    let asked = idp.counts().arrived - asked;
+    assert!(asked <= gateways.len(), "{asked} questions of {} gateways", gateways.len());
+    idp.always(Does::Grants);
+    for (n, cookie) in cookies.iter().enumerate() {
+        fetch_until(gateways[n % 2], cookie, StatusCode::OK).await;
+    }
+    assert_eq!((idp.counts().granted, idp.counts().reused), (2 * cookies.len(), 0));
+}
