@@ -46,6 +46,8 @@ struct Tally {
     kills: u64,
     /// Sessions that ended, with why.
     ended: Vec<Over>,
+    /// What happened to those that should not have ended.
+    told: Vec<String>,
 }
 
 impl Tally {
@@ -98,7 +100,8 @@ impl World {
                 Ok(Ok(_)) => tally(|tally| tally.served += 1),
                 Ok(Err(TokenError::LoginNeeded(over))) => {
                     if Some(over) != self.expected {
-                        println!("{over:?} of {}:\n{}", id.as_str(), trace::told(id.as_str()));
+                        let told = format!("{over:?} of {}:\n{}", id.as_str(), trace::told(id.as_str()));
+                        self.tally.borrow_mut().told.push(told);
                     }
                     trace::forget(id.as_str());
                     self.tally.borrow_mut().ended.push(over);
@@ -199,9 +202,17 @@ async fn with_a_grace_nobody_is_logged_out_whatever_dies_or_is_lost() {
         ..Settings::default()
     };
     let (idp, tally) = history(settings, Duration::from_secs(60), true).await;
-    println!("{} grants, {tally:?}", idp.grants());
+    println!(
+        "{} grants, {} served, {} refused, {} left, {} kills, ended: {:?}",
+        idp.grants(),
+        tally.served,
+        tally.refused,
+        tally.left,
+        tally.kills,
+        tally.ended
+    );
     assert_eq!(idp.reuses(), 0);
-    assert_eq!(tally.ended, []);
+    assert_eq!(tally.ended, [], "{}", tally.told.join("\n\n"));
     assert!(tally.served > idp.grants() && tally.kills > 0 && tally.left > 0, "{tally:?}");
 }
 
@@ -217,7 +228,7 @@ async fn without_a_grace_only_an_unknown_outcome_ends_a_session_and_nothing_is_r
         tally.kills
     );
     assert_eq!(idp.reuses(), 0);
-    assert_eq!(tally.ended.len(), unknown, "{:?}", tally.ended);
+    assert_eq!(tally.ended.len(), unknown, "{}", tally.told.join("\n\n"));
     assert!(tally.served > idp.grants() && tally.kills > 0 && tally.left > 0, "{tally:?}");
     // What was out when a replica was killed: for each kill the grants of one replica, and most had none.
     assert!(unknown as u64 <= tally.kills * 2, "{unknown} unknown outcomes of {} kills", tally.kills);
