@@ -98,9 +98,9 @@ async fn a_member_lost_of_three_costs_no_registration_and_no_event(version: Vers
     assert!(matches!(soon("the stream", watch.next()).await, Ok(Update::Caught(_))));
     let mut written = Vec::new();
     let mut logins = 0;
-    for lost in 0..3 {
-        logins += members[lost].logins();
-        members[lost].kill();
+    for (lost, member) in members.iter_mut().enumerate() {
+        logins += member.logins();
+        member.kill();
         let id = format!("put-{lost}");
         // The rest may have to elect a leader first.
         written.push(registered(&writer, instance("orders", &id)).await);
@@ -119,8 +119,8 @@ async fn a_member_lost_of_three_costs_no_registration_and_no_event(version: Vers
             }
         })
         .await;
-        members[lost].launch();
-        members[lost].ready().await;
+        member.launch();
+        member.ready().await;
     }
     soon("it is registered", owner.registered()).await.unwrap();
     assert_eq!((registry.stats().resyncs, registry.stats().leases_lost), (0, 0));
