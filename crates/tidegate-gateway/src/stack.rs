@@ -2,41 +2,42 @@
 
 mod attempt;
 mod charge;
+mod deliver;
 mod outgoing;
+mod user;
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tidegate::{clock, throttle::Refusal, token::SessionId};
 use tidegate_core::{Call, Refused};
 use tokio_util::task::TaskTracker;
 
-use self::{attempt::send, charge::Charge, outgoing::outgoing};
+use self::{
+    attempt::send,
+    charge::Charge,
+    outgoing::outgoing,
+    user::{admit_user, first, own_page},
+};
 use crate::{
     body::{RequestBody, ResponseBody},
-    config::Hold,
     exchange::{Exchange, Scribe},
-    flow::{End, Ending, Flow, LastWords, Patience},
     in_flight::{Kind, Lane},
     key::Facts,
     listener::{Handler, Peer},
     oidc::{
-        service::{self, Carried, ServiceToken},
-        session::{Claims, Denied, Page, Session, User, Visit},
+        service::{Carried, ServiceToken},
+        session::Claims,
     },
-    pressure::{Pressure, Step},
     proxy::{
         forwarded::{self, Trust},
-        hop, target, upgrade,
+        hop, target,
     },
-    refusal::{self, Cause},
+    refusal::Cause,
     table::{Route, Service, Table},
-    trace,
     upstream::UpstreamBody,
 };
 
@@ -174,89 +175,6 @@ async fn pass<'t>(
     match sent {
         Ok(response) => Ok(Passed { response, route, charge, upgrade, carried, by }),
         Err(cause) => Err(Stop { charge: Some(charge), ..cause.into() }),
-    }
-}
-
-/// Longest form that a page of a session reads. Default: 64 KiB.
-const MOST_FORM_BYTES: usize = 64 << 10;
-/// Longest time that it may take to come. Default: 10 s.
-const FORM_TIME: Duration = Duration::from_secs(10);
-
-/// A page of a session.
-async fn own_page(
-    session: &Arc<Session>,
-    page: Page,
-    request: Request<Incoming>,
-    pressure: Option<&Pressure>,
-    call: &Call,
-) -> Result<Response<ResponseBody>, Cause> {
-    let host = target::host(&request)?;
-    if page == Page::Callback
-        && let Some(Err(refused)) = pressure.map(|pressure| pressure.admit(Step::Last, call))
-    {
-        return Ok(session.held_off(refused.retry_after));
-    }
-    let (head, body) = request.into_parts();
-    let request = Request::from_parts(head, ());
-    let form = if page.takes_a_form() && request.method() == Method::POST {
-        let read = tokio::time::timeout(FORM_TIME, Limited::new(body, MOST_FORM_BYTES).collect()).await;
-        let form = read.map_err(|_| Cause::SlowClient)?;
-        form.map_err(|_| Cause::BadRequest("the form broke off, or is longer than 64 KiB"))?.to_bytes()
-    } else {
-        Bytes::new()
-    };
-    Ok(session.answer(page, &visit(&request, &host), form).await)
-}
-
-/// Tells whose call it is before its limits decide, as they count by that.
-async fn first<'t>(
-    session: &Session,
-    found: Found<'t>,
-    pressure: Option<&Pressure>,
-    call: &mut Call,
-) -> Result<(Found<'t>, Option<User>), Stop<'t>> {
-    let user = admit_user(session, &found.request, &found.host, pressure, call).await?;
-    Ok((found, Some(user)))
-}
-
-/// Tells whose call it is, or what its client is shown instead.
-async fn admit_user<'t, B>(
-    session: &Session,
-    request: &Request<B>,
-    host: &HeaderValue,
-    pressure: Option<&Pressure>,
-    call: &mut Call,
-) -> Result<User, Stop<'t>> {
-    // Without the body, which may not be looked at from several threads.
-    let (visit, method) = (visit(request, host), request.method());
-    let admitted = match session.try_admit(call, visit.headers, method) {
-        Some(admitted) => admitted,
-        None => {
-            let admitted = session.admit(call, visit.headers, method).await;
-            *call = Call { now: clock::now(), ..*call };
-            admitted
-        }
-    };
-    let page = match admitted {
-        Ok(user) => return Ok(user),
-        Err(Denied::Refused(refused)) => return Err(Cause::NoToken(refused).into()),
-        Err(Denied::Login) => match pressure.map(|pressure| pressure.admit(Step::First, call)) {
-            Some(Err(refused)) => session.held_off(refused.retry_after),
-            Some(Ok(())) | None => session.login(&visit).await,
-        },
-        Err(Denied::Unauthorized) => session.unauthorized(),
-        Err(Denied::Forbidden) => session.forbidden(),
-    };
-    Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() })
-}
-
-/// What sessions look at.
-fn visit<'r, B>(request: &'r Request<B>, host: &'r HeaderValue) -> Visit<'r> {
-    Visit {
-        method: request.method(),
-        target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
-        host: host.to_str().unwrap_or_default(),
-        headers: request.headers(),
     }
 }
 
@@ -419,100 +337,6 @@ impl Stack {
         let scheme = if peer.tls.is_some() { "https" } else { "http" };
         Exchange::open(request, clock::now(), client, trust, scheme, &table.unrouted, &self.scribe)
     }
-
-    /// Sends an upstream's answer down. From here on the body keeps the books.
-    fn deliver(&self, passed: Passed<'_>, mut exchange: Exchange) -> Response<ResponseBody> {
-        let Passed { mut response, route, mut charge, upgrade, carried, by } = passed;
-        if let (Some(token), Some(carried)) = (&route.token, &carried)
-            && service::says_invalid_token(response.status(), response.headers())
-        {
-            token.rejected(carried);
-        }
-        exchange.answered(response.status(), response.headers());
-        exchange.tab = charge.tab();
-        if let Some(tab) = &mut exchange.tab {
-            tab.read(response.headers());
-        }
-        let upgrade = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
-        let protocol = response.headers().get(header::UPGRADE).cloned();
-        let version = response.version();
-        let headers = response.headers_mut();
-        hop::strip(headers);
-        forwarded::via(headers, version);
-        refusal::rate_limit_fields(headers, charge.policies(), charge.told());
-        headers.insert(trace::X_REQUEST_ID, exchange.request_id.clone());
-        if route.hold == Hold::Headers {
-            exchange.release_slot();
-        }
-        let idle = route.times(exchange.kind).idle;
-        let events = is_event_stream(headers);
-        // What is whole in a moment need not be watched.
-        if let (Some(session), Some(by)) = (&route.session, by)
-            && (events || upgrade.is_some() || exchange.kind == Kind::Stream)
-        {
-            exchange.watched = Some(Box::new(session.watch(by)));
-        }
-        match upgrade {
-            Some(client) => {
-                let websocket =
-                    protocol.as_ref().is_some_and(|told| told.as_bytes().eq_ignore_ascii_case(b"websocket"));
-                let speaks = if websocket { upgrade::Speaks::WebSocket } else { upgrade::Speaks::Anything };
-                if let Some(protocol) = protocol {
-                    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-                    headers.insert(header::UPGRADE, protocol);
-                }
-                exchange.upgraded();
-                let upstream = hyper::upgrade::on(&mut response);
-                let (lease, watched) = (exchange.lease().cloned(), exchange.watched.take());
-                self.tunnels.spawn(async move {
-                    let lost = async {
-                        match lease {
-                            Some(lease) => lease.lease_lost().await,
-                            None => std::future::pending().await,
-                        }
-                    };
-                    let left = async {
-                        match watched {
-                            Some(watched) => watched.over().await,
-                            None => std::future::pending().await,
-                        }
-                    };
-                    let ended = tokio::select! {
-                        ended = upgrade::tunnel(client, upstream, idle, speaks, left) => ended,
-                        () = lost => Err(upgrade::Revoked),
-                    };
-                    let (end, down) = match ended {
-                        Ok(ended) if ended.error.is_none() => (End::Complete(None), ended.down),
-                        Ok(ended) => (End::Abandoned, ended.down),
-                        Err(upgrade::Revoked) => (End::Revoked, 0),
-                    };
-                    exchange.end(end, down, None);
-                });
-                response.map(|_| ResponseBody::empty())
-            }
-            None => {
-                let last_words = if exchange.is_grpc() { LastWords::GrpcTrailers } else { LastWords::Reset };
-                let patience = Patience {
-                    deadline: exchange.call.deadline,
-                    idle,
-                    revocable: exchange.lease().is_some() || exchange.watched.is_some(),
-                    last_words,
-                    when_revoked: if events && exchange.watched.is_some() {
-                        LastWords::End
-                    } else {
-                        last_words
-                    },
-                };
-                response.map(|body| ResponseBody::Upstream(Flow::new(body, exchange, patience)))
-            }
-        }
-    }
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
-    kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Whether a future was ready at once.
