@@ -58,6 +58,7 @@ pub(crate) struct Watched {
 impl Watched {
     pub(crate) fn new(client: Client, namespace: Namespace) -> Self {
         let buckets = if client.cluster().is_some() { BUCKETS } else { 1 };
+        let outbox = Outbox::new(client.settings().deadline);
         Self {
             client,
             namespace,
@@ -65,7 +66,7 @@ impl Watched {
             epochs: Epochs::new(buckets),
             changed: Arc::default(),
             memory: Memory::default(),
-            outbox: Outbox::default(),
+            outbox,
         }
     }
 

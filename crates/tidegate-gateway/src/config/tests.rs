@@ -125,7 +125,10 @@ fn a_registry_is_a_url_or_a_section() {
     let alone = load_text(&format!("registry: {url}\n{upstream}{ROUTE}")).unwrap().config.registry;
     let section = load_text(&format!("registry: {{ url: \"{url}\" }}\n{upstream}{ROUTE}")).unwrap().config;
     assert_eq!((alone.as_ref().unwrap().url.as_str(), &alone), (url, &section.registry));
-    assert_eq!(alone.unwrap().settings(), tidegate::registry::Settings::default());
+    let mut settings = tidegate::registry::Settings::default();
+    // What the gateway can call.
+    settings.preservation.schemes = Some(vec!["http".into(), "https".into()]);
+    assert_eq!(alone.unwrap().settings(), settings);
     assert_eq!(section.upstreams["orders"].service.as_deref(), Some("orders"));
 }
 

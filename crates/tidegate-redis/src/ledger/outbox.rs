@@ -3,15 +3,27 @@
 //! A question that finds the way free leaves at once, after those who are ready to ask have done so. When many are under way
 //! already, it waits for a script to come back and leaves with all that wait: a script costs the server as much as the
 //! question in it, or more.
+//!
+//! A server that is slow to answer is given fewer scripts at once, so that questions wait here and not before it: here those
+//! that nobody waits for any more are left out, and the newest leave first when the oldest have waited for long. Without
+//! that, more questions than a server can answer would all be answered too late.
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tidegate::fleet::{Rule, Subject};
-use tidegate_core::ledger::{Ask, Reply};
+use tidegate::{
+    clock,
+    fleet::{Rule, Subject},
+};
+use tidegate_core::{
+    Instant, Outcome,
+    ledger::{Ask, Reply},
+    limit::{Adaptive, Aimd, Bounds, Sample},
+};
 use tokio::{sync::oneshot, task::yield_now, time::timeout};
 
 use super::{RedisLedger, Seeing};
@@ -19,8 +31,10 @@ use crate::{StoreError, client::nowhere, keys::bucket_of, watch::Watched};
 
 /// Questions of one script: few enough that the server is back for others in a fraction of a millisecond.
 pub(super) const AT_MOST: usize = 16;
-/// Scripts under way at once of one rule and ledger.
-const LANES: usize = 64;
+/// Scripts under way at once of one rule and ledger: never fewer, never more.
+const LANES: (u32, u32) = (2, 64);
+/// What a script may take of the deadline before there are too many, and a question wait before newer ones go first.
+const PART_OF_DEADLINE: u32 = 4;
 
 /// Questions that go together: of one rule, and of one ledger, which in a cluster is a bucket's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,41 +54,77 @@ pub(super) struct Question {
 
 struct Waiting {
     question: Question,
+    since: Instant,
     tell: oneshot::Sender<Result<Reply, StoreError>>,
 }
 
 /// Questions that wait for their script, and how many scripts are under way.
-#[derive(Default)]
 pub(crate) struct Outbox(Mutex<State>);
 
-#[derive(Default)]
 struct State {
+    /// How long a script may take.
+    deadline: Duration,
     queues: HashMap<Route, Queue>,
     /// Those who wait for an answer.
     askers: usize,
 }
 
-#[derive(Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
     lanes: usize,
+    /// How many lanes there may be.
+    pace: Adaptive,
+    /// Longer than this is long, for a script or for a question that waits.
+    long: Duration,
     /// Whether a lane is about to take what waits.
     is_gathering: bool,
 }
 
 impl Queue {
+    fn new(deadline: Duration) -> Self {
+        let long = deadline / PART_OF_DEADLINE;
+        let (least, most) = LANES;
+        let bounds = Bounds::new(least, most).expect("the bounds of lanes are in order");
+        let pace = Adaptive::new(Aimd::new(bounds).beginning_at(most).latency(long));
+        Self { waiting: VecDeque::new(), lanes: 0, pace, long, is_gathering: false }
+    }
+
+    fn is_full(&self) -> bool {
+        self.lanes >= self.pace.limit() as usize
+    }
+
     /// Whether another lane is to be opened: it is counted then.
     fn opens(&mut self) -> bool {
-        let opens = !self.is_gathering && self.lanes < LANES && !self.waiting.is_empty();
+        let opens = !self.is_gathering && !self.is_full() && !self.waiting.is_empty();
         if opens {
             self.lanes += 1;
             self.is_gathering = true;
         }
         opens
     }
+
+    /// The question that is next: the oldest, or the newest when that waited for so long that its caller is about to leave.
+    fn next(&mut self, now: Instant) -> Option<Waiting> {
+        while self.waiting.front().is_some_and(|oldest| oldest.tell.is_closed()) {
+            self.waiting.pop_front();
+        }
+        let oldest = self.waiting.front()?;
+        if now.since(oldest.since) > self.long { self.waiting.pop_back() } else { self.waiting.pop_front() }
+    }
+
+    /// A script was under way for so long.
+    fn took(&mut self, lasted: Duration, now: Instant) {
+        let sample = Sample { outcome: Outcome::Success, lasted, in_flight: self.lanes as u32 };
+        self.pace.record(&sample, now);
+    }
 }
 
 impl Outbox {
+    /// For scripts with so long a deadline.
+    pub(crate) fn new(deadline: Duration) -> Self {
+        Self(Mutex::new(State { deadline, queues: HashMap::new(), askers: 0 }))
+    }
+
     fn change<T>(&self, route: Route, change: impl FnOnce(&mut Queue) -> T) -> T {
         self.0.lock().change(route, change)
     }
@@ -97,7 +147,7 @@ impl Outbox {
 
 impl State {
     fn change<T>(&mut self, route: Route, change: impl FnOnce(&mut Queue) -> T) -> T {
-        let queue = self.queues.entry(route).or_default();
+        let queue = self.queues.entry(route).or_insert_with(|| Queue::new(self.deadline));
         let done = change(queue);
         if queue.lanes == 0 && queue.waiting.is_empty() {
             self.queues.remove(&route);
@@ -135,19 +185,21 @@ impl Lane {
             // Whoever is ready to ask does so first.
             yield_now().await;
             let questions = self.take();
+            let sent_at = (!questions.is_empty()).then(clock::now);
             if !questions.is_empty() {
                 self.carry(questions).await;
             }
-            self.come_back();
+            self.come_back(sent_at);
         }
     }
 
     /// Takes questions of those who still wait for an answer.
     fn take(&mut self) -> Vec<Waiting> {
         let mut questions = Vec::new();
+        let now = clock::now();
         let opens = self.watched.outbox.change(self.route, |queue| {
             while questions.len() < AT_MOST
-                && let Some(next) = queue.waiting.pop_front()
+                && let Some(next) = queue.next(now)
             {
                 if !next.tell.is_closed() {
                     questions.push(next);
@@ -193,8 +245,12 @@ impl Lane {
     }
 
     /// Its script is back: it goes again if there is something to carry that nobody else is about to take.
-    fn come_back(&mut self) {
+    fn come_back(&mut self, sent_at: Option<Instant>) {
+        let now = clock::now();
         self.is_gathering = self.watched.outbox.change(self.route, |queue| {
+            if let Some(sent_at) = sent_at {
+                queue.took(now.since(sent_at), now);
+            }
             queue.lanes -= 1;
             queue.opens()
         });
@@ -241,14 +297,15 @@ impl RedisLedger {
         let question = self.question(subject, rule, ask);
         let most = watched.client.settings().in_flight;
         let (tell, told) = oneshot::channel();
+        let since = clock::now();
         let entered = watched.outbox.enter(most, route, |queue| {
             // Those who went away leave their questions behind.
             if queue.waiting.len() >= 2 * most {
                 queue.waiting.retain(|waiting| !waiting.tell.is_closed());
             }
-            queue.waiting.push_back(Waiting { question, tell });
+            queue.waiting.push_back(Waiting { question, since, tell });
             let opens = queue.opens();
-            (opens, queue.lanes == LANES)
+            (opens, queue.is_full())
         });
         let (_asker, (opens, is_full)) = entered.ok_or(StoreError::Busy(most))?;
         if opens {
@@ -267,3 +324,6 @@ impl RedisLedger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
