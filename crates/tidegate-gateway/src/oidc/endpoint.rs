@@ -84,7 +84,7 @@ impl Endpoint {
             let left = within.saturating_sub(begun.elapsed());
             let answer = self.ask(url, &metadata, fields, left).await?;
             let nonce = self.dpop.as_ref().map_or(Nonce::Same, |dpop| dpop.learn(url, &answer.headers));
-            let read = read(&answer, self.provider.clock.seconds());
+            let read = read(&answer, self.provider.clock.seconds(), self.dpop.is_some());
             match read {
                 Err(GrantError::Misconfigured { code })
                     if &*code == "use_dpop_nonce" && again && nonce == Nonce::New =>
@@ -247,11 +247,16 @@ struct RawError {
     error: String,
 }
 
-/// What an answer of a token endpoint means.
-fn read(answer: &Answer, now: i64) -> Result<Tokens, GrantError> {
+/// What to do about tokens that are bound to a key.
+const BOUND: &str = "the provider binds tokens to a key by DPoP, which calls to upstreams do not prove; have it grant Bearer \
+                     tokens to this client, or bind them to its certificate";
+
+/// What an answer of a token endpoint means. Unless the question `proved` possession of a key, tokens must not be bound to one:
+/// no upstream would take them.
+fn read(answer: &Answer, now: i64, proved: bool) -> Result<Tokens, GrantError> {
     let status = answer.status;
     if status == StatusCode::OK {
-        return granted(answer, now);
+        return granted(answer, now, proved);
     }
     let told: Option<RawError> = serde_json::from_slice(&answer.body).ok();
     let code = told.map(|told| told.error).filter(|code| is_code(code));
@@ -276,13 +281,16 @@ fn read(answer: &Answer, now: i64) -> Result<Tokens, GrantError> {
         ) => GrantError::Terminal { code: code.into() },
         Some("invalid_scope") => GrantError::Scope,
         Some("temporarily_unavailable" | "server_error" | "slow_down") => transient(),
+        Some(code @ ("use_dpop_nonce" | "invalid_dpop_proof")) if !proved => {
+            GrantError::Misconfigured { code: format!("{code}; {BOUND}").into() }
+        }
         Some(code) => GrantError::Misconfigured { code: code.into() },
         // Redirects are not followed: they would carry secrets to who knows where.
         None => GrantError::Misconfigured { code: said() },
     })
 }
 
-fn granted(answer: &Answer, now: i64) -> Result<Tokens, GrantError> {
+fn granted(answer: &Answer, now: i64, proved: bool) -> Result<Tokens, GrantError> {
     let protocol = |why: &str, refresh| GrantError::Protocol { why: why.into(), refresh };
     if !answer.is_json() {
         return Err(protocol("it does not say that it is JSON", None));
@@ -300,7 +308,8 @@ fn granted(answer: &Answer, now: i64) -> Result<Tokens, GrantError> {
     let kind = raw.token_type.unwrap_or_default();
     // Case does not count in it (RFC 6749 §5.1).
     let kind = match kind.to_ascii_lowercase().as_str() {
-        "dpop" => "DPoP",
+        "dpop" if proved => "DPoP",
+        "dpop" => return Err(protocol(BOUND, refresh)),
         "bearer" | "" => "Bearer",
         _ => return Err(protocol("its token_type is neither Bearer nor DPoP", refresh)),
     };
