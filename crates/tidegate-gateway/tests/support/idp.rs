@@ -33,6 +33,8 @@ struct Shared {
     issuer: String,
     /// Where clients with certificates ask, if that is elsewhere.
     mtls: Option<String>,
+    /// Where users log in.
+    pages: String,
     state: Mutex<State>,
     /// How many held answers may go.
     released: watch::Sender<usize>,
@@ -143,7 +145,8 @@ impl Idp {
     /// Starts one on a free port. Its access tokens live an hour.
     pub async fn start() -> Self {
         let (listener, port) = listen().await;
-        let shared = Self::shared(format!("http://127.0.0.1:{port}"), None);
+        let issuer = format!("http://127.0.0.1:{port}");
+        let shared = Self::shared(issuer.clone(), None, issuer);
         let accept = vec![tokio::spawn(server::serve(listener, Arc::clone(&shared), None)).abort_handle()];
         Self { shared, accept }
     }
@@ -159,26 +162,31 @@ impl Idp {
         let server = authority.issue("localhost");
         let (listener, port) = listen().await;
         let (other, other_port) = listen().await;
+        // Browsers of tests speak no TLS.
+        let (pages, pages_port) = listen().await;
+        let pages_at = format!("http://127.0.0.1:{pages_port}");
         let at = |port: u16| format!("https://localhost:{port}");
-        let shared = Self::shared(at(port), apart.then(|| at(other_port)));
+        let shared = Self::shared(at(port), apart.then(|| at(other_port)), pages_at);
         let serve = |listener, clients| {
             let acceptor = tls::acceptor(&server, clients);
             tokio::spawn(server::serve(listener, Arc::clone(&shared), Some(acceptor))).abort_handle()
         };
-        let accept = if apart {
-            vec![serve(listener, None), serve(other, Some(clients))]
+        let mut accept = vec![tokio::spawn(server::serve(pages, Arc::clone(&shared), None)).abort_handle()];
+        if apart {
+            accept.extend([serve(listener, None), serve(other, Some(clients))]);
         } else {
-            vec![serve(listener, Some(clients))]
-        };
+            accept.push(serve(listener, Some(clients)));
+        }
         let idp = Self { shared, accept };
         idp.state().client_certificate = Some(known.der().to_vec());
         idp
     }
 
-    fn shared(issuer: String, mtls: Option<String>) -> Arc<Shared> {
+    fn shared(issuer: String, mtls: Option<String>, pages: String) -> Arc<Shared> {
         Arc::new(Shared {
             issuer,
             mtls,
+            pages,
             state: Mutex::new(State {
                 counts: Counts::default(),
                 asked: Vec::new(),

@@ -2,8 +2,13 @@
 
 use std::path::Path;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::*;
-use crate::support::idp::{Authority, Clients, Shown};
+use crate::{
+    sessions::{self, Behind, Browser},
+    support::idp::{Authority, Clients, Shown},
+};
 
 /// A gateway that proves itself by this certificate, if by any, to a provider that `authority` vouches for.
 async fn proving(
@@ -96,6 +101,60 @@ async fn a_certificate_that_the_provider_does_not_trust_is_named_and_not_shown_a
         let grants = gateway.state().await["tokens"][0]["grants"].clone();
         assert!(grants["not_sent"].as_u64().unwrap() >= 1 && grants["unknown"].is_null(), "{grants}");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_replaced_is_shown_without_a_restart() {
+    let authority = Authority::new();
+    let (good, bad) = (authority.issue("gateway"), Authority::new().issue("gateway"));
+    let idp = Idp::start_mtls(&authority, &Clients::SignedBy(&authority), &good, true).await;
+    let idp = Arc::new(idp);
+    let known = Arc::clone(&idp);
+    let upstream = Guarded::start(move |token| known.knows(token)).await;
+    let gateway = proving(&upstream, &idp, &authority, Some(&bad), "tls_client_auth").await;
+    assert_eq!(client::get(gateway.http(), "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    write(gateway.directory(), &good);
+    eventually("calls being served", async || {
+        client::get(gateway.http(), "/").await.status == StatusCode::OK
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_is_logged_out_while_the_certificate_is_refused() {
+    let authority = Authority::new();
+    let (good, bad) = (authority.issue("gateway"), Authority::new().issue("gateway"));
+    let idp = Idp::start_mtls(&authority, &Clients::SignedBy(&authority), &good, true).await;
+    let behind = Behind::start().await;
+    let gateway = Gateway::start_with(|directory| {
+        std::fs::write(directory.join("ca.pem"), authority.pem()).unwrap();
+        std::fs::write(directory.join("session.key"), STANDARD.encode((1..=32).collect::<Vec<u8>>()))
+            .unwrap();
+        write(directory, &good);
+        let settings = "open_for: 1s\ntls: { roots: ca.pem, cert: client.crt, key: client.key }";
+        sessions::config(&behind, idp.issuer(), settings, "memory://")
+            .replace("    client_secret: { file: secret }\n", "")
+    })
+    .await;
+    // Counted as over after about two seconds.
+    idp.life(3);
+    let mut browser = Browser::default();
+    assert_eq!(browser.logs_in(&gateway, "/").await.status, StatusCode::OK);
+    write(gateway.directory(), &bad);
+    let mut look = async |wanted: StatusCode| {
+        let answer = browser.fetches(&gateway, "/").await;
+        let known = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&answer.status);
+        assert!(known, "{}: {}", answer.status, answer.text());
+        answer.status == wanted
+    };
+    eventually("a refresh that is refused", async || look(StatusCode::SERVICE_UNAVAILABLE).await).await;
+    assert!(idp.counts().refused_handshakes >= 1);
+    idp.life(3600);
+    write(gateway.directory(), &good);
+    eventually("the session going on", async || look(StatusCode::OK).await).await;
+    let counts = idp.counts();
+    assert_eq!((counts.reused, counts.repeated), (0, 0));
+    assert!(idp.asked().iter().all(|asked| asked.auth == "certificate"));
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ fn discovery(shared: &Shared) -> Reply {
     let mut document = json!({
         "issuer": state.issuer.as_deref().unwrap_or(here),
         "token_endpoint": format!("{here}/token"),
-        "authorization_endpoint": format!("{here}/authorize"),
+        "authorization_endpoint": format!("{}/authorize", shared.pages),
         "jwks_uri": format!("{here}/keys"),
         "revocation_endpoint": format!("{here}/revoke"),
         "end_session_endpoint": format!("{here}/end"),
