@@ -99,8 +99,10 @@ pub enum ClientAuth {
     ClientSecretPost,
     /// By an assertion that its key signs.
     PrivateKeyJwt,
-    /// By the certificate of the connection.
+    /// By the certificate of the connection, which an authority has signed (RFC 8705 §2.1).
     TlsClientAuth,
+    /// By the certificate of the connection, which the provider knows itself (RFC 8705 §2.2).
+    SelfSignedTlsClientAuth,
     /// Not at all: a public client.
     None,
 }

@@ -71,8 +71,13 @@ impl Given<'_> {
             Some(ClientAuth::ClientSecretBasic) => secret().map(Auth::Basic),
             Some(ClientAuth::ClientSecretPost) => secret().map(Auth::Post),
             Some(ClientAuth::PrivateKeyJwt) => self.signing(),
-            Some(ClientAuth::TlsClientAuth) if self.has_certificate => Ok(Auth::Certificate),
-            Some(ClientAuth::TlsClientAuth) => Err(NoProof::Nothing),
+            Some(ClientAuth::TlsClientAuth | ClientAuth::SelfSignedTlsClientAuth) => {
+                if self.has_certificate {
+                    Ok(Auth::Certificate)
+                } else {
+                    Err(NoProof::Nothing)
+                }
+            }
             Some(ClientAuth::None) => Ok(Auth::Nothing),
             None if self.key.is_some() => self.signing(),
             None if self.secret.is_some() => secret().map(Auth::Secret),

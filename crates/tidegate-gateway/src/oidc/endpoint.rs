@@ -1,5 +1,8 @@
 //! The token endpoint of a provider: one question a grant, and what its answer means.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     sync::Arc,
@@ -81,7 +84,7 @@ impl Endpoint {
             let left = within.saturating_sub(begun.elapsed());
             let answer = self.ask(url, &metadata, fields, left).await?;
             let nonce = self.dpop.as_ref().map_or(Nonce::Same, |dpop| dpop.learn(url, &answer.headers));
-            let read = read(&answer, self.provider.clock.seconds());
+            let read = read(&answer, self.provider.clock.seconds(), self.dpop.is_some());
             match read {
                 Err(GrantError::Misconfigured { code })
                     if &*code == "use_dpop_nonce" && again && nonce == Nonce::New =>
@@ -118,10 +121,12 @@ impl Endpoint {
     }
 
     fn url<'a>(&self, metadata: &'a Metadata) -> &'a Url {
-        match (&self.client.auth, &metadata.mtls_endpoint_aliases.token_endpoint) {
-            (Auth::Certificate, Some(alias)) => alias,
-            _ => &metadata.token_endpoint,
-        }
+        self.alias(&metadata.mtls_endpoint_aliases.token_endpoint).unwrap_or(&metadata.token_endpoint)
+    }
+
+    /// The endpoint beside another one, if it is for clients that prove themselves as this one does (RFC 8705 §5).
+    fn alias<'a>(&self, alias: &'a Option<Url>) -> Option<&'a Url> {
+        alias.as_ref().filter(|_| matches!(self.client.auth, Auth::Certificate))
     }
 }
 
@@ -147,7 +152,8 @@ impl TokenEndpoint for Endpoint {
 
     async fn revoke(&self, tokens: Tokens) {
         let Ok(metadata) = self.provider.metadata_within(REVOCATION_TIMEOUT).await else { return };
-        let Some(url) = &metadata.revocation_endpoint else { return };
+        let alias = self.alias(&metadata.mtls_endpoint_aliases.revocation_endpoint);
+        let Some(url) = alias.or(metadata.revocation_endpoint.as_ref()) else { return };
         // With the refresh token goes all that was granted with it (RFC 7009 §2.1).
         let (token, hint) = match &tokens.refresh {
             Some(refresh) => (refresh, "refresh_token"),
@@ -241,11 +247,16 @@ struct RawError {
     error: String,
 }
 
-/// What an answer of a token endpoint means.
-fn read(answer: &Answer, now: i64) -> Result<Tokens, GrantError> {
+/// What to do about tokens that are bound to a key.
+const BOUND: &str = "the provider binds tokens to a key by DPoP, which calls to upstreams do not prove; have it grant Bearer \
+                     tokens to this client, or bind them to its certificate";
+
+/// What an answer of a token endpoint means. Unless the question `proved` possession of a key, tokens must not be bound to one:
+/// no upstream would take them.
+fn read(answer: &Answer, now: i64, proved: bool) -> Result<Tokens, GrantError> {
     let status = answer.status;
     if status == StatusCode::OK {
-        return granted(answer, now);
+        return granted(answer, now, proved);
     }
     let told: Option<RawError> = serde_json::from_slice(&answer.body).ok();
     let code = told.map(|told| told.error).filter(|code| is_code(code));
@@ -270,13 +281,16 @@ fn read(answer: &Answer, now: i64) -> Result<Tokens, GrantError> {
         ) => GrantError::Terminal { code: code.into() },
         Some("invalid_scope") => GrantError::Scope,
         Some("temporarily_unavailable" | "server_error" | "slow_down") => transient(),
+        Some(code @ ("use_dpop_nonce" | "invalid_dpop_proof")) if !proved => {
+            GrantError::Misconfigured { code: format!("{code}; {BOUND}").into() }
+        }
         Some(code) => GrantError::Misconfigured { code: code.into() },
         // Redirects are not followed: they would carry secrets to who knows where.
         None => GrantError::Misconfigured { code: said() },
     })
 }
 
-fn granted(answer: &Answer, now: i64) -> Result<Tokens, GrantError> {
+fn granted(answer: &Answer, now: i64, proved: bool) -> Result<Tokens, GrantError> {
     let protocol = |why: &str, refresh| GrantError::Protocol { why: why.into(), refresh };
     if !answer.is_json() {
         return Err(protocol("it does not say that it is JSON", None));
@@ -294,7 +308,8 @@ fn granted(answer: &Answer, now: i64) -> Result<Tokens, GrantError> {
     let kind = raw.token_type.unwrap_or_default();
     // Case does not count in it (RFC 6749 §5.1).
     let kind = match kind.to_ascii_lowercase().as_str() {
-        "dpop" => "DPoP",
+        "dpop" if proved => "DPoP",
+        "dpop" => return Err(protocol(BOUND, refresh)),
         "bearer" | "" => "Bearer",
         _ => return Err(protocol("its token_type is neither Bearer nor DPoP", refresh)),
     };
@@ -328,85 +343,5 @@ fn is_code(text: &str) -> bool {
 impl fmt::Debug for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Proof")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderMap;
-
-    use super::*;
-
-    fn answer(status: u16, body: &str) -> Answer {
-        let json = [(http::header::CONTENT_TYPE, "application/json;charset=UTF-8".parse().unwrap())];
-        Answer {
-            status: status.try_into().unwrap(),
-            headers: HeaderMap::from_iter(json),
-            body: body.to_owned().into(),
-        }
-    }
-
-    #[test]
-    fn every_failure_has_the_class_that_decides_what_becomes_of_a_session() {
-        let with = |code: &str| format!(r#"{{"error":"{code}","error_description":"hunter2"}}"#);
-        for (status, body, class) in [
-            (400, with("invalid_grant"), "invalid_grant"),
-            (400, with("login_required"), "invalid_grant"),
-            (400, with("invalid_scope"), "invalid_scope"),
-            (401, with("invalid_client"), "client_error"),
-            (400, with("unauthorized_client"), "client_error"),
-            (400, with("unsupported_grant_type"), "client_error"),
-            (400, with("invalid_request"), "client_error"),
-            (400, with("temporarily_unavailable"), "transient"),
-            (400, with("server_error"), "transient"),
-            (429, with("invalid_grant"), "transient"),
-            (503, "<html>invalid_grant</html>".into(), "transient"),
-            (500, String::new(), "transient"),
-            (404, "<html>invalid_grant: token expired</html>".into(), "client_error"),
-            (302, String::new(), "client_error"),
-            (400, "invalid_grant".into(), "client_error"),
-            (200, "{}".into(), "protocol"),
-            (200, "hunter2".into(), "protocol"),
-            (200, r#"{"access_token":"","token_type":"Bearer"}"#.into(), "protocol"),
-            (200, r#"{"access_token":"a b","token_type":"Bearer"}"#.into(), "protocol"),
-            (200, r#"{"access_token":"ab","token_type":"mac"}"#.into(), "protocol"),
-        ] {
-            let error = read(&answer(status, &body), 0).unwrap_err();
-            assert_eq!(error.as_str(), class, "{status} {body}");
-            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn a_rotated_refresh_token_survives_an_answer_that_is_worth_nothing_else() {
-        let error = read(&answer(200, r#"{"refresh_token":"r2"}"#), 0).unwrap_err();
-        let GrantError::Protocol { refresh: Some(refresh), .. } = error else { panic!("{error:?}") };
-        assert_eq!(refresh.expose(), "r2");
-    }
-
-    #[test]
-    fn a_provider_says_when_to_come_back() {
-        let mut busy = answer(429, "");
-        busy.headers.insert(http::header::RETRY_AFTER, "7".parse().unwrap());
-        let Err(GrantError::Transient { retry_after, .. }) = read(&busy, 0) else { panic!() };
-        assert_eq!(retry_after, Some(Duration::from_secs(7)));
-    }
-
-    #[test]
-    fn lives_are_read_as_numbers_and_as_texts_or_from_the_token() {
-        let life = |members: &str| {
-            let body = format!(r#"{{"access_token":"abc","token_type":"bearer"{members}}}"#);
-            read(&answer(200, &body), 0).unwrap().expires_in
-        };
-        assert_eq!(life(r#","expires_in":3600"#), Some(Duration::from_secs(3600)));
-        assert_eq!(life(r#","expires_in":"3600""#), Some(Duration::from_secs(3600)));
-        assert_eq!(life(""), None);
-        assert_eq!(life(r#","expires_in":-5"#), None);
-        let jwt =
-            super::super::jose::SigningKey::generate().sign("JWT", &[], &serde_json::json!({ "exp": 1300 }));
-        let body = format!(r#"{{"access_token":"{jwt}","token_type":"Bearer","scope":"a b"}}"#);
-        let tokens = read(&answer(200, &body), 1000).unwrap();
-        assert_eq!(tokens.expires_in, Some(Duration::from_secs(300)));
-        assert_eq!((&*tokens.kind, tokens.scope.as_deref()), ("Bearer", Some("a b")));
     }
 }

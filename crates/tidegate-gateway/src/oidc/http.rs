@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use parking_lot::Mutex;
+use rustls::AlertDescription;
 use tidegate::clock;
 use tidegate_core::Call;
 use url::Url;
@@ -14,7 +15,7 @@ use url::Url;
 use crate::{
     body::RequestBody,
     config::{self, HostHeader, HumanDuration},
-    upstream::{Reach, Upstream, UpstreamError},
+    upstream::{Reach, SendError, Upstream, UpstreamError},
 };
 
 /// Most bytes of an answer. Default: 1 MiB.
@@ -111,9 +112,12 @@ impl Http {
             let endpoints = server.endpoints();
             let endpoint = endpoints.first().expect("a server was made with one endpoint");
             let sent = endpoint.send_noting(Box::new(request), &call, &reach).await;
-            let response = sent.map_err(|error| NoAnswer {
-                reached: if error.is_unsent() { Reached::No } else { Reached::Maybe },
-                why: format!("{host}: {error}"),
+            let response = sent.map_err(|error| match refused_certificate(&error) {
+                Some(alert) => NoAnswer { reached: Reached::No, why: self.why_refused(&host, alert) },
+                None => NoAnswer {
+                    reached: if error.is_unsent() { Reached::No } else { Reached::Maybe },
+                    why: format!("{host}: {error}"),
+                },
             })?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MOST_BYTES).collect().await.map_err(|error| NoAnswer {
@@ -132,6 +136,20 @@ impl Http {
                 reached: if reach.is_possible() { Reached::Maybe } else { Reached::No },
                 why: format!("{host} did not answer within {}", HumanDuration(within)),
             }),
+        }
+    }
+
+    /// What an operator has to mend whose certificate was refused.
+    fn why_refused(&self, host: &str, alert: AlertDescription) -> String {
+        match self.tls.as_ref().and_then(|tls| tls.cert.as_deref()) {
+            Some(cert) => format!(
+                "{host} does not take the gateway's certificate {} (TLS alert {alert:?}); look whether it has expired, and \
+                 whom the provider trusts",
+                cert.display()
+            ),
+            None => format!(
+                "{host} wants a certificate of the gateway (TLS alert {alert:?}); add tls: {{ cert: PATH, key: PATH }}"
+            ),
         }
     }
 
@@ -159,6 +177,29 @@ impl Http {
         let server = Arc::new(Upstream::new(&self.name, &config)?);
         origins.insert(origin, Arc::clone(&server));
         Ok(server)
+    }
+}
+
+/// The alert by which a server refused the certificate of the connection, or that there is none.
+///
+/// In TLS 1.3 a client may write before the server has looked at its certificate. So the question may be out, and yet surely
+/// nobody has read it: a server takes nothing before the handshake is over, and these alerts belong to the handshake.
+fn refused_certificate(error: &SendError) -> Option<AlertDescription> {
+    let source = error.source.as_deref()?.downcast_ref::<std::io::Error>()?;
+    match source.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::CertificateRequired
+            | AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::DecryptError
+            | AlertDescription::AccessDenied),
+        ) => Some(*alert),
+        _ => None,
     }
 }
 

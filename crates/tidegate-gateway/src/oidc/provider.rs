@@ -90,6 +90,9 @@ pub struct Aliases {
     /// Where they are granted tokens.
     #[serde(default, deserialize_with = "maybe_url")]
     pub token_endpoint: Option<Url>,
+    /// Where they give tokens back.
+    #[serde(default, deserialize_with = "maybe_url")]
+    pub revocation_endpoint: Option<Url>,
 }
 
 fn url<'de, D: Deserializer<'de>>(from: D) -> Result<Url, D::Error> {
@@ -223,13 +226,15 @@ impl Metadata {
                 shown(&self.issuer)
             ));
         }
+        let aliases = &self.mtls_endpoint_aliases;
         let endpoints = [
             ("token_endpoint", Some(&self.token_endpoint)),
             ("authorization_endpoint", self.authorization_endpoint.as_ref()),
             ("jwks_uri", self.jwks_uri.as_ref()),
             ("revocation_endpoint", self.revocation_endpoint.as_ref()),
             ("end_session_endpoint", self.end_session_endpoint.as_ref()),
-            ("mtls_endpoint_aliases.token_endpoint", self.mtls_endpoint_aliases.token_endpoint.as_ref()),
+            ("mtls_endpoint_aliases.token_endpoint", aliases.token_endpoint.as_ref()),
+            ("mtls_endpoint_aliases.revocation_endpoint", aliases.revocation_endpoint.as_ref()),
         ];
         match endpoints.iter().find(|(_, url)| url.is_some_and(|url| !is_allowed(url, allow_http))) {
             Some((name, _)) => Err(format!("the discovery document's {name} is no https URL")),

@@ -13,6 +13,7 @@ use crate::support::{
     upstream::Upstream,
 };
 
+mod certificates;
 mod failures;
 mod grants;
 mod proofs;

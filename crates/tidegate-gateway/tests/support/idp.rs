@@ -3,6 +3,7 @@
 
 mod grants;
 mod server;
+mod tls;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -15,6 +16,7 @@ use tidegate_gateway::oidc::jose::SigningKey;
 use tokio::{net::TcpListener, sync::watch};
 
 use self::grants::Books;
+pub use self::tls::{Authority, Clients, Shown};
 
 /// The client that every provider knows, and its secret.
 pub const CLIENT: &str = "gateway";
@@ -24,11 +26,15 @@ pub const SECRET: &str = "s3cret:100%-hunter2";
 /// A running provider. Dropping it closes its port and its connections.
 pub struct Idp {
     shared: Arc<Shared>,
-    accept: tokio::task::AbortHandle,
+    accept: Vec<tokio::task::AbortHandle>,
 }
 
 struct Shared {
     issuer: String,
+    /// Where clients with certificates ask, if that is elsewhere.
+    mtls: Option<String>,
+    /// Where users log in.
+    pages: String,
     state: Mutex<State>,
     /// How many held answers may go.
     released: watch::Sender<usize>,
@@ -70,7 +76,7 @@ pub enum Does {
 pub struct Asked {
     /// `grant_type`.
     pub grant: String,
-    /// How the client proved who it is: `basic`, `post`, `key` or `none`.
+    /// How the client proved who it is: `basic`, `post`, `key`, `certificate` or `none`.
     pub auth: &'static str,
     /// The other fields of the form.
     pub form: BTreeMap<String, String>,
@@ -101,6 +107,8 @@ pub struct Counts {
     pub at_once: usize,
     /// The most of them there were at once.
     pub most_at_once: usize,
+    /// Handshakes that failed for the client's certificate.
+    pub refused_handshakes: usize,
 }
 
 /// What becomes of a refresh token that comes a second time.
@@ -123,6 +131,7 @@ struct State {
     acts_late: bool,
     key: (String, SigningKey),
     client_keys: Vec<u8>,
+    client_certificate: Option<Vec<u8>>,
     clock_ahead: i64,
     dpop_nonce: Option<String>,
     methods: Vec<&'static str>,
@@ -135,10 +144,49 @@ struct State {
 impl Idp {
     /// Starts one on a free port. Its access tokens live an hour.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            issuer: format!("http://{addr}"),
+        let (listener, port) = listen().await;
+        let issuer = format!("http://127.0.0.1:{port}");
+        let shared = Self::shared(issuer.clone(), None, issuer);
+        let accept = vec![tokio::spawn(server::serve(listener, Arc::clone(&shared), None)).abort_handle()];
+        Self { shared, accept }
+    }
+
+    /// Starts one over TLS that asks its clients for certificates, and knows the client by `known`. With `apart`, it asks
+    /// for them on a port of its own, which its document names (RFC 8705 §5).
+    pub async fn start_mtls(
+        authority: &Authority,
+        clients: &Clients<'_>,
+        known: &Shown,
+        apart: bool,
+    ) -> Self {
+        let server = authority.issue("localhost");
+        let (listener, port) = listen().await;
+        let (other, other_port) = listen().await;
+        // Browsers of tests speak no TLS.
+        let (pages, pages_port) = listen().await;
+        let pages_at = format!("http://127.0.0.1:{pages_port}");
+        let at = |port: u16| format!("https://localhost:{port}");
+        let shared = Self::shared(at(port), apart.then(|| at(other_port)), pages_at);
+        let serve = |listener, clients| {
+            let acceptor = tls::acceptor(&server, clients);
+            tokio::spawn(server::serve(listener, Arc::clone(&shared), Some(acceptor))).abort_handle()
+        };
+        let mut accept = vec![tokio::spawn(server::serve(pages, Arc::clone(&shared), None)).abort_handle()];
+        if apart {
+            accept.extend([serve(listener, None), serve(other, Some(clients))]);
+        } else {
+            accept.push(serve(listener, Some(clients)));
+        }
+        let idp = Self { shared, accept };
+        idp.state().client_certificate = Some(known.der().to_vec());
+        idp
+    }
+
+    fn shared(issuer: String, mtls: Option<String>, pages: String) -> Arc<Shared> {
+        Arc::new(Shared {
+            issuer,
+            mtls,
+            pages,
             state: Mutex::new(State {
                 counts: Counts::default(),
                 asked: Vec::new(),
@@ -150,6 +198,7 @@ impl Idp {
                 acts_late: false,
                 key: ("key-1".into(), SigningKey::generate()),
                 client_keys: br#"{"keys":[]}"#.to_vec(),
+                client_certificate: None,
                 clock_ahead: 0,
                 dpop_nonce: None,
                 methods: vec!["client_secret_basic", "client_secret_post", "private_key_jwt"],
@@ -159,9 +208,7 @@ impl Idp {
                 books: Books::default(),
             }),
             released: watch::Sender::new(0),
-        });
-        let accept = tokio::spawn(server::serve(listener, Arc::clone(&shared))).abort_handle();
-        Self { shared, accept }
+        })
     }
 
     /// Its issuer.
@@ -295,8 +342,14 @@ impl Idp {
     }
 }
 
+async fn listen() -> (TcpListener, u16) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
 impl Drop for Idp {
     fn drop(&mut self) {
-        self.accept.abort();
+        self.accept.iter().for_each(tokio::task::AbortHandle::abort);
     }
 }

@@ -76,8 +76,15 @@ fn one(entry: &Entry, setting: &str, base: &Path, problems: &mut Vec<Problem>) {
     let has = |key: &str| given(key).is_some();
     let cert = node.get("tls").and_then(|tls| tls.get("cert")).is_some_and(|cert| !cert.is_null());
     if !has("auth") && !has("client_secret") && !has("key") && !cert {
-        let remedy = "add client_secret: { env: NAME } or key: { file: PATH }; or auth: none";
+        let remedy = "add client_secret: { env: NAME }, key: { file: PATH } or tls: { cert: PATH, key: PATH }; or auth: none";
         wrong("client_id", "nothing proves who the client is".into(), remedy);
+    }
+    if let Some(auth @ ("tls_client_auth" | "self_signed_tls_client_auth")) =
+        node.get("auth").and_then(Node::text)
+        && !cert
+    {
+        let message = format!("`{auth}` has nothing to prove the client by");
+        wrong("auth", message, "add tls: { cert: PATH, key: PATH }");
     }
     if node.get("keys").is_some_and(|keys| keys.items().is_empty() && !keys.is_null()) {
         let remedy = "make one with openssl rand -base64 32 > session.key, and write [{ file: session.key }]";

@@ -103,7 +103,9 @@ impl<'a> Token<'a> {
         let (needed, there) = match auth {
             Some("client_secret_basic" | "client_secret_post") => ("client_secret: { env: NAME }", secret),
             Some("private_key_jwt") => ("key: { file: PATH }", key),
-            Some("tls_client_auth") => ("tls: { cert: PATH, key: PATH }", cert),
+            Some("tls_client_auth" | "self_signed_tls_client_auth") => {
+                ("tls: { cert: PATH, key: PATH }", cert)
+            }
             _ => ("", true),
         };
         if let (Some(auth), false) = (auth, there) {
@@ -127,9 +129,8 @@ impl<'a> Token<'a> {
                 "remove one of them, or add auth: private_key_jwt",
             );
         }
-        if let Some(auth) =
-            auth.filter(|auth| *auth == "private_key_jwt" || *auth == "none" || *auth == "tls_client_auth")
-        {
+        let without_secret = ["private_key_jwt", "none", "tls_client_auth", "self_signed_tls_client_auth"];
+        if let Some(auth) = auth.filter(|auth| without_secret.contains(auth)) {
             self.useless("client_secret", &format!("`{auth}` has no use for it"), "remove it");
         }
     }

@@ -81,7 +81,9 @@ pub enum NoSession {
         session: String,
     },
     /// Nothing proves who the client is.
-    #[error("sessions.{session}: nothing proves who the client is; add client_secret or key, or auth: none")]
+    #[error(
+        "sessions.{session}: nothing proves who the client is; add client_secret, key or tls.cert, or auth: none"
+    )]
     NoProof {
         /// The session.
         session: String,

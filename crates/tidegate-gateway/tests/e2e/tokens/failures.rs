@@ -35,6 +35,25 @@ async fn a_call_without_a_token_is_not_sent_and_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_token_that_calls_could_not_prove_is_not_sent_to_an_upstream() {
+    for (does, said) in [
+        (Does::Says(r#"{"access_token":"abc","token_type":"DPoP","expires_in":60}"#), "Bearer tokens"),
+        (Does::Refuses("use_dpop_nonce"), "use_dpop_nonce"),
+    ] {
+        let idp = Idp::start().await;
+        idp.always(does);
+        let upstream = Guarded::start(|_| true).await;
+        let gateway = gateway(&upstream, &idp, "").await;
+        let answer = client::get(gateway.http(), "/").await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
+        assert_eq!(upstream.seen().len(), 0);
+        let state = gateway.state().await;
+        let error = state["tokens"][0]["last_error"].as_str().unwrap();
+        assert!(error.contains(said) && error.contains("by DPoP"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_provider_that_is_down_is_asked_less_and_less_and_recovers_by_itself() {
     let idp = Arc::new(Idp::start().await);
     idp.always(Does::Fails(503, None));

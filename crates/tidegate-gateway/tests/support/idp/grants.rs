@@ -85,12 +85,12 @@ impl Reply {
 }
 
 /// Acts on a question at the token endpoint, and tells what to do with the answer.
-pub fn token(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> (Does, Reply) {
+pub fn token(shared: &Shared, headers: &HeaderMap, shown: Option<&[u8]>, body: &[u8]) -> (Does, Reply) {
     let mut state = shared.state.lock().unwrap();
     let state = &mut *state;
     state.counts.asked += 1;
     let mut form: BTreeMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
-    let auth = client(state, &shared.issuer, headers, &mut form);
+    let auth = client(state, &shared.issuer, headers, shown, &mut form);
     let dpop = proof(state, &shared.issuer, headers);
     for name in ["refresh_token", "client_assertion", "code_verifier", "subject_token"] {
         state.books.secrets.extend(form.get(name).cloned());
@@ -245,6 +245,7 @@ fn client(
     state: &mut State,
     issuer: &str,
     headers: &HeaderMap,
+    shown: Option<&[u8]>,
     form: &mut BTreeMap<String, String>,
 ) -> Option<&'static str> {
     let basic = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap());
@@ -273,7 +274,13 @@ fn client(
             (claims["iss"] == CLIENT && claims["sub"] == CLIENT && claims["aud"] == issuer && timely)
                 .then_some("key")
         }
-        (None, None, None) => form.get("client_id").is_some_and(|id| id == CLIENT).then_some("none"),
+        (None, None, None) => {
+            let named = form.get("client_id").is_some_and(|id| id == CLIENT);
+            match &state.client_certificate {
+                None => named.then_some("none"),
+                Some(known) => (named && shown == Some(known)).then_some("certificate"),
+            }
+        }
         // More than one way at once is an error (RFC 6749 §2.3).
         _ => None,
     }

@@ -8,23 +8,37 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value as Json, json};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
 use url::form_urlencoded;
 
 use super::{
     Does, Shared,
     grants::{self, Code, Reply},
+    tls,
 };
 
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let shared = Arc::clone(&shared);
+        let (shared, tls) = (Arc::clone(&shared), tls.clone());
         connections.spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&shared), request));
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let Some(tls) = tls else { return speak(stream, shared, None).await };
+            let Some(stream) = tls::accept(&tls, stream, &shared).await else { return };
+            let shown = stream.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec());
+            speak(stream, shared, shown).await;
         });
     }
+}
+
+/// Answers on one connection, whose client has shown this certificate.
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>, shown: Option<Vec<u8>>) {
+    let service = service_fn(move |request| answer(Arc::clone(&shared), shown.clone(), request));
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// Waits until an answer may go that is held.
@@ -54,7 +68,11 @@ impl Drop for Out {
 }
 
 /// An error closes the connection.
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+async fn answer(
+    shared: Arc<Shared>,
+    shown: Option<Vec<u8>>,
+    request: Request<Incoming>,
+) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let reply = match head.uri.path() {
@@ -65,7 +83,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
             if shared.state.lock().unwrap().acts_late {
                 released(&shared).await;
             }
-            let (does, reply) = grants::token(&shared, &head.headers, &body);
+            let (does, reply) = grants::token(&shared, &head.headers, shown.as_deref(), &body);
             let delay = shared.state.lock().unwrap().delay;
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
@@ -81,7 +99,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
             reply
         }
         "/revoke" => {
-            shared.state.lock().unwrap().counts.revoked += 1;
+            let mut state = shared.state.lock().unwrap();
+            state.counts.revoked += usize::from(state.client_certificate == shown);
             plain(StatusCode::OK, Json::Null)
         }
         "/authorize" => authorize(&shared, head.uri.query().unwrap_or_default()),
@@ -113,10 +132,10 @@ fn discovery(shared: &Shared) -> Reply {
     let mut state = shared.state.lock().unwrap();
     state.counts.discovery += 1;
     let here = &shared.issuer;
-    let document = json!({
+    let mut document = json!({
         "issuer": state.issuer.as_deref().unwrap_or(here),
         "token_endpoint": format!("{here}/token"),
-        "authorization_endpoint": format!("{here}/authorize"),
+        "authorization_endpoint": format!("{}/authorize", shared.pages),
         "jwks_uri": format!("{here}/keys"),
         "revocation_endpoint": format!("{here}/revoke"),
         "end_session_endpoint": format!("{here}/end"),
@@ -124,6 +143,9 @@ fn discovery(shared: &Shared) -> Reply {
         "id_token_signing_alg_values_supported": ["ES256"],
         "authorization_response_iss_parameter_supported": true,
     });
+    if let Some(mtls) = &shared.mtls {
+        document["mtls_endpoint_aliases"] = json!({ "token_endpoint": format!("{mtls}/token"), "revocation_endpoint": format!("{mtls}/revoke") });
+    }
     plain(state.documents, document)
 }
 
