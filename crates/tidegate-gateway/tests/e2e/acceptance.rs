@@ -22,7 +22,7 @@ use serde_json::Value as Json;
 
 pub(crate) use crate::{
     servers::Redis,
-    sessions::{Behind, Browser, at_provider, gateway, patient},
+    sessions::{Behind, Browser, at_provider, at_provider_as, gateway, patient},
     support::{
         client::{self, Answer},
         eventually,
@@ -53,16 +53,22 @@ const CALLS_ON_ONE: usize = 200;
 
 /// Logs a user in; what the browser keeps, as a `Cookie` field.
 async fn log_in(gateway: &Gateway) -> String {
+    log_in_as("ann", gateway).await
+}
+
+/// The same, as this user.
+async fn log_in_as(user: &str, gateway: &Gateway) -> String {
     let mut browser = Browser::default();
-    let back = at_provider(&browser.goes(gateway, "/").await).await;
+    let back = at_provider_as(user, &browser.goes(gateway, "/").await).await;
     let landed = browser.goes(gateway, &back).await;
     assert_eq!(landed.status, StatusCode::SEE_OTHER, "{}", landed.text());
     format!("tidegate={}", browser.session().unwrap())
 }
 
-/// Logs so many users in.
+/// Logs so many users in, each another: what one user may have of sessions is bounded.
 async fn log_in_all(gateway: &Gateway, count: usize) -> Vec<String> {
-    stream::iter(0..count).map(|_| log_in(gateway)).buffered(LOGINS_AT_ONCE).collect().await
+    let login = |number| async move { log_in_as(&format!("user-{number}"), gateway).await };
+    stream::iter(0..count).map(login).buffered(LOGINS_AT_ONCE).collect().await
 }
 
 /// What a page of a session fetches.

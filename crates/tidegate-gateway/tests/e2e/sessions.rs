@@ -72,6 +72,7 @@ upstreams:
   main:
     endpoints: [\"http://{addr}\"]
     connections: {{ max: 64, connect_timeout: 60s }}
+    timeout: 10m
 routes:
   - upstream: main
     name: everything

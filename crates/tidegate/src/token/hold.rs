@@ -194,7 +194,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
         if self.of.settings.repeats_always() {
             self.record.unknown_since = None;
         }
-        match self.keep(Under::AnybodyReleasing, &said, early).await {
+        match self.keep(Under::AnybodyReleasing, Some(&said), early).await {
             Kept::Stored if self.record.unknown_since.is_some() => match self.assess(Origin::Shared) {
                 Assessed::Tell(found) => End::Found(found),
                 Assessed::Refresh(_) | Assessed::Verify(_) | Assessed::Barred(_) => said,
@@ -214,12 +214,11 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
         let verify = if verifies { Verify::Later } else { Verify::No };
         self.record.take(&tokens, sent_at, verify);
         let (under, meanwhile) = if verifies {
-            let why = VerifyError::Unavailable { why: "the store of sessions does not answer".into() };
-            (Under::Anybody, End::Failed(Trouble::Unverified(why), None))
+            (Under::Anybody, None)
         } else {
-            (Under::AnybodyReleasing, self.told(Origin::Unstored))
+            (Under::AnybodyReleasing, Some(self.told(Origin::Unstored)))
         };
-        match self.keep(under, &meanwhile, early).await {
+        match self.keep(under, meanwhile.as_ref(), early).await {
             Kept::Stored if verifies => match self.verify(early).await {
                 Some(end) => end,
                 None => self.told(Origin::Granted),
@@ -260,7 +259,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
                 self.record.identity = identity.or(self.record.identity.take());
                 self.record.accept(pending);
                 let meanwhile = self.told(Origin::Unstored);
-                return match self.keep(Under::AnybodyReleasing, &meanwhile, early).await {
+                return match self.keep(Under::AnybodyReleasing, Some(&meanwhile), early).await {
                     Kept::Stored if matches!(self.assess(Origin::Granted), Assessed::Refresh(None)) => None,
                     Kept::Stored => Some(self.told(Origin::Granted)),
                     Kept::Theirs => Some(self.told(Origin::Shared)),
@@ -287,7 +286,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
             }
         }
         let mismatch = self.record.over.is_some();
-        Some(match self.keep(Under::AnybodyReleasing, &failed, early).await {
+        Some(match self.keep(Under::AnybodyReleasing, Some(&failed), early).await {
             Kept::Stored if mismatch => self.revoke(tokens, self.told(Origin::Granted), early).await,
             Kept::Stored => failed,
             Kept::Theirs => self.told(Origin::Shared),
@@ -299,7 +298,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
     async fn refused(&mut self, early: &mut Early) -> End {
         self.record.over = Some(Over::Refused);
         let meanwhile = self.told(Origin::Shared);
-        match self.keep(Under::AnybodyReleasing, &meanwhile, early).await {
+        match self.keep(Under::AnybodyReleasing, Some(&meanwhile), early).await {
             Kept::Stored => {
                 count(&self.of.counters.over);
                 self.told(Origin::Shared)
@@ -321,14 +320,15 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
         end
     }
 
-    /// Stores the record, however long that takes; those who wait are told `meanwhile` once it takes long.
-    async fn keep(&mut self, under: Under, meanwhile: &End, early: &mut Early) -> Kept {
+    /// Stores the record, however long that takes; those who wait are told `meanwhile` once it takes long, or what is wrong
+    /// with the store.
+    async fn keep(&mut self, under: Under, meanwhile: Option<&End>, early: &mut Early) -> Kept {
         let (began, mut pause) = (now(), FIRST_PAUSE);
         loop {
             match self.write(under).await {
                 Ok(Some(kept)) => return kept,
                 Ok(None) => continue,
-                Err(_) => early.land(meanwhile.clone()),
+                Err(trouble) => early.land(meanwhile.cloned().unwrap_or(End::Failed(trouble, None))),
             }
             if now().since(began) >= self.of.settings.idle {
                 return Kept::Gone;
