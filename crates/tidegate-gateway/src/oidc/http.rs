@@ -180,27 +180,33 @@ impl Http {
     }
 }
 
+/// The alerts of a handshake by which a server refuses a certificate, or says that there is none.
+const REFUSALS: [AlertDescription; 10] = [
+    AlertDescription::CertificateRequired,
+    AlertDescription::NoCertificate,
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::DecryptError,
+    AlertDescription::AccessDenied,
+];
+
 /// The alert by which a server refused the certificate of the connection, or that there is none.
 ///
 /// In TLS 1.3 a client may write before the server has looked at its certificate. So the question may be out, and yet surely
 /// nobody has read it: a server takes nothing before the handshake is over, and these alerts belong to the handshake.
 fn refused_certificate(error: &SendError) -> Option<AlertDescription> {
-    let source = error.source.as_deref()?.downcast_ref::<std::io::Error>()?;
-    match source.get_ref()?.downcast_ref::<rustls::Error>()? {
-        rustls::Error::AlertReceived(
-            alert @ (AlertDescription::CertificateRequired
-            | AlertDescription::NoCertificate
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-            | AlertDescription::DecryptError
-            | AlertDescription::AccessDenied),
-        ) => Some(*alert),
-        _ => None,
+    let source = error.source.as_deref()?;
+    let inner = source.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    if let Some(rustls::Error::AlertReceived(alert)) = inner.and_then(|inner| inner.downcast_ref()) {
+        return REFUSALS.contains(alert).then_some(*alert);
     }
+    // Of an HTTP/2 connection only the text is left. It decides nothing but the words: the question is not out.
+    let text = error.is_unsent().then(|| source.to_string())?;
+    REFUSALS.into_iter().find(|alert| text.contains(&format!("received fatal alert: {alert:?}")))
 }
 
 fn request(question: Question) -> Result<http::Request<RequestBody>, http::Error> {

@@ -151,7 +151,7 @@ impl Idp {
         Self { shared, accept }
     }
 
-    /// Starts one over TLS that asks its clients for certificates, and knows the client by `known`. With `apart`, it asks
+    /// Starts one over TLS that asks its clients for certificates, and knows the client by `known`. With `apart`, it speaks HTTP/2 and asks
     /// for them on a port of its own, which its document names (RFC 8705 §5).
     pub async fn start_mtls(
         authority: &Authority,
@@ -168,7 +168,8 @@ impl Idp {
         let at = |port: u16| format!("https://localhost:{port}");
         let shared = Self::shared(at(port), apart.then(|| at(other_port)), pages_at);
         let serve = |listener, clients| {
-            let acceptor = tls::acceptor(&server, clients);
+            let alpn: &[&[u8]] = if apart { &[b"h2", b"http/1.1"] } else { &[] };
+            let acceptor = tls::acceptor(&server, clients, alpn);
             tokio::spawn(server::serve(listener, Arc::clone(&shared), Some(acceptor))).abort_handle()
         };
         let mut accept = vec![tokio::spawn(server::serve(pages, Arc::clone(&shared), None)).abort_handle()];

@@ -6,13 +6,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use serde_json::{Value as Json, json};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    task::JoinSet,
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
 };
+use serde_json::{Value as Json, json};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 use url::form_urlencoded;
 
@@ -27,18 +26,18 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Optio
     while let Ok((stream, _)) = listener.accept().await {
         let (shared, tls) = (Arc::clone(&shared), tls.clone());
         connections.spawn(async move {
-            let Some(tls) = tls else { return speak(stream, shared, None).await };
+            let Some(tls) = tls else {
+                let service = service_fn(move |request| answer(Arc::clone(&shared), None, request));
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                return;
+            };
             let Some(stream) = tls::accept(&tls, stream, &shared).await else { return };
             let shown = stream.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec());
-            speak(stream, shared, shown).await;
+            let service = service_fn(move |request| answer(Arc::clone(&shared), shown.clone(), request));
+            let either = auto::Builder::new(TokioExecutor::new());
+            let _ = either.serve_connection(TokioIo::new(stream), service).await;
         });
     }
-}
-
-/// Answers on one connection, whose client has shown this certificate.
-async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>, shown: Option<Vec<u8>>) {
-    let service = service_fn(move |request| answer(Arc::clone(&shared), shown.clone(), request));
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// Waits until an answer may go that is held.

@@ -88,8 +88,8 @@ fn params(name: &str) -> CertificateParams {
     params
 }
 
-/// What a server shows, and whom it asks for what.
-pub(super) fn acceptor(server: &Shown, clients: Option<&Clients<'_>>) -> TlsAcceptor {
+/// What a server shows, whom it asks for what, and which protocols it speaks.
+pub(super) fn acceptor(server: &Shown, clients: Option<&Clients<'_>>, alpn: &[&[u8]]) -> TlsAcceptor {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -108,7 +108,9 @@ pub(super) fn acceptor(server: &Shown, clients: Option<&Clients<'_>>) -> TlsAcce
         None => builder.with_no_client_auth(),
     };
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(server.key_der.clone()));
-    Arc::new(builder.with_single_cert(vec![server.der.clone()], key).unwrap()).into()
+    let mut config = builder.with_single_cert(vec![server.der.clone()], key).unwrap();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config).into()
 }
 
 /// Shakes hands. A client whose certificate is refused is told so, and heard out: to close on bytes that nobody read would
