@@ -52,7 +52,7 @@ async fn when_all_tokens_end_at_once_everybody_is_served_in_turn_and_nobody_is_r
 async fn no_login_wave(idp: &Idp, redis: Redis, cookies: &[String]) {
     let before = idp.counts();
     let behind = Behind::start().await;
-    let gateway = gateway(&behind, idp.issuer(), "", &patient(&redis)).await;
+    let gateway = gateway(&behind, idp.issuer(), "max_wait: 10m", &patient(&redis)).await;
     all_served(&fetch_all(&[&gateway], cookies).await);
     let after = idp.counts();
     assert_eq!((after.arrived, after.reused), (before.arrived, 0));
