@@ -127,7 +127,7 @@ fn a_registry_is_a_url_or_a_section() {
     assert_eq!((alone.as_ref().unwrap().url.as_str(), &alone), (url, &section.registry));
     let mut settings = tidegate::registry::Settings::default();
     // What the gateway can call.
-    settings.preservation.schemes = Some(vec!["http".into(), "https".into()]);
+    settings.preservation.schemes = Some(&["http", "https"]);
     assert_eq!(alone.unwrap().settings(), settings);
     assert_eq!(section.upstreams["orders"].service.as_deref(), Some("orders"));
 }
