@@ -148,8 +148,12 @@ fn storm(subject: &Guarded) -> usize {
         reason = "peers read the real clock, and this is their open period"
     )]
     thread::sleep(OPEN_FOR * 2);
-    // A peer spawns a task when its state changes.
-    let runtime = runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a thread starts");
+    // A peer spawns a task when its state changes, and may set a timer.
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()
+        .expect("a thread starts");
     let (together, admitted, decided) =
         (Barrier::new(CALLERS), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     thread::scope(|scope| {
