@@ -17,6 +17,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use self::grants::Books;
 pub use self::tls::{Authority, Clients, Shown};
+use super::dpop::Proofs;
 
 /// The client that every provider knows, and its secret.
 pub const CLIENT: &str = "gateway";
@@ -133,7 +134,7 @@ struct State {
     client_keys: Vec<u8>,
     client_certificate: Option<Vec<u8>>,
     clock_ahead: i64,
-    dpop_nonce: Option<String>,
+    proofs: Proofs,
     methods: Vec<&'static str>,
     issuer: Option<String>,
     documents: StatusCode,
@@ -201,7 +202,7 @@ impl Idp {
                 client_keys: br#"{"keys":[]}"#.to_vec(),
                 client_certificate: None,
                 clock_ahead: 0,
-                dpop_nonce: None,
+                proofs: Proofs::default(),
                 methods: vec!["client_secret_basic", "client_secret_post", "private_key_jwt"],
                 issuer: None,
                 documents: StatusCode::OK,
@@ -275,12 +276,14 @@ impl Idp {
 
     /// Sets its clock ahead by so many seconds.
     pub fn clock_ahead(&self, seconds: i64) {
-        self.state().clock_ahead = seconds;
+        let mut state = self.state();
+        state.clock_ahead = seconds;
+        state.proofs.clock_ahead = seconds;
     }
 
     /// Wants this nonce in proofs of possession from now on.
     pub fn dpop_nonce(&self, nonce: &str) {
-        self.state().dpop_nonce = Some(nonce.to_owned());
+        self.state().proofs.nonce = Some(nonce.to_owned());
     }
 
     /// Says in its document that clients authenticate so.
@@ -329,12 +332,18 @@ impl Idp {
 
     /// A refresh token of a new family, for this user.
     pub fn refresh_token(&self, user: &str) -> String {
-        self.state().books.new_family(user)
+        self.state().books.new_family(user, None)
     }
 
     /// Forgets an access token: an upstream that asks would say that it is invalid.
     pub fn knows(&self, access: &str) -> bool {
         self.state().books.access.contains(access)
+    }
+
+    /// The thumbprint of the key that a good access token is bound to.
+    pub fn bound_to(&self, access: &str) -> Option<String> {
+        let books = &self.state().books;
+        books.bound.get(access).filter(|_| books.access.contains(access)).cloned()
     }
 
     /// Forgets all access tokens.
