@@ -6,7 +6,7 @@ mod render;
 use std::time::Duration;
 
 use http::StatusCode;
-use tidegate_core::{By, Refused};
+use tidegate_core::{By, Outcome, Refused};
 
 pub use self::{
     rate_limit::{Policy, Standing, policies, rate_limit_fields},
@@ -104,6 +104,22 @@ impl Cause {
             Self::BadGateway(_) => "bad-gateway",
             Self::Timeout => "timeout",
             Self::LeaseLost => "lease-lost",
+        }
+    }
+
+    /// What it says of the upstream that was, or was not, called.
+    pub(crate) const fn outcome(&self) -> Outcome {
+        match self {
+            Self::BadGateway(_) => Outcome::Overload { retry_after: None },
+            Self::Timeout => Outcome::Abandoned,
+            Self::TooLarge | Self::SlowClient | Self::LeaseLost => Outcome::Ignore,
+            Self::BadRequest(_)
+            | Self::NoRoute
+            | Self::Method
+            | Self::NoToken(_)
+            | Self::Refused(_)
+            | Self::NoEndpoint(_)
+            | Self::Unreachable(_) => Outcome::Unsent,
         }
     }
 
