@@ -2,17 +2,36 @@
 // has. It prints where it listens, and tells what it did on two pages of its own.
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import http from 'node:http';
+import https from 'node:https';
 import Provider from 'oidc-provider';
 // Its own memory, which it would else begin anew with other keys.
 import { createMemoryAdapter } from './node_modules/oidc-provider/lib/adapters/memory_adapter.js';
 
-const { clients, ttl = {}, features = {}, findAccount = true } = JSON.parse(process.argv[2]);
+const { clients, ttl = {}, features = {}, findAccount = true, tls } = JSON.parse(process.argv[2]);
 const counts = { granted: 0, refused: 0, reused: 0, keys: 0 };
 
-const server = http.createServer();
-await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
-const issuer = `http://127.0.0.1:${server.address().port}`;
+const listening = async (server) => {
+  await new Promise((listens) => server.listen(0, '127.0.0.1', listens));
+  return server.address().port;
+};
+// Over TLS it asks for certificates, and lets everybody in: what a certificate is worth, the provider itself decides.
+const server = tls ? https.createServer({ ...tls, requestCert: true, rejectUnauthorized: false }) : http.createServer();
+const port = await listening(server);
+const issuer = tls ? `https://localhost:${port}` : `http://127.0.0.1:${port}`;
+// Its own pages, for tests that speak no TLS.
+const pages = tls ? http.createServer() : server;
+const pagesAt = tls ? `http://127.0.0.1:${await listening(pages)}` : issuer;
 
+const shown = (ctx) => ctx.socket.getPeerX509Certificate?.();
+if (features.mTLS) {
+  Object.assign(features.mTLS, {
+    enabled: true,
+    getCertificate: (ctx) => shown(ctx)?.toString(),
+    certificateAuthorized: (ctx) => ctx.socket.authorized,
+    certificateSubjectMatches: (ctx, property, expected) =>
+      property === 'tls_client_auth_san_dns' && shown(ctx).subjectAltName === `DNS:${expected}`,
+  });
+}
 if (features.dPoP) features.dPoP = { enabled: true, nonceSecret: Buffer.alloc(32, 7), requireNonce: () => true };
 const adapter = createMemoryAdapter();
 const made = (jwks) => {
@@ -26,7 +45,10 @@ const made = (jwks) => {
     scopes: ['openid', 'offline_access', 'orders'],
     claims: { openid: ['sub'], email: ['email'] },
     rotateRefreshToken: true,
-    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none'],
+    clientAuthMethods: [
+      'client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none',
+      ...(features.mTLS ? ['tls_client_auth', 'self_signed_tls_client_auth'] : []),
+    ],
     features: { resourceIndicators: { enabled: false }, revocation: { enabled: true }, devInteractions: { enabled: true }, ...features },
     findAccount: findAccount ? async (_, sub) => ({ accountId: sub, claims: async () => ({ sub, email: `${sub}@example.com` }) }) : undefined,
   });
@@ -44,7 +66,7 @@ const rotate = () => {
   answer = provider.callback();
 };
 
-server.on('request', async (request, response) => {
+const serve = async (request, response) => {
   const url = new URL(request.url, issuer);
   const tell = (told) => response.setHeader('content-type', 'application/json').end(JSON.stringify(told));
   if (url.pathname === '/counts') return tell(counts);
@@ -57,9 +79,11 @@ server.on('request', async (request, response) => {
   if (url.pathname === '/bound') {
     const token = url.searchParams.get('token');
     const found = (await provider.ClientCredentials.find(token)) ?? (await provider.AccessToken.find(token));
-    return tell(found?.jkt ?? null);
+    return tell(found?.jkt ?? found?.['x5t#S256'] ?? null);
   }
   if (url.pathname === '/jwks') counts.keys += 1;
   return answer(request, response);
-});
+};
+new Set([server, pages]).forEach((each) => each.on('request', serve));
+console.log(`pages at ${pagesAt}`);
 console.log(`listening on ${issuer}`);

@@ -10,6 +10,7 @@ use super::{client, process::Process};
 pub struct OidcProvider {
     process: Process,
     issuer: String,
+    pages: String,
 }
 
 impl OidcProvider {
@@ -25,9 +26,8 @@ impl OidcProvider {
         let process = Process::start("node", &mut command);
         process.printed("listening on ").await;
         let output = process.output();
-        let issuer =
-            output.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
-        Self { process, issuer }
+        let after = |words| output.split(words).nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+        Self { issuer: after("listening on "), pages: after("pages at "), process }
     }
 
     /// Its issuer.
@@ -35,9 +35,9 @@ impl OidcProvider {
         &self.issuer
     }
 
-    /// Where it listens.
+    /// Where it listens, over plain HTTP.
     pub fn addr(&self) -> SocketAddr {
-        self.issuer.strip_prefix("http://").unwrap().parse().unwrap()
+        self.pages.strip_prefix("http://").unwrap().parse().unwrap()
     }
 
     /// What it did, by its own count.

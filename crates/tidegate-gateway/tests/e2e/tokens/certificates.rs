@@ -2,12 +2,18 @@
 
 use std::path::Path;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::json;
+use tidegate_gateway::oidc::jose::{SigningKey, base64url};
 
 use super::*;
 use crate::{
     sessions::{self, Behind, Browser},
-    support::idp::{Authority, Clients, Shown},
+    support::{
+        idp::{Authority, Clients, Shown},
+        oidc_provider::OidcProvider,
+    },
 };
 
 /// A gateway that proves itself by this certificate, if by any, to a provider that `authority` vouches for.
@@ -211,5 +217,70 @@ async fn a_gateway_whose_certificate_can_not_be_used_does_not_start_and_says_whi
         assert!(!output.status.success(), "{all}");
         assert!(all.contains(said) && all.contains("tokens.billing.tls"), "{all}");
         assert!(!all.contains("hunter2"), "{all}");
+    }
+}
+
+#[tokio::test]
+async fn a_certified_provider_takes_certificates_and_binds_tokens_to_them() {
+    let authority = Authority::new();
+    let own = Shown::self_signed("gateway");
+    for (auth, shown) in
+        [("tls_client_auth", &authority.issue("gateway")), ("self_signed_tls_client_auth", &own)]
+    {
+        let mut client = json!({
+            "client_id": CLIENT, "grant_types": ["client_credentials"], "redirect_uris": [], "response_types": [],
+            "scope": "orders", "token_endpoint_auth_method": auth, "tls_client_certificate_bound_access_tokens": true,
+        });
+        if auth == "tls_client_auth" {
+            client["tls_client_auth_san_dns"] = "gateway".into();
+        } else {
+            let key = SigningKey::from_pem(shown.key.as_bytes(), None, None).unwrap();
+            let mut public = key.public_jwk().unwrap();
+            public["x5c"] = json!([STANDARD.encode(shown.der())]);
+            client["jwks"] = json!({ "keys": [public] });
+        }
+        let all = json!({
+            "tlsClientAuth": true, "selfSignedTlsClientAuth": true, "certificateBoundAccessTokens": true,
+        });
+        let features = json!({ "clientCredentials": { "enabled": true }, "mTLS": all });
+        let server = authority.issue("localhost");
+        let tls = json!({ "cert": server.cert, "key": server.key, "ca": authority.pem() });
+        let settings = json!({ "clients": [client], "features": features, "tls": tls });
+        let provider = OidcProvider::start(settings).await;
+        let upstream = Guarded::start(|_| true).await;
+        let start = |shown: &Shown| {
+            let (pair, upstream) = ((shown.cert.clone(), shown.key.clone()), &upstream);
+            let (authority, issuer) = (authority.pem(), provider.issuer());
+            async move {
+                Gateway::start_with(|directory| {
+                    std::fs::write(directory.join("ca.pem"), &authority).unwrap();
+                    std::fs::write(directory.join("client.crt"), &pair.0).unwrap();
+                    std::fs::write(directory.join("client.key"), &pair.1).unwrap();
+                    let tls = "tls: { roots: ca.pem, cert: client.crt, key: client.key }";
+                    secretless(upstream, issuer, &format!("{tls}\nauth: {auth}"))
+                })
+                .await
+            }
+        };
+        let gateway = start(shown).await;
+        let answer = client::get(gateway.http(), "/").await;
+        assert_eq!(
+            answer.status,
+            StatusCode::OK,
+            "{auth}: {}\n{}",
+            answer.text(),
+            provider.process().output()
+        );
+        let seen = upstream.seen();
+        let token = seen[0].strip_prefix("Bearer ").unwrap();
+        let bound = client::get_at(provider.addr(), &format!("/bound?token={token}"), &[]).await.json();
+        assert_eq!(bound, base64url(digest(&SHA256, shown.der())), "{auth}");
+        let stranger = start(&Authority::new().issue("gateway")).await;
+        let refused = client::get(stranger.http(), "/").await;
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{auth}");
+        let state = stranger.state().await;
+        let error = state["tokens"][0]["last_error"].as_str().unwrap();
+        assert!(error.contains("invalid_client"), "{auth}: {error}");
+        assert_eq!(upstream.seen().len(), 1);
     }
 }
