@@ -46,7 +46,7 @@ fn the_example_is_valid_with_every_setting_switched_on() {
     for name in ["tls.crt", "client.crt", "roots.crt", "store.crt", "etcd.crt", "gate.crt"] {
         fs::write(home.path().join(name), pair.cert.pem()).unwrap();
     }
-    for name in ["tls.key", "client.key", "gate.key"] {
+    for name in ["tls.key", "client.key", "gate.key", "dpop.pem"] {
         fs::write(home.path().join(name), pair.signing_key.serialize_pem()).unwrap();
     }
     let key: Vec<u8> = (0..32).collect();
@@ -56,7 +56,7 @@ fn the_example_is_valid_with_every_setting_switched_on() {
     fs::write(&file, switched_on()).unwrap();
     let loaded = load(&Source::File(file.clone())).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.listen.tls.unwrap().cert, home.path().join("tls.crt"));
-    assert_eq!(loaded.files.len(), 20);
+    assert_eq!(loaded.files.len(), 22);
 
     // The key of another certificate is refused.
     let other = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
