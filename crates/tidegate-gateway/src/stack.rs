@@ -293,9 +293,9 @@ fn find<'t>(
     if route.body_bytes.is_some_and(|most| request.body().size_hint().lower() > most) {
         return Err(Cause::TooLarge.into());
     }
-    // Whichever of two values counts here, the service behind may go by the other one.
-    if route.single.iter().any(|name| request.headers().get_all(name).iter().nth(1).is_some()) {
-        return Err(Cause::BadRequest("a header field that a limit counts by is there more than once").into());
+    let (query, headers) = (request.uri().query(), request.headers());
+    if let Some(why) = route.single.iter().find_map(|part| part.repeated(query, headers)) {
+        return Err(Cause::BadRequest(why).into());
     }
     Ok(Found { request, route, host, kind, upgrades })
 }
