@@ -15,6 +15,7 @@ pub mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;
+pub mod handover;
 mod in_flight;
 pub mod key;
 mod limit;
