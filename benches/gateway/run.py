@@ -21,6 +21,8 @@ import report
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 IDLE_CONNECTIONS = 10_000
+# Seconds until a connection that does nothing is idle: what its last call took has been given back then, by whoever does.
+REST = 5
 SCENARIOS = [
     ("HTTP/1.1, 1 KiB", "http1", lambda port, seconds: load.wrk(port, "/1k", seconds)),
     ("HTTP/1.1, 64 KiB", "http1", lambda port, seconds: load.wrk(port, "/64k", seconds)),
@@ -171,7 +173,7 @@ def over(contender, seconds, change):
 
 
 def idle(field, connections):
-    """Memory of client connections that have made one call and then do nothing."""
+    """Memory of client connections that have made one call and then do nothing for a while."""
     rows = []
     for contender in field:
         with contender.start() as process:
@@ -189,6 +191,7 @@ def idle(field, connections):
                         if not more:
                             raise RuntimeError(f"{contender.name} closed connection {len(clients)}: {answer[:200]}")
                         answer += more
+                time.sleep(REST)
                 after = process.memory()
             finally:
                 for client in clients:

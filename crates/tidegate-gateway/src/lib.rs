@@ -21,6 +21,7 @@ pub mod key;
 mod limit;
 pub mod listener;
 pub mod logging;
+mod memory;
 pub mod oidc;
 pub mod open_files;
 pub mod operate;

@@ -21,7 +21,7 @@ use crate::{
     handover::{Inherited, Notify, Role, Upgrade},
     listener::{Drained, Listener, Settings},
     logging::Logging,
-    open_files,
+    memory, open_files,
     signals::{EXIT_ABORTED, Signals},
     store::Store,
     telemetry::Telemetry,
@@ -105,6 +105,7 @@ async fn run(flags: &cli::Serve, mut inherited: Inherited) -> Result<ExitCode, F
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = Workers::start(loaded.config.workers.unwrap_or(cores))?;
     workers.spawn_on_each(|_| flow::sweeper());
+    tokio::spawn(memory::give_back());
     let scribe = Scribe {
         log: AccessLog::stdout(&loaded.config.log, workers.count())?,
         tracer: Tracer::start(&loaded.config.tracing, &Handle::current())?,
