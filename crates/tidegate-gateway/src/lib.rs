@@ -34,6 +34,7 @@ pub mod record;
 pub mod refusal;
 pub mod register;
 pub mod registry;
+mod restart;
 pub mod route;
 pub mod serve;
 pub mod signals;

@@ -283,7 +283,12 @@ async fn reload(gateway: &Gateway, origin: &Origin, watch: &mut Watch) {
         }
     };
     match result {
-        Ok(()) => tracing::info!(from = origin.name(), "reloaded"),
+        Ok(needs_restart) if needs_restart.is_empty() => tracing::info!(from = origin.name(), "reloaded"),
+        Ok(needs_restart) => tracing::warn!(
+            from = origin.name(),
+            needs_restart = needs_restart.join(", "),
+            "reloaded, but for what needs a restart: SIGUSR2 does it without losing a call"
+        ),
         Err(problems) => {
             tracing::error!("the new configuration is refused, the running one stays:\n{problems}");
             gateway.reload_refused(problems);
