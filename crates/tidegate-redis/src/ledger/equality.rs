@@ -317,7 +317,7 @@ impl Bench {
                         questions.push(ledger.question(subjects[of], rule, &ask));
                     }
                     let route = Route { rule: *rule, bucket: 0 };
-                    let actual = ledger.grant_all(route, &questions, &seeing).await?;
+                    let actual = ledger.grant_all(route, &questions, &seeing, None).await?;
                     for ((of, ask, expected), actual) in expected.into_iter().zip(actual) {
                         assert_eq!(actual, expected, "{ask:?} at {now}");
                         models[of].last = Some(actual);
