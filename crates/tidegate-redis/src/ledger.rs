@@ -323,6 +323,10 @@ impl Ledger for RedisLedger {
         self.0.hints.subscribe()
     }
 
+    fn tells_again(&self, subject: Subject<'_>) -> bool {
+        self.0.memory.counts(subject.limit, subject.key, Instant::now())
+    }
+
     fn heard_at(&self, key: Key) -> Option<tidegate::Instant> {
         self.0.client.heard_at(self.0.namespace.slot(bucket_of(key)))
     }

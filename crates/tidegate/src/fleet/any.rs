@@ -23,6 +23,7 @@ pub(super) trait AnyLedger: Send + Sync {
     fn adjust<'a>(&'a self, subject: Subject<'a>, rule: &'a Rule, by: Adjustment) -> Answer<'a, Adjusted>;
     fn hints(&self) -> broadcast::Receiver<Hint>;
     fn parts(&self) -> u32;
+    fn tells_again(&self, subject: Subject<'_>) -> bool;
     fn heard_at(&self, key: Key) -> Option<Instant>;
 }
 
@@ -45,6 +46,10 @@ impl<L: Ledger> AnyLedger for L {
 
     fn parts(&self) -> u32 {
         Ledger::parts(self)
+    }
+
+    fn tells_again(&self, subject: Subject<'_>) -> bool {
+        Ledger::tells_again(self, subject)
     }
 
     fn heard_at(&self, key: Key) -> Option<Instant> {

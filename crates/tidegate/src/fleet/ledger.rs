@@ -73,6 +73,12 @@ pub trait Ledger: Send + Sync + 'static {
         1
     }
 
+    /// Whether this ledger itself tells again, after a loss of what it knew, what this node saw of a subject: whoever holds
+    /// an account of it need not, then. Default: no.
+    fn tells_again(&self, _subject: Subject<'_>) -> bool {
+        false
+    }
+
     /// When the part that a key is in answered last, whomever and however late, where that is known. A question that is
     /// not answered in time while others are has met a ledger with too much to do, and not one that is away.
     /// Default: `None`, nothing but the answers themselves says so.
