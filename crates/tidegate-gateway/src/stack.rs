@@ -110,15 +110,15 @@ async fn pass<'t>(
         return Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() });
     }
     let found = find(table, request, exchange)?;
+    // The books keep the call as it came: what it waits for below is of its duration.
+    let mut call = exchange.call;
     let (found, user) = match found.route.session.as_deref().filter(|_| found.route.by_user) {
         None => (found, None),
         // In a box, so that other calls carry no room for it.
-        Some(session) => {
-            Box::pin(first(session, found, table.pressure.as_deref(), &mut exchange.call)).await?
-        }
+        Some(session) => Box::pin(first(session, found, table.pressure.as_deref(), &mut call)).await?,
     };
     let Entered { mut request, route, mut charge, upgrade, lane } =
-        enter(found, user.as_ref().map(|user| &user.claims), peer, exchange)?;
+        enter(found, user.as_ref().map(|user| &user.claims), peer, &call, exchange)?;
     table.sessions.values().for_each(|session| session.untell(request.headers_mut()));
     let mut by = None;
     if let Some(session) = &route.session {
@@ -128,7 +128,7 @@ async fn pass<'t>(
                 let host = request.headers().get(header::HOST).cloned();
                 let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
                 let pressure = table.pressure.as_deref();
-                Box::pin(admit_user(session, &request, &host, pressure, &mut exchange.call)).await
+                Box::pin(admit_user(session, &request, &host, pressure, &mut call)).await
             }
         };
         match user {
@@ -140,7 +140,7 @@ async fn pass<'t>(
         }
     }
     table.sessions.values().for_each(|session| session.hide(request.headers_mut()));
-    let (call, carried) = match carry(route.token.as_deref(), &mut request, exchange.call).await {
+    let (call, carried) = match carry(route.token.as_deref(), &mut request, call).await {
         Ok(carried) => carried,
         Err(cause) => return Err(Stop { charge: Some(charge), ..cause.into() }),
     };
@@ -305,6 +305,7 @@ fn enter<'t>(
     found: Found<'t>,
     user: Option<&Claims>,
     peer: &Peer,
+    call: &Call,
     exchange: &mut Exchange,
 ) -> Result<Entered<'t>, Stop<'t>> {
     let Found { mut request, route, host, kind, upgrades } = found;
@@ -317,7 +318,7 @@ fn enter<'t>(
         client: exchange.client,
         user,
     };
-    let (charge, refusal) = Charge::take(route, &facts, request.body().size_hint().exact(), &exchange.call);
+    let (charge, refusal) = Charge::take(route, &facts, request.body().size_hint().exact(), call);
     if let Some(refusal) = refusal {
         return Err(stop(route, charge, refusal));
     }
