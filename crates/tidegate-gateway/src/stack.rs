@@ -37,6 +37,7 @@ use crate::{
         hop, target,
     },
     refusal::Cause,
+    route::Miss,
     table::{Route, Service, Table},
     upstream::UpstreamBody,
 };
@@ -281,10 +282,13 @@ fn find<'t>(
     let host = target::host(&request)?;
     target::normalise(&mut request)?;
     let name = target::host_of(host.to_str().unwrap_or_default());
-    let route = table
-        .routes
-        .find(name, request.uri().path(), request.method(), request.headers())
-        .ok_or(Cause::NoRoute)?;
+    let found = table.routes.find_for_all(name, request.uri().path(), request.method(), request.headers());
+    let route = found.map_err(|miss| match miss {
+        Miss::NoRoute => Cause::NoRoute,
+        Miss::Unclear => Cause::BadRequest(
+            "the path is of one route as it stands and of another one decoded; write it without %2f, //, ; and the like",
+        ),
+    })?;
     let wanted = hop::upgrade(request.headers(), request.version());
     let kind =
         Kind::of(route.kind, &route.service.stream_paths, wanted, request.uri().path(), request.headers());
