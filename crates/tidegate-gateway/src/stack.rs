@@ -174,7 +174,10 @@ async fn pass<'t>(
         .await
     };
     match sent {
-        Ok(response) => Ok(Passed { response, route, charge, upgrade, carried, by }),
+        Ok(mut response) => {
+            table.sessions.values().for_each(|session| session.unset(response.headers_mut()));
+            Ok(Passed { response, route, charge, upgrade, carried, by })
+        }
         Err(cause) => Err(Stop { charge: Some(charge), ..cause.into() }),
     }
 }

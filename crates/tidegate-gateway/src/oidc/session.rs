@@ -32,7 +32,7 @@ use super::{
     id_token::IdTokens,
     service::{Reason, Refused},
 };
-use crate::{body::ResponseBody, config, state::SessionsState, store::Store};
+use crate::{body::ResponseBody, config, proxy::lookalike, state::SessionsState, store::Store};
 
 /// Sessions of one client of an identity provider.
 pub struct Session {
@@ -240,6 +240,12 @@ impl Session {
         for (name, _) in &self.headers {
             headers.remove(name);
         }
+        lookalike::strip(headers, |name| self.headers.iter().any(|(ours, _)| ours == name));
+    }
+
+    /// Takes out of an upstream's answer what only we may set: the cookies of these sessions.
+    pub fn unset(&self, headers: &mut HeaderMap) {
+        cookies::keep_own(headers, &self.cookie, &self.flows);
     }
 
     /// Takes out the cookies of these sessions: no upstream needs to see them.

@@ -91,8 +91,10 @@ impl Session {
         let name = flow.cookie(&self.flows);
         let kept = cookies::set(&name, &flow.seal(&self.ring, &self.name), flow::SECONDS, self.marked);
         let mut response = page::with(page::redirect(url.as_str()), kept);
-        let others = cookies::names(visit.headers, &self.flows).filter(|other| *other != name);
-        for forgotten in others.skip(flow::MOST - 1) {
+        let others: Vec<&str> =
+            cookies::names(visit.headers, &self.flows).filter(|other| *other != name).collect();
+        // The oldest go: somebody still looks at the newest.
+        for forgotten in &others[..others.len().saturating_sub(flow::MOST - 1)] {
             response = page::with(response, cookies::set(forgotten, "", 0, self.marked));
         }
         self.counts.count("begun");
