@@ -54,6 +54,8 @@ pub struct Session {
     headers: Vec<(HeaderName, String)>,
     /// Claims that something else asks for, like limits.
     asked: BTreeSet<String>,
+    /// Logins that came back, in line or at the provider.
+    line: Arc<tokio::sync::Semaphore>,
     slots: tokio::sync::Semaphore,
     counts: login::Counts,
 }

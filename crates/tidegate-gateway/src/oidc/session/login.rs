@@ -7,7 +7,7 @@ use http::{Method, Response, StatusCode};
 use parking_lot::Mutex;
 use tidegate::{
     Secret, clock,
-    token::{Ended, GrantError, Login, SessionId, SessionStoreError, VerifyError},
+    token::{Ended, GrantError, Login, SessionId, SessionStoreError, Tokens, VerifyError},
 };
 
 use super::{
@@ -19,7 +19,11 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    oidc::{date::wall, id_token::Expected, jose::base64url},
+    oidc::{
+        date::wall,
+        id_token::{Expected, invalid},
+        jose::base64url,
+    },
 };
 
 /// What became of logins and logouts.
@@ -101,7 +105,7 @@ impl Session {
         response
     }
 
-    /// A login that is to be tried again later, as memory is short. What it began with stays good meanwhile.
+    /// A login that is to be tried again later, as memory is short or too many are on their way. What it began with stays good meanwhile.
     pub fn held_off(&self, retry_after: Option<Duration>) -> Response<ResponseBody> {
         self.counts.count("held-off");
         let detail = "there is no room for new logins at present; try again in a moment";
@@ -147,11 +151,16 @@ impl Session {
         let target = flow.target.clone();
         let ended = match (field("code"), field("error")) {
             (Some(code), None) => {
+                // Anybody can come back with a login of their own and any code, as often as they like.
+                let Ok(place) = Arc::clone(&self.line).try_acquire_owned() else {
+                    return self.held_off(None);
+                };
                 let this = Arc::clone(self);
                 let (issuer, redirect) = (field("iss"), self.callback_url(visit));
                 let before = self.id(visit.headers);
                 // In a task of its own: a code is used up by the question, and the browser may not wait for the answer.
                 let redeemed = tokio::spawn(async move {
+                    let _place = place;
                     let redeemed = this.redeem(&code, issuer.as_deref(), &redirect, flow).await;
                     if let (Ok(_), Some(before)) = (&redeemed, before) {
                         // Who logs in again has one session, with a name that nobody knew before.
@@ -242,16 +251,21 @@ impl Session {
             access: Some(&tokens.access),
             pinned: None,
         };
-        let id = tokens.id.as_ref().ok_or(REFUSED)?;
-        let claims = self.ids.verify(id, &expected).await.map_err(|error| {
-            tracing::warn!(session = %self.name, "a login failed: {error}");
-            if matches!(error, VerifyError::Unavailable { .. }) { AWAY } else { REFUSED }
-        })?;
+        let verified = match &tokens.id {
+            Some(id) => self.ids.verify(id, &expected).await,
+            None => Err(invalid("there is none")),
+        };
+        let claims = match verified {
+            Ok(claims) => claims,
+            Err(error) => {
+                tracing::warn!(session = %self.name, "a login failed: {error}");
+                self.give_back(unused(tokens)).await;
+                return Err(if matches!(error, VerifyError::Unavailable { .. }) { AWAY } else { REFUSED });
+            }
+        };
         let known = Claims::of(claims.all, |claim| self.is_wanted(claim));
         if !known.are_on(&self.config.allow) {
-            let attributes = Box::default();
-            self.give_back(Ended { refresh: tokens.refresh, access: tokens.access, id: None, attributes })
-                .await;
+            self.give_back(unused(tokens)).await;
             return Err(FORBIDDEN);
         }
         // Their lives began when they were asked for; the session begins now, after the ID token was verified.
@@ -328,6 +342,11 @@ impl Session {
             || self.config.allow.contains_key(claim)
             || self.asked.contains(claim)
     }
+}
+
+/// Tokens that no session is made of, to be given back.
+fn unused(tokens: Tokens) -> Ended {
+    Ended { refresh: tokens.refresh, access: tokens.access, id: None, attributes: Box::default() }
 }
 
 /// What a browser keeps of a session: 256 random bits.
