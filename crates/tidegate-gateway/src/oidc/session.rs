@@ -135,12 +135,18 @@ impl Session {
         visit: &Visit<'_>,
         form: Bytes,
     ) -> Response<ResponseBody> {
-        match page {
+        let answer = match page {
             Page::Callback => self.callback(visit).await,
             Page::Logout => self.logout(visit).await,
             Page::Backchannel => self.backchannel(visit, form).await,
             Page::Frontchannel => self.frontchannel(visit).await,
-        }
+        };
+        self.for_people(answer, visit.headers)
+    }
+
+    /// Makes a page of an answer that only programs understand, where a browser asked for one.
+    pub fn for_people(&self, answer: Response<ResponseBody>, asked: &HeaderMap) -> Response<ResponseBody> {
+        page::for_people(answer, asked, &self.config.logout)
     }
 
     /// Tells whose call it is, or why it may not go on. Without waiting, if that can be told.
@@ -270,6 +276,7 @@ impl Session {
             },
             provider: match stats.reach {
                 Reach::Up if !paused.is_zero() => "paused",
+                Reach::Up if self.counts.are_stuck() => "down",
                 Reach::Up => "up",
                 Reach::Down { .. } => "down",
                 Reach::Probing { .. } => "probing",

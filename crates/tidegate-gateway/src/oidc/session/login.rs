@@ -1,6 +1,13 @@
 //! How a session begins: off to the provider, and back with a code.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use http::{Method, Response, StatusCode};
@@ -28,16 +35,25 @@ use crate::{
 
 /// What became of logins and logouts.
 #[derive(Debug, Default)]
-pub(super) struct Counts(Mutex<BTreeMap<&'static str, u64>>);
+pub(super) struct Counts {
+    outcomes: Mutex<BTreeMap<&'static str, u64>>,
+    /// Whether it was logged that none can begin.
+    stuck: AtomicBool,
+}
 
 impl Counts {
     pub(super) fn count(&self, outcome: &'static str) {
-        *self.0.lock().entry(outcome).or_default() += 1;
+        *self.outcomes.lock().entry(outcome).or_default() += 1;
+    }
+
+    /// Whether the last login could not begin.
+    pub(super) fn are_stuck(&self) -> bool {
+        self.stuck.load(Relaxed)
     }
 
     /// How often each was the end.
     pub(super) fn outcomes(&self) -> BTreeMap<&'static str, u64> {
-        self.0.lock().clone()
+        self.outcomes.lock().clone()
     }
 }
 
@@ -83,11 +99,25 @@ impl Session {
     pub async fn login(&self, visit: &Visit<'_>) -> Response<ResponseBody> {
         let provider = self.coordinator.endpoint().provider();
         let metadata = provider.metadata_within(*self.config.max_wait).await;
-        let endpoint = metadata.as_ref().ok().and_then(|metadata| metadata.authorization_endpoint.as_ref());
-        let Some(endpoint) = endpoint else {
-            self.counts.count(AWAY.reason);
-            return AWAY.page();
+        let endpoint = match &metadata {
+            Ok(metadata) => metadata
+                .authorization_endpoint
+                .as_ref()
+                .ok_or("its discovery document names no authorization_endpoint"),
+            Err(why) => Err(&**why),
         };
+        let endpoint = match endpoint {
+            Ok(endpoint) => endpoint,
+            Err(why) => {
+                if !self.counts.stuck.swap(true, Relaxed) {
+                    tracing::warn!(session = %self.name, "no login can begin: {why}");
+                }
+                return self.turned_away(&AWAY);
+            }
+        };
+        if self.counts.stuck.swap(false, Relaxed) {
+            tracing::info!(session = %self.name, "logins can begin again");
+        }
         let flow = Flow::begin(visit.target);
         let more = self.config.parameters.clone();
         let client = &self.coordinator.endpoint().client().id;
