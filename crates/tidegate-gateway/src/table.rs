@@ -4,7 +4,7 @@
 mod service;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -38,10 +38,10 @@ pub(crate) use self::service::Service;
 pub(crate) struct Table {
     pub(crate) routes: Routes<Arc<Route>>,
     pub(crate) all: Vec<Arc<Route>>,
-    pub(crate) limits: HashMap<String, Arc<Limit>>,
-    pub(crate) services: HashMap<String, Arc<Service>>,
-    pub(crate) tokens: HashMap<String, Arc<ServiceToken>>,
-    pub(crate) sessions: HashMap<String, Arc<Session>>,
+    pub(crate) limits: BTreeMap<String, Arc<Limit>>,
+    pub(crate) services: BTreeMap<String, Arc<Service>>,
+    pub(crate) tokens: BTreeMap<String, Arc<ServiceToken>>,
+    pub(crate) sessions: BTreeMap<String, Arc<Session>>,
     /// What holds new logins off; none where there are no sessions.
     pub(crate) pressure: Option<Arc<Pressure>>,
     pub(crate) trusted: Vec<Cidr>,
@@ -140,7 +140,7 @@ impl Table {
         telemetry: &Telemetry,
     ) -> Result<Built, BuildError> {
         let mut changes: Vec<Change> = Vec::new();
-        let mut limits = HashMap::new();
+        let mut limits = BTreeMap::new();
         for (name, limit) in &config.limits {
             let old = running.and_then(|table| table.limits.get(name));
             limits.insert(
@@ -149,7 +149,7 @@ impl Table {
             );
         }
         let means = Means { store, registry };
-        let mut services = HashMap::new();
+        let mut services = BTreeMap::new();
         for (name, upstream) in &config.upstreams {
             let old = running.and_then(|table| table.services.get(name));
             services.insert(
@@ -157,12 +157,12 @@ impl Table {
                 Arc::new(Service::build(name, upstream, old.map(|old| &**old), means, &mut changes)?),
             );
         }
-        let mut tokens = HashMap::new();
+        let mut tokens = BTreeMap::new();
         for (name, token) in &config.tokens {
             let old = running.and_then(|table| table.tokens.get(name));
             tokens.insert(name.clone(), ServiceToken::build(name, token, old, store)?);
         }
-        let mut sessions = HashMap::new();
+        let mut sessions = BTreeMap::new();
         for (name, session) in &config.sessions {
             let old = running.and_then(|table| table.sessions.get(name));
             let asked = claims_asked(config, name);

@@ -58,7 +58,7 @@ pub(super) async fn send(
             return Err(at_fault(fault));
         }
         let now = clock::now();
-        exchange.give_probe_back(outcome_at_endpoint(error.kind), now);
+        exchange.held.settle_probe(outcome_at_endpoint(error.kind), now);
         if let Some(resolver) = &service.resolver
             && is_out_of_reach(error.kind)
         {
