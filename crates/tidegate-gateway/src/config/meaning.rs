@@ -5,6 +5,7 @@
 mod files;
 mod in_flight;
 mod limits;
+mod logins;
 mod registry;
 mod routes;
 mod sessions;
@@ -55,6 +56,7 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     registry::check(root, problems);
     tokens::check(root, base, problems);
     sessions::check(root, base, problems);
+    logins::check(root, problems);
     bounds(root, problems);
     pressure(root, problems);
     trusted(root, problems);
