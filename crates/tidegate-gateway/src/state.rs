@@ -75,6 +75,8 @@ pub struct ConfigState {
     pub failed_reloads: u64,
     /// Why the last reload was refused; none when it took effect.
     pub last_reload_error: Option<String>,
+    /// Settings of it that a reload cannot change, by their names in the file.
+    pub needs_restart: Vec<&'static str>,
 }
 
 /// A listening socket.

@@ -303,13 +303,32 @@ fn cookie(text: &str) -> Result<(), Wrong> {
 
 /// A header field that may be made up for an upstream.
 pub(super) fn claim_field(text: &str) -> Result<(), Wrong> {
-    let hop =
-        ["connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade", "cookie"];
+    // What says something else already, or of whom a call is by other means.
+    const TAKEN: [&str; 17] = [
+        "authorization",
+        "connection",
+        "content-length",
+        "cookie",
+        "forwarded",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-request-id",
+        "proxy-authorization",
+    ];
     let name = http::HeaderName::try_from(text);
-    if name.is_ok_and(|name| !hop.contains(&name.as_str())) && text.len() <= 64 {
+    let is_free = |name: http::HeaderName| !TAKEN.contains(&name.as_str()) && !text.contains('_');
+    if name.is_ok_and(is_free) && text.len() <= 64 {
         return Ok(());
     }
-    let remedy = "write the name of a header field that says who the user is, like x-user";
+    let remedy = "write the name of a header field that says who the user is, with dashes, like x-user";
     Err(Wrong::new(format!("{} is not a header field for a claim", quoted(text)), remedy))
 }
 

@@ -34,7 +34,7 @@ use super::{
     prove::{self, Prover},
     service::{Reason, Refused},
 };
-use crate::{body::ResponseBody, config, state::SessionsState, store::Store};
+use crate::{body::ResponseBody, config, proxy::lookalike, state::SessionsState, store::Store};
 
 /// Sessions of one client of an identity provider.
 pub struct Session {
@@ -60,6 +60,8 @@ pub struct Session {
     headers: Vec<(HeaderName, String)>,
     /// Claims that something else asks for, like limits.
     asked: BTreeSet<String>,
+    /// Logins that came back, in line or at the provider.
+    line: Arc<tokio::sync::Semaphore>,
     slots: tokio::sync::Semaphore,
     counts: login::Counts,
 }
@@ -139,12 +141,18 @@ impl Session {
         visit: &Visit<'_>,
         form: Bytes,
     ) -> Response<ResponseBody> {
-        match page {
+        let answer = match page {
             Page::Callback => self.callback(visit).await,
             Page::Logout => self.logout(visit).await,
             Page::Backchannel => self.backchannel(visit, form).await,
             Page::Frontchannel => self.frontchannel(visit).await,
-        }
+        };
+        self.for_people(answer, visit.headers)
+    }
+
+    /// Makes a page of an answer that only programs understand, where a browser asked for one.
+    pub fn for_people(&self, answer: Response<ResponseBody>, asked: &HeaderMap) -> Response<ResponseBody> {
+        page::for_people(answer, asked, &self.config.logout)
     }
 
     /// Tells whose call it is, or why it may not go on. Without waiting, if that can be told.
@@ -248,6 +256,12 @@ impl Session {
         for (name, _) in &self.headers {
             headers.remove(name);
         }
+        lookalike::strip(headers, |name| self.headers.iter().any(|(ours, _)| ours == name));
+    }
+
+    /// Takes out of an upstream's answer what only we may set: the cookies of these sessions.
+    pub fn unset(&self, headers: &mut HeaderMap) {
+        cookies::keep_own(headers, &self.cookie, &self.flows);
     }
 
     /// Takes out the cookies of these sessions: no upstream needs to see them.
@@ -270,6 +284,7 @@ impl Session {
             },
             provider: match stats.reach {
                 Reach::Up if !paused.is_zero() => "paused",
+                Reach::Up if self.counts.are_stuck() => "down",
                 Reach::Up => "up",
                 Reach::Down { .. } => "down",
                 Reach::Probing { .. } => "probing",

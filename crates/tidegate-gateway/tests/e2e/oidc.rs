@@ -84,6 +84,12 @@ async fn tokens_of_somebody_else_are_known_as_such() {
         endpoint.verify(&tokens, Some(&ann)).await.unwrap_err(),
         VerifyError::Mismatch { claim: "sub".into() }
     );
+    // A user of the same name at another issuer is somebody else, like one from before a change of the configuration.
+    let elsewhere = Identity { issuer: "https://before.example".into(), subject: "bob".into() };
+    assert_eq!(
+        endpoint.verify(&tokens, Some(&elsewhere)).await.unwrap_err(),
+        VerifyError::Mismatch { claim: "iss".into() }
+    );
     // A refresh may answer without an ID token: it is still the same user.
     let without = Tokens { id: None, ..tokens };
     assert_eq!(endpoint.verify(&without, Some(&ann)).await.unwrap(), Some(ann));

@@ -7,13 +7,14 @@ mod tls;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use http::StatusCode;
 use tidegate_gateway::oidc::jose::SigningKey;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use self::grants::Books;
 pub use self::tls::{Authority, Clients, Shown};
@@ -27,7 +28,7 @@ pub const SECRET: &str = "s3cret:100%-hunter2";
 /// A running provider. Dropping it closes its port and its connections.
 pub struct Idp {
     shared: Arc<Shared>,
-    accept: Vec<tokio::task::AbortHandle>,
+    accept: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -102,7 +103,7 @@ pub struct Counts {
     pub reused: usize,
     /// Used refresh tokens that were taken again, within a grace.
     pub repeated: usize,
-    /// Tokens given back.
+    /// Tokens given back by a client that proved who it is, each once.
     pub revoked: usize,
     /// Questions at the token endpoint that are not answered yet.
     pub at_once: usize,
@@ -138,6 +139,8 @@ struct State {
     methods: Vec<&'static str>,
     issuer: Option<String>,
     documents: StatusCode,
+    keys_late: bool,
+    closes: bool,
     claims: serde_json::Map<String, serde_json::Value>,
     books: Books,
 }
@@ -148,40 +151,8 @@ impl Idp {
         let (listener, port) = listen().await;
         let issuer = format!("http://127.0.0.1:{port}");
         let shared = Self::shared(issuer.clone(), None, issuer);
-        let accept = vec![tokio::spawn(server::serve(listener, Arc::clone(&shared), None)).abort_handle()];
+        let accept = vec![tokio::spawn(server::serve(listener, Arc::clone(&shared), None))];
         Self { shared, accept }
-    }
-
-    /// Starts one over TLS that asks its clients for certificates, and knows the client by `known`. With `apart`, it speaks HTTP/2 and asks
-    /// for them on a port of its own, which its document names (RFC 8705 §5).
-    pub async fn start_mtls(
-        authority: &Authority,
-        clients: &Clients<'_>,
-        known: &Shown,
-        apart: bool,
-    ) -> Self {
-        let server = authority.issue("localhost");
-        let (listener, port) = listen().await;
-        let (other, other_port) = listen().await;
-        // Browsers of tests speak no TLS.
-        let (pages, pages_port) = listen().await;
-        let pages_at = format!("http://127.0.0.1:{pages_port}");
-        let at = |port: u16| format!("https://localhost:{port}");
-        let shared = Self::shared(at(port), apart.then(|| at(other_port)), pages_at);
-        let serve = |listener, clients| {
-            let alpn: &[&[u8]] = if apart { &[b"h2", b"http/1.1"] } else { &[] };
-            let acceptor = tls::acceptor(&server, clients, alpn);
-            tokio::spawn(server::serve(listener, Arc::clone(&shared), Some(acceptor))).abort_handle()
-        };
-        let mut accept = vec![tokio::spawn(server::serve(pages, Arc::clone(&shared), None)).abort_handle()];
-        if apart {
-            accept.extend([serve(listener, None), serve(other, Some(clients))]);
-        } else {
-            accept.push(serve(listener, Some(clients)));
-        }
-        let idp = Self { shared, accept };
-        idp.state().client_certificate = Some(known.der().to_vec());
-        idp
     }
 
     fn shared(issuer: String, mtls: Option<String>, pages: String) -> Arc<Shared> {
@@ -206,6 +177,8 @@ impl Idp {
                 methods: vec!["client_secret_basic", "client_secret_post", "private_key_jwt"],
                 issuer: None,
                 documents: StatusCode::OK,
+                keys_late: false,
+                closes: false,
                 claims: serde_json::Map::new(),
                 books: Books::default(),
             }),
@@ -301,6 +274,11 @@ impl Idp {
         self.state().documents = status;
     }
 
+    /// Answers questions for its keys once they are released, or at once.
+    pub fn keys_late(&self, late: bool) {
+        self.state().keys_late = late;
+    }
+
     /// Puts these claims into ID tokens from now on, in place of what stands there.
     pub fn claims(&self, claims: serde_json::Value) {
         self.state().claims = claims.as_object().unwrap().clone();
@@ -335,6 +313,31 @@ impl Idp {
         self.state().books.new_family(user, None)
     }
 
+    /// Refresh tokens that it would take now: unused, not given back, of a family that lives.
+    pub fn good_refresh_tokens(&self) -> usize {
+        self.state().books.good_refresh_tokens()
+    }
+
+    /// Closes every connection after one answer: when it goes away, nobody can think that it took a question.
+    pub fn closes(&self) {
+        self.state().closes = true;
+    }
+
+    /// Goes away: its port is closed, and so are all connections.
+    pub async fn goes_away(&mut self) {
+        for accept in self.accept.drain(..) {
+            accept.abort();
+            let _ = accept.await;
+        }
+    }
+
+    /// Comes back where it was, one that speaks no TLS.
+    pub async fn comes_back(&mut self) {
+        let addr: SocketAddr = self.issuer().strip_prefix("http://").unwrap().parse().unwrap();
+        let listener = TcpListener::bind(addr).await.unwrap();
+        self.accept.push(tokio::spawn(server::serve(listener, Arc::clone(&self.shared), None)));
+    }
+
     /// Forgets an access token: an upstream that asks would say that it is invalid.
     pub fn knows(&self, access: &str) -> bool {
         self.state().books.access.contains(access)
@@ -360,6 +363,6 @@ async fn listen() -> (TcpListener, u16) {
 
 impl Drop for Idp {
     fn drop(&mut self) {
-        self.accept.iter().for_each(tokio::task::AbortHandle::abort);
+        self.accept.iter().for_each(JoinHandle::abort);
     }
 }

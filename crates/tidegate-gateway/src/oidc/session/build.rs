@@ -36,6 +36,9 @@ use crate::{
 
 /// Most codes that are redeemed at once. Default: 10.
 const MOST_LOGINS: usize = 10;
+/// Most logins that came back and are not through, those included that are redeemed; others are told to come again, and
+/// their codes stay good. Default: 1000.
+const MOST_IN_LINE: usize = 1000;
 
 /// Why there are no sessions. No variant prints a secret.
 #[derive(Debug, thiserror::Error)]
@@ -265,6 +268,7 @@ impl Session {
             bound_since,
             headers: headers.collect(),
             asked,
+            line: Arc::new(Semaphore::new(MOST_IN_LINE)),
             slots: Semaphore::new(MOST_LOGINS),
             counts: Counts::default(),
             secrets,

@@ -74,6 +74,18 @@ impl Books {
         self.codes.insert(secret.clone(), code);
         secret
     }
+
+    /// Refresh tokens that would be taken.
+    pub fn good_refresh_tokens(&self) -> usize {
+        let good = |known: &&Refresh| !known.used && !self.dead_families.contains(&known.family);
+        self.refresh.values().filter(good).count()
+    }
+
+    /// Takes a token back; whether there was one. A refresh token takes no other one with it: whoever holds two of a family
+    /// has to give both back.
+    fn take_back(&mut self, token: &str) -> bool {
+        self.refresh.remove(token).is_some() || self.access.remove(token)
+    }
 }
 
 /// What the token endpoint answers: a status, fields and JSON.
@@ -185,6 +197,18 @@ pub fn token(shared: &Shared, headers: &HeaderMap, shown: Option<&[u8]>, body: &
     (does, Reply { status: StatusCode::OK, headers: fields, body })
 }
 
+/// Takes tokens back (RFC 7009).
+pub fn revoke(shared: &Shared, headers: &HeaderMap, shown: Option<&[u8]>, body: &[u8]) -> Reply {
+    let mut state = shared.state.lock().unwrap();
+    let mut form: BTreeMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
+    if client(&state, &shared.issuer, headers, shown, &mut form).is_none() {
+        return Reply::error(401, "invalid_client");
+    }
+    let known = form.get("token").is_some_and(|token| state.books.take_back(token));
+    state.counts.revoked += usize::from(known);
+    Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: Json::Null }
+}
+
 type Granted = (Option<String>, Option<String>, Option<String>);
 
 /// Rotates. A token that comes again is a thief's or ours: the family is dead.
@@ -268,7 +292,7 @@ fn id_token(
 
 /// How the client proved who it is; none when it did not.
 fn client(
-    state: &mut State,
+    state: &State,
     issuer: &str,
     headers: &HeaderMap,
     shown: Option<&[u8]>,
