@@ -321,16 +321,22 @@ fn problem(cause: &Cause, request_id: &str, standings: &[Standing<'_>]) -> Respo
     response
 }
 
-/// A gRPC response whose head is also its end (gRPC over HTTP/2, "Trailers-Only").
 fn trailers_only(cause: &Cause) -> Response<ResponseBody> {
+    let mut response = grpc_end(cause.grpc_status(), cause.detail());
+    if let Some(after) = cause.retry_after() {
+        let millis = after.as_nanos().div_ceil(1_000_000) as u64;
+        response.headers_mut().insert(GRPC_PUSHBACK, millis.into());
+    }
+    response
+}
+
+/// A gRPC response whose head is also its end (gRPC over HTTP/2, "Trailers-Only").
+pub(crate) fn grpc_end(status: u16, message: &'static str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::empty());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(GRPC_STATUS, cause.grpc_status().into());
-    headers.insert(GRPC_MESSAGE, HeaderValue::from_static(cause.detail()));
-    if let Some(after) = cause.retry_after() {
-        headers.insert(GRPC_PUSHBACK, (after.as_nanos().div_ceil(1_000_000) as u64).into());
-    }
+    headers.insert(GRPC_STATUS, status.into());
+    headers.insert(GRPC_MESSAGE, HeaderValue::from_static(message));
     response
 }
 

@@ -53,11 +53,16 @@ impl Behind {
 
 /// A gateway whose users log in at `issuer`, with these further settings of the session, one a line.
 pub(crate) async fn gateway(behind: &Behind, issuer: &str, settings: &str, store: &str) -> Gateway {
+    start(|| config(behind, issuer, settings, store)).await
+}
+
+/// A gateway with this configuration, and the secrets that [`config`] names.
+pub(crate) async fn start(config: impl Fn() -> String) -> Gateway {
     Gateway::start_with(|directory| {
         std::fs::write(directory.join("secret"), SECRET).unwrap();
         std::fs::write(directory.join("session.key"), STANDARD.encode((1..=32).collect::<Vec<u8>>()))
             .unwrap();
-        config(behind, issuer, settings, store)
+        config()
     })
     .await
 }
