@@ -14,7 +14,7 @@ use self::{held::Held, kept::Kept};
 use crate::{
     access_log::AccessLog,
     body::ResponseBody,
-    flow::{End, Ending},
+    flow::{End, Ending, Taken},
     in_flight::Kind,
     oidc::session::Watched,
     proxy::forwarded::Trust,
@@ -211,13 +211,20 @@ impl Exchange {
         mut response: Response<ResponseBody>,
         reason: &'static str,
     ) -> Response<ResponseBody> {
+        let grpc = match response.status() {
+            _ if !self.is_grpc() => None,
+            StatusCode::FORBIDDEN => Some((7, "the session's user may not make this call")),
+            StatusCode::UNAUTHORIZED => Some((16, "this call needs a session: log in, and send its cookie")),
+            _ => None,
+        };
+        if let Some((status, why)) = grpc {
+            response = refusal::grpc_end(status, why);
+        }
         response.headers_mut().insert(trace::X_REQUEST_ID, self.request_id.clone());
-        let grpc_status =
-            self.is_grpc().then(|| if response.status() == StatusCode::FORBIDDEN { 7 } else { 16 });
         self.close(Close {
             outcome: Outcome::Unsent,
             status: response.status().as_u16(),
-            grpc_status,
+            grpc_status: grpc.map(|(status, _)| status),
             bytes: response.body().size_hint().lower(),
             now: clock::now(),
             reason: Some(reason),
@@ -303,9 +310,11 @@ impl Ending for Exchange {
         std::mem::replace(&mut self.seen_up, up) != up
     }
 
-    fn is_revoked(&mut self, now: Instant) -> bool {
-        self.lease().is_some_and(|lease| lease.lease_ends() <= now)
-            || self.watched.as_mut().is_some_and(|watched| watched.is_over(now))
+    fn taken(&mut self, now: Instant) -> Option<Taken> {
+        if self.watched.as_mut().is_some_and(|watched| watched.is_over(now)) {
+            return Some(Taken::Session);
+        }
+        self.lease().is_some_and(|lease| lease.lease_ends() <= now).then_some(Taken::Permit)
     }
 
     fn end(mut self, end: End<'_>, bytes: u64, now: Option<Instant>) {
@@ -323,6 +332,7 @@ impl Ending for Exchange {
             .filter(|_| self.is_grpc())
             .and_then(grpc::status)
             .map(|code| code.0.into())
+            .or(end.cut().filter(|_| self.is_grpc()).map(|(status, _)| status))
             .or(head.and_then(|head| head.grpc_status));
         let client_fault = self.upload.as_ref().is_some_and(|upload| upload.fault().is_some());
         let outcome = match end {
@@ -335,7 +345,7 @@ impl Ending for Exchange {
             // Neither side has anything to say any more; a stream owes no answer.
             End::Silent if self.kind == Kind::Stream => Outcome::Ignore,
             End::Broken | End::Silent => Outcome::Overload { retry_after: None },
-            End::Stalled | End::OutOfTime | End::Revoked => Outcome::Ignore,
+            End::Stalled | End::OutOfTime | End::Revoked(_) => Outcome::Ignore,
             End::Overdue | End::Abandoned => Outcome::Abandoned,
         };
         self.close(Close { outcome, status, grpc_status, bytes, now, reason: None, limit: None });

@@ -41,8 +41,36 @@ pub enum End<'a> {
     OutOfTime,
     /// The client went away.
     Abandoned,
-    /// What it held belongs to somebody else by now.
-    Revoked,
+    /// Something that it went with was taken from it.
+    Revoked(Taken),
+}
+
+/// What was taken from a call that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Its permit of a limit that gateways share: it belongs to another call by now.
+    Permit,
+    /// Its session is over.
+    Session,
+}
+
+impl End<'_> {
+    /// What is said of a response that the gateway cut: as a status of gRPC, and in words.
+    pub const fn cut(&self) -> Option<(u16, &'static str)> {
+        Some(match self {
+            Self::Complete(_) | Self::Broken | Self::Abandoned => return None,
+            Self::Overdue | Self::OutOfTime => (4, "the gateway cut this response: its time was up"),
+            Self::Silent => (14, "the gateway cut this response: its upstream was silent for too long"),
+            Self::Stalled => (14, "the gateway cut this response: its client took nothing for too long"),
+            Self::Revoked(Taken::Permit) => (
+                14,
+                "the gateway cut this response: its permit ran out, as the store could not be asked in time",
+            ),
+            Self::Revoked(Taken::Session) => {
+                (16, "the gateway cut this response: its session is over; log in again")
+            }
+        })
+    }
 }
 
 /// Who is told, once, how a flow ended. What the call holds is given back there.
@@ -55,9 +83,9 @@ pub trait Ending: Send + 'static {
         false
     }
 
-    /// Whether what the call holds is its own no more; asked of revocable flows only. Default: no.
-    fn is_revoked(&mut self, _now: Instant) -> bool {
-        false
+    /// What was taken from the call; asked of revocable flows only. Default: nothing.
+    fn taken(&mut self, _now: Instant) -> Option<Taken> {
+        None
     }
 }
 
@@ -89,17 +117,14 @@ pub enum LastWords {
 }
 
 impl LastWords {
-    fn frame(self, grpc_status: u16) -> Option<Result<Frame<Bytes>, BodyError>> {
+    fn frame(self, (grpc_status, why): (u16, &'static str)) -> Option<Result<Frame<Bytes>, BodyError>> {
         Some(match self {
             Self::End => return None,
-            Self::Reset => Err("the gateway cut this response: its time was up".into()),
+            Self::Reset => Err(why.into()),
             Self::GrpcTrailers => {
                 let mut trailers = HeaderMap::new();
                 trailers.insert("grpc-status", grpc_status.into());
-                trailers.insert(
-                    "grpc-message",
-                    HeaderValue::from_static("the gateway cut this response: its time was up"),
-                );
+                trailers.insert("grpc-message", HeaderValue::from_static(why));
                 Ok(Frame::trailers(trailers))
             }
         })
@@ -120,8 +145,8 @@ struct Shared<B, E> {
 enum State<B, E> {
     /// Frames may come. Ends by the body's own end, by a cut, or by drop.
     Live(Live<B, E>),
-    /// It was cut; the next poll says so with these words, for which gRPC has this status. Exits: `Done`.
-    Cut(LastWords, u16),
+    /// It was cut; the next poll says so with these words, for which gRPC has this status and message. Exits: `Done`.
+    Cut(LastWords, (u16, &'static str)),
     /// Everything went by. Final.
     Done,
 }
@@ -178,7 +203,7 @@ where
         let mut state = self.0.state.lock();
         let State::Live(live) = &mut *state else {
             return Poll::Ready(match std::mem::replace(&mut *state, State::Done) {
-                State::Cut(last_words, grpc_status) => last_words.frame(grpc_status),
+                State::Cut(last_words, why) => last_words.frame(why),
                 State::Live(_) | State::Done => None,
             });
         };
@@ -248,8 +273,10 @@ impl<B, E: Ending> Live<B, E> {
     /// Why this flow is to be cut now, if it is.
     fn overdue(&mut self, patience: &Patience, now: Instant) -> Option<End<'static>> {
         let waits = self.waker.is_some();
-        if patience.revocable && self.ending.is_revoked(now) {
-            return Some(End::Revoked);
+        if patience.revocable
+            && let Some(taken) = self.ending.taken(now)
+        {
+            return Some(End::Revoked(taken));
         }
         let up = patience.idle.is_some() && self.ending.moved();
         let still_since = if std::mem::take(&mut self.moved) || up {
@@ -275,14 +302,12 @@ impl<B: Send, E: Ending> Swept for Shared<B, E> {
         let mut state = self.state.lock();
         let State::Live(live) = &mut *state else { return };
         let Some(end) = live.overdue(&self.patience, now) else { return };
-        let (last_words, grpc_status) = match end {
-            End::Revoked => (self.patience.when_revoked, 14),
-            End::Silent | End::Stalled => (self.patience.last_words, 14),
-            End::Complete(_) | End::Broken | End::Overdue | End::OutOfTime | End::Abandoned => {
-                (self.patience.last_words, 4)
-            }
+        let Some(why) = end.cut() else { return };
+        let last_words = match end {
+            End::Revoked(_) => self.patience.when_revoked,
+            _ => self.patience.last_words,
         };
-        let cut = State::Cut(last_words, grpc_status);
+        let cut = State::Cut(last_words, why);
         let State::Live(mut live) = std::mem::replace(&mut *state, cut) else { return };
         drop(state);
         let waker = live.waker.take();

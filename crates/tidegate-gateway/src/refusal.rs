@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tidegate_core::{By, Outcome, Refused};
 
+pub(crate) use self::render::grpc_end;
 pub use self::{
     rate_limit::{Policy, Standing, policies, rate_limit_fields},
     render::{Dialect, render},

@@ -3,7 +3,7 @@
 -- KEYS[1]: the session. ARGV[1]: the verb, ARGV[2]: the session's id; the last two: the command that publishes hints, and
 -- their channel. Times are in microseconds.
 
-local VERSION, WRITTEN, ENDS, RECORD, FENCE, HOLDER, UNTIL, SENT, ORPHANED = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local VERSION, WRITTEN, ENDS, RECORD, FENCE, HOLDER, UNTIL, SENT, ORPHANED, FIRST = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
 local time = redis.call('TIME')
 local clock = time[1] * 1000000 + time[2]
@@ -29,8 +29,10 @@ local verb = ARGV[1]
 if verb == 'create' then
   local record, keep = ARGV[3], tonumber(ARGV[4])
   if session then return { 0 } end
-  session = { 1, clock, clock + keep, record, 0, '', 0, 0, 0 }
+  -- Leases count from the clock on, so that those of an earlier session of this name have lower numbers.
+  session = { 1, clock, clock + keep, record, clock, '', 0, 0, 0, clock }
   save()
+  publish('written ' .. ARGV[2] .. ' 1')
   return { 1 }
 end
 
@@ -38,7 +40,8 @@ if verb == 'remove' then
   -- An empty text is no session; it is gone in a moment. To delete would be one more right to give.
   redis.call('SET', KEYS[1], '', 'PX', 1)
   publish('removed ' .. ARGV[2])
-  return { session and 1 or 0 }
+  if not session then return {} end
+  return { session[VERSION], age(session[WRITTEN]), session[RECORD] }
 end
 
 if not session then return {} end
@@ -97,6 +100,8 @@ end
 -- write
 local fence, over, record, keep, under = ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local holds = held(fence)
+-- What was written before leases counted so has no first one.
+if tonumber(fence) > 0 and tonumber(fence) < (session[FIRST] or 0) then return {} end
 if under == 'holder' and not holds then return { 2, 0 } end
 if session[VERSION] ~= over then return { 0, 0 } end
 session[VERSION], session[WRITTEN], session[ENDS], session[RECORD] = over + 1, clock, clock + keep, record

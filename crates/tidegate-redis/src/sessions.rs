@@ -131,6 +131,15 @@ fn stored(version: &Value, age: &Value, record: Value) -> Result<Stored, Session
     Ok(Stored { version: number(version)?, age: Duration::from_micros(number(age)?), record })
 }
 
+/// A record, or that there is none.
+fn told(answer: Vec<Value>) -> Result<Option<Stored>, SessionStoreError> {
+    match <[Value; 3]>::try_from(answer) {
+        Ok([version, age, record]) => stored(&version, &age, record).map(Some),
+        Err(other) if other.is_empty() => Ok(None),
+        Err(_) => Err(garbled()),
+    }
+}
+
 impl SessionStore for RedisSessions {
     async fn read(
         &self,
@@ -142,11 +151,7 @@ impl SessionStore for RedisSessions {
                 command.arg(keep.map_or(0, micros));
             })
             .await?;
-        match <[Value; 3]>::try_from(answer) {
-            Ok([version, age, record]) => stored(&version, &age, record).map(Some),
-            Err(other) if other.is_empty() => Ok(None),
-            Err(_) => Err(garbled()),
-        }
+        told(answer)
     }
 
     async fn create(
@@ -186,9 +191,8 @@ impl SessionStore for RedisSessions {
         }
     }
 
-    async fn remove(&self, id: &SessionId) -> Result<bool, SessionStoreError> {
-        let answer = self.run("remove", id, &|_| {}).await?;
-        answer.first().map_or_else(|| Err(garbled()), |removed| Ok(number(removed)? == 1))
+    async fn remove(&self, id: &SessionId) -> Result<Option<Stored>, SessionStoreError> {
+        told(self.run("remove", id, &|_| {}).await?)
     }
 
     async fn lease(&self, id: &SessionId, holder: u64, life: Duration) -> Result<Leased, SessionStoreError> {

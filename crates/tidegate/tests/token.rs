@@ -11,12 +11,18 @@ mod trace;
 
 #[path = "token/callers.rs"]
 mod callers;
+#[path = "token/endings.rs"]
+mod endings;
 #[path = "token/failures.rs"]
 mod failures;
 #[path = "token/fleet.rs"]
 mod fleet;
+#[path = "token/late.rs"]
+mod late;
 #[path = "token/load.rs"]
 mod load;
+#[path = "token/outage.rs"]
+mod outage;
 #[path = "token/service.rs"]
 mod service;
 #[path = "token/service_fleet.rs"]
@@ -45,7 +51,10 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(idp: &Idp, store: &MemorySessions, settings: Settings) -> Self {
-        let store = Distant::new(store);
+        Self::with(idp, Distant::new(store), settings)
+    }
+
+    pub(crate) fn with(idp: &Idp, store: Distant, settings: Settings) -> Self {
         let life = store.life.clone();
         let idp = Mortal { inner: idp.clone(), life: life.clone() };
         let tokens = TokenCoordinator::new(idp, store.clone(), settings).expect("good settings");

@@ -15,12 +15,19 @@ pub struct Limits {
     pub within: Duration,
     /// How long no grant is asked for afterwards. Default: 10 min.
     pub cooldown: Duration,
+    /// The same when all of them were the endpoint's, which may be back long before. Default: 30 s.
+    pub rest: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         const FIVE: NonZeroU32 = NonZeroU32::new(5).expect("5 is not 0");
-        Self { failures: FIVE, within: Duration::from_secs(300), cooldown: Duration::from_secs(600) }
+        Self {
+            failures: FIVE,
+            within: Duration::from_secs(300),
+            cooldown: Duration::from_secs(600),
+            rest: Duration::from_secs(30),
+        }
     }
 }
 
@@ -43,7 +50,9 @@ impl Limits {
     /// [`InvalidTries`] with the one that is out of range.
     pub fn check(&self) -> Result<(), InvalidTries> {
         let range = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
-        for (name, period) in [("tries.within", self.within), ("tries.cooldown", self.cooldown)] {
+        let periods =
+            [("tries.within", self.within), ("tries.cooldown", self.cooldown), ("tries.rest", self.rest)];
+        for (name, period) in periods {
             if !range.contains(&period) {
                 return Err(InvalidTries(name, period));
             }
@@ -55,7 +64,8 @@ impl Limits {
 /// Whose failure it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// The endpoint's: transport, 5xx, 429. A cooldown of such failures alone ends as soon as it answers somebody.
+    /// The endpoint's: transport, 5xx, 429. A cooldown of such failures alone is short, and ends as soon as it answers
+    /// somebody.
     Endpoint,
     /// This session's, as far as is known.
     Session,
@@ -94,7 +104,7 @@ impl Tries {
         let own = own || blame == Blame::Session;
         if before + 1 >= limits.failures.get() {
             // After the cooldown all of them may fail again.
-            let cooling_until = now + limits.cooldown;
+            let cooling_until = now + if own { limits.cooldown } else { limits.rest };
             return Self { failures: 0, since: now, cooling_until, cooling_since: now, own };
         }
         Self { failures: before + 1, since, own, ..self }
@@ -139,8 +149,10 @@ mod tests {
     #[test]
     fn a_cooldown_for_failures_of_the_endpoint_ends_when_it_answers_anybody() {
         let five = failures(5, Blame::Endpoint);
-        assert_eq!(five.may(Some(at(3)), at(5)), Err(at(604)), "it answered before");
-        assert_eq!(five.may(Some(at(30)), at(31)), Ok(()));
+        assert_eq!(five.may(Some(at(3)), at(5)), Err(at(34)), "it answered before");
+        assert_eq!(five.may(Some(at(20)), at(21)), Ok(()));
+        // Nobody else may ask it: then it is not left alone for longer than its breaker would.
+        assert_eq!(five.may(None, at(34)), Ok(()));
     }
 
     #[test]

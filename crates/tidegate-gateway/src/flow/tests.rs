@@ -142,6 +142,10 @@ async fn grpc_is_told_in_trailers_why_it_was_cut() {
     let flow = Flow::new(Scripted::new(&["ab"], Then::Hang), Told::default(), patience);
     let collected = flow.collect().await.unwrap();
     assert_eq!(collected.trailers().unwrap()["grpc-status"], "4");
+    assert_eq!(
+        collected.trailers().unwrap()["grpc-message"],
+        "the gateway cut this response: its time was up"
+    );
     sweeping.abort();
 }
 
@@ -157,8 +161,8 @@ impl Ending for Other {
         self.1.lock().0
     }
 
-    fn is_revoked(&mut self, _: Instant) -> bool {
-        self.1.lock().1
+    fn taken(&mut self, _: Instant) -> Option<Taken> {
+        self.1.lock().1.then_some(Taken::Permit)
     }
 }
 
@@ -189,7 +193,7 @@ async fn a_flow_whose_lease_is_lost_is_cut() {
     let patience = Patience { revocable: true, ..patience(None, None) };
     let flow = Flow::new(Scripted::new(&["ab"], Then::Hang), ending, patience);
     assert!(flow.collect().await.is_err());
-    assert_eq!(*told.0.lock(), ["Revoked, 2 bytes"]);
+    assert_eq!(*told.0.lock(), ["Revoked(Permit), 2 bytes"]);
     sweeping.abort();
 }
 
@@ -202,7 +206,7 @@ async fn a_stream_of_events_that_is_revoked_ends_and_is_not_broken() {
     let patience = Patience { revocable: true, when_revoked: LastWords::End, ..patience(None, None) };
     let flow = Flow::new(Scripted::new(&["ab"], Then::Hang), ending, patience);
     assert_eq!(flow.collect().await.unwrap().to_bytes(), "ab");
-    assert_eq!(*told.0.lock(), ["Revoked, 2 bytes"]);
+    assert_eq!(*told.0.lock(), ["Revoked(Permit), 2 bytes"]);
     sweeping.abort();
 }
 

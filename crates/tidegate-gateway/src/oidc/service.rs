@@ -76,6 +76,8 @@ pub enum Reason {
     Misconfigured,
     /// None came within `max_wait`, or too many wait.
     Slow,
+    /// The user's session was not told or refreshed within its `max_wait`, or too many wait.
+    SessionSlow,
     /// The caller's own deadline passed.
     Deadline,
     /// The caller brought no token to exchange, or several.
@@ -90,9 +92,11 @@ impl Refused {
         match self.why {
             Reason::NoSubject | Reason::SubjectRefused => StatusCode::UNAUTHORIZED,
             Reason::Deadline => StatusCode::GATEWAY_TIMEOUT,
-            Reason::Unavailable | Reason::Session | Reason::Misconfigured | Reason::Slow => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Reason::Unavailable
+            | Reason::Session
+            | Reason::Misconfigured
+            | Reason::Slow
+            | Reason::SessionSlow => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -101,7 +105,11 @@ impl Refused {
         match self.why {
             Reason::NoSubject | Reason::SubjectRefused => 16,
             Reason::Deadline => 4,
-            Reason::Unavailable | Reason::Session | Reason::Misconfigured | Reason::Slow => 14,
+            Reason::Unavailable
+            | Reason::Session
+            | Reason::Misconfigured
+            | Reason::Slow
+            | Reason::SessionSlow => 14,
         }
     }
 
@@ -118,6 +126,9 @@ impl Refused {
                 "the identity provider refuses the gateway itself, which an operator has to mend; the call was not sent"
             }
             Reason::Slow => "no token for the upstream came in time; the call was not sent",
+            Reason::SessionSlow => {
+                "the user's session could not be refreshed in time, and goes on; retry shortly, the call was not sent"
+            }
             Reason::Deadline => "the deadline of the call passed before there was a token for it",
             Reason::NoSubject => {
                 "this call needs exactly one Authorization: Bearer TOKEN, to exchange for the upstream's; it was not sent"

@@ -223,7 +223,9 @@ impl Session {
                     retry_after: Some(retry_after.max(Duration::from_millis(1))),
                 }));
             }
-            Err(_) => return Err(Denied::Refused(Refused { why: Reason::Slow, retry_after: None })),
+            Err(_) => {
+                return Err(Denied::Refused(Refused { why: Reason::SessionSlow, retry_after: None }));
+            }
         };
         let claims = Claims::read(token.attributes());
         if claims.are_on(&self.config.allow) {

@@ -80,16 +80,21 @@ fn problem(cause: &Cause, request_id: &str, standings: &[Standing<'_>]) -> Respo
     response
 }
 
-/// A gRPC response whose head is also its end (gRPC over HTTP/2, "Trailers-Only").
 fn trailers_only(cause: &Cause) -> Response<ResponseBody> {
+    let mut response = grpc_end(cause.grpc_status(), cause.detail());
+    if let Some(after) = cause.retry_after() {
+        response.headers_mut().insert(grpc::PUSHBACK, ceil_millis(after).into());
+    }
+    response
+}
+
+/// A gRPC response whose head is also its end (gRPC over HTTP/2, "Trailers-Only").
+pub(crate) fn grpc_end(status: u16, message: &'static str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::empty());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(grpc::STATUS, cause.grpc_status().into());
-    headers.insert(grpc::MESSAGE, HeaderValue::from_static(cause.detail()));
-    if let Some(after) = cause.retry_after() {
-        headers.insert(grpc::PUSHBACK, ceil_millis(after).into());
-    }
+    headers.insert(grpc::STATUS, status.into());
+    headers.insert(grpc::MESSAGE, HeaderValue::from_static(message));
     response
 }
 

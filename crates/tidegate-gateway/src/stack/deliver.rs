@@ -7,7 +7,7 @@ use crate::{
     body::ResponseBody,
     config::Hold,
     exchange::Exchange,
-    flow::{End, Ending as _, Flow, LastWords, Patience},
+    flow::{End, Ending as _, Flow, LastWords, Patience, Taken},
     in_flight::Kind,
     oidc::service,
     proxy::{forwarded, hop, upgrade},
@@ -76,13 +76,15 @@ impl Stack {
                         }
                     };
                     let ended = tokio::select! {
-                        ended = upgrade::tunnel(client, upstream, idle, speaks, left) => ended,
-                        () = lost => Err(upgrade::Revoked),
+                        ended = upgrade::tunnel(client, upstream, idle, speaks, left) => {
+                            ended.map_err(|upgrade::Revoked| Taken::Session)
+                        }
+                        () = lost => Err(Taken::Permit),
                     };
                     let (end, down) = match ended {
                         Ok(ended) if ended.error.is_none() => (End::Complete(None), ended.down),
                         Ok(ended) => (End::Abandoned, ended.down),
-                        Err(upgrade::Revoked) => (End::Revoked, 0),
+                        Err(taken) => (End::Revoked(taken), 0),
                     };
                     exchange.end(end, down, None);
                 });

@@ -1,16 +1,20 @@
 //! gRPC through the gateway: four kinds of calls, their trailers, their deadlines, and refusals that gRPC understands.
 
 use futures_util::{StreamExt as _, future::join_all, stream};
+use http::StatusCode;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
+use tonic::{Code, Request, transport::Endpoint};
+use tonic_prost::ProstCodec;
 
 use crate::{
+    sessions::{self, Behind, Browser},
     setup::{guarded, to},
     support::{
         client, eventually,
         gateway::Gateway,
-        grpc::{Ask, GrpcClient, GrpcServer, SERVICE, ask},
+        grpc::{Ask, GrpcClient, GrpcServer, SERVICE, Told, ask},
+        idp::Idp,
         ports, within,
     },
 };
@@ -211,4 +215,42 @@ async fn a_large_message_passes_both_ways() {
     let text = "x".repeat(3 << 20);
     let told = GrpcClient::new(gateway.http()).unary(ask(&text)).await.unwrap().into_inner();
     assert_eq!(told.text.len(), text.len());
+}
+
+#[tokio::test]
+async fn a_stream_whose_session_ends_is_told_to_log_in_and_who_has_none_is_told_at_once() {
+    let (idp, behind, server) = (Idp::start().await, Behind::start().await, GrpcServer::start().await);
+    let route = format!(
+        "  echo:\n    endpoints: [\"http://{}\"]\nroutes:\n  - {{ upstream: echo, kind: stream, session: idp, match: {{ path: {SERVICE} }} }}\n",
+        server.addr()
+    );
+    let gateway = sessions::of(|| {
+        sessions::config(&behind, idp.issuer(), "", "memory://").replacen("routes:\n", &route, 1)
+    })
+    .await;
+    let mut ann = Browser::default();
+    assert_eq!(ann.logs_in(&gateway, "/").await.status, StatusCode::OK);
+    let endpoint = Endpoint::from_shared(format!("http://{}", gateway.http())).unwrap();
+    let mut grpc = tonic::client::Grpc::new(endpoint.connect_lazy());
+    let mut list = async |cookie: Option<String>| {
+        let mut request = Request::new(Ask { count: 1, ..held("a") });
+        if let Some(cookie) = cookie {
+            request.metadata_mut().insert("cookie", cookie.parse().unwrap());
+        }
+        let path = http::uri::PathAndQuery::from_static("/tidegate.test.Echo/List");
+        grpc.ready().await.unwrap();
+        grpc.server_streaming(request, path, ProstCodec::<Ask, Told>::default()).await
+    };
+    let nobody = list(None).await.unwrap_err();
+    assert_eq!(nobody.code(), Code::Unauthenticated);
+    let cookie = format!("tidegate={}", ann.session().unwrap());
+    let mut listed = list(Some(cookie)).await.unwrap().into_inner();
+    assert_eq!(within("a message", listed.message()).await.unwrap().unwrap().number, 1);
+    assert_eq!(ann.goes(&gateway, "/oauth2/logout").await.status, StatusCode::SEE_OTHER);
+    let end = within("the end", listed.message()).await.unwrap_err();
+    assert_eq!(
+        (end.code(), end.message().contains("session is over; log in again")),
+        (Code::Unauthenticated, true)
+    );
+    eventually("the call ending at the server", async || server.live() == 0).await;
 }

@@ -2,36 +2,28 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use tidegate_core::{Call, Instant, keep::Landed, token::Over};
-use tokio::{
-    sync::{Notify, Semaphore, broadcast::error::RecvError},
-    task::AbortHandle,
-    time::{timeout, timeout_at},
-};
+use tidegate_core::{Call, Instant, token::Over};
+use tokio::{sync::Semaphore, task::AbortHandle, time::timeout};
 
 use super::{
     Identity, SessionId, SessionStore, SessionStoreError, TokenEndpoint, Tokens,
     answer::{AccessToken, Known, Origin, TokenError, Trouble},
     health::Health,
+    hints,
     opening::Open,
-    orphans::Orphans,
     record::{Granted, Record},
     refresher::{Assessed, Fetcher, Refresher},
     rejection::Rejected,
     settings::{InvalidSettings, Settings},
     stats::{Counters, Stats},
-    store::Change,
 };
 use crate::{
     Secret,
-    keeper::{self, Answer, Keeper, Kept, Refusal, Why},
+    keeper::{Answer, Keeper, Kept, Refusal, Why},
     sync::{Mutex, now},
 };
 
@@ -114,24 +106,23 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
         let refresher = Arc::new(Refresher {
             endpoint,
             store,
-            health: Health::new(settings.open_for),
+            health: Health::new(settings.open_for, settings.budget).map_err(InvalidSettings::Budget)?,
             counters: Counters::default(),
             slots: Arc::new(Semaphore::new(settings.grants)),
             settings,
-            runs: Mutex::new(HashMap::new()),
+            runs: Arc::default(),
             arrivals: Mutex::new(HashMap::new()),
             keeper: OnceLock::new(),
             openings: Arc::default(),
             rejected: Mutex::new(HashMap::new()),
-            closed: AtomicBool::new(false),
-            ended: Notify::new(),
             salt: fastrand::u64(..),
         });
         let keeper = Keeper::new(Fetcher(Arc::clone(&refresher)), keeping)
             .expect("what a keeper is told here is in range, as the settings are");
         let _ = refresher.keeper.set(keeper.downgrade());
         let changes = refresher.store.changes();
-        let listening = tokio::spawn(listen(Arc::downgrade(&refresher), changes, refresher.settings.lease));
+        let listening =
+            tokio::spawn(hints::listen(Arc::downgrade(&refresher), changes, refresher.settings.lease));
         let listening = Arc::new(Listening(listening.abort_handle()));
         Ok(Self { refresher, keeper, _listening: listening })
     }
@@ -189,6 +180,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
         let of = &self.refresher;
         let now = now();
         let record = Record {
+            born: fastrand::u64(..),
             generation: 1,
             access: Granted::new(&login.tokens, now),
             pending: None,
@@ -207,7 +199,7 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
         if !of.counters.store(of.store.create(id, bytes, keep).await)? {
             return Ok(false);
         }
-        self.keeper.clear(id);
+        of.forget(id);
         match of.assess(id, &record, 1, Origin::Granted, now) {
             Assessed::Tell(found) => of.tell(id, found),
             // It is looked at when it is asked for.
@@ -217,23 +209,34 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     }
 
     /// Ends a session: here at once, everywhere when the store has removed it. A refresh under way cannot bring it back;
-    /// what that brings is revoked.
+    /// what that brings is revoked by whoever asked for it. What is left is the newest that was stored, or is known here.
+    /// Of a grant whose process died nobody knows the tokens: the refresh token that it was asked with is all there is to
+    /// revoke, and with it goes what followed it where the endpoint watches for reuse.
     ///
     /// # Errors
-    /// [`SessionStoreError`] when the store could not be asked: the session may live on elsewhere.
+    /// [`SessionStoreError`] when the store could not be asked: the session may live on elsewhere. Where its answer was lost
+    /// it was removed, and asked again there is nothing left of it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open whether the session ends elsewhere, and its tokens are not told: spawn it.
     pub async fn end(&self, id: &SessionId) -> Result<Option<Ended>, SessionStoreError> {
         let of = &self.refresher;
+        let known = of.known(id);
         of.tell(id, of.gone());
         let asked_at = now();
-        let stored = of.counters.store(of.store.read(id, None).await)?;
         let removed = of.counters.store(of.store.remove(id).await)?;
         of.tell(id, of.gone());
-        let record = stored.filter(|_| removed).and_then(|stored| of.record(id, &stored, asked_at).ok());
-        Ok(record.map(|record| Ended {
-            refresh: record.refresh,
-            access: record.access.token,
-            id: record.access.id,
-            attributes: record.attributes,
+        let record = removed.and_then(|stored| of.record(id, &stored, asked_at).ok());
+        Ok(record.map(|record| {
+            // A store that forgot writes has older tokens.
+            let newer = known.filter(|known| known.follows(&record));
+            let record = newer.map_or(record, Arc::unwrap_or_clone);
+            Ended {
+                refresh: record.refresh,
+                access: record.access.token,
+                id: record.access.id,
+                attributes: record.attributes,
+            }
         }))
     }
 
@@ -266,14 +269,14 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
 
     /// Begins no more grants.
     pub(super) fn close(&self) {
-        self.refresher.closed.store(true, Relaxed);
+        self.refresher.runs.close();
         self.refresher.slots.close();
     }
 
     /// Counts since the beginning.
     pub fn stats(&self) -> Stats {
         let of = &self.refresher;
-        let running = of.runs.lock().len();
+        let running = of.runs.under_way();
         let counters = &of.counters;
         let queued = running.saturating_sub(counters.in_flight.load(Relaxed));
         counters.stats(queued, of.health.reach(), of.health.paused_until(), self.keeper.stats())
@@ -292,19 +295,8 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     pub async fn shutdown(&self, within: Duration) -> usize {
         let of = &self.refresher;
         self.close();
-        let drained = async {
-            loop {
-                let ended = of.ended.notified();
-                let mut ended = std::pin::pin!(ended);
-                ended.as_mut().enable();
-                if of.runs.lock().is_empty() {
-                    return;
-                }
-                ended.await;
-            }
-        };
-        let _ = timeout(within, drained).await;
-        of.runs.lock().len()
+        let _ = timeout(within, of.runs.all_over()).await;
+        of.runs.under_way()
     }
 }
 
@@ -335,76 +327,6 @@ fn refused(refusal: Refusal<Trouble>) -> TokenError {
         Refusal::Cleared => {
             let why = Trouble::Lost("it was forgotten again and again".into());
             TokenError::Unavailable { why, retry_after: Duration::ZERO }
-        }
-    }
-}
-
-/// Passes on what others changed, and takes over what they left, for as long as the coordinator lives.
-async fn listen<E: TokenEndpoint, S: SessionStore>(
-    refresher: Weak<Refresher<E, S>>,
-    mut changes: tokio::sync::broadcast::Receiver<Change>,
-    lease: Duration,
-) {
-    let mut orphans = Orphans::new(lease);
-    loop {
-        let change = match orphans.next() {
-            Some(by) => timeout_at(crate::clock::timer_at(by), changes.recv()).await.ok(),
-            None => Some(changes.recv().await),
-        };
-        let Some(refresher) = refresher.upgrade() else { return };
-        match change {
-            Some(Ok(change)) => refresher.learn_of(change, &mut orphans),
-            // What was missed is found when sessions are looked at again.
-            Some(Err(RecvError::Lagged(_))) | None => {}
-            Some(Err(RecvError::Closed)) => return,
-        }
-        while let Some(id) = orphans.due(now()) {
-            // It goes on by itself; that none begins after the shutdown is fine.
-            let _ = refresher.run(&id);
-        }
-    }
-}
-
-impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
-    fn learn_of(&self, change: Change, orphans: &mut Orphans) {
-        let keeper = self.keeper.get().and_then(keeper::WeakKeeper::upgrade);
-        match change {
-            Change::Written { id, version } => {
-                orphans.heard(&id);
-                if let Some(waiting) = self.arrivals.lock().get(&id) {
-                    waiting.notify_one();
-                }
-                let Some(keeper) = keeper else { return };
-                let is_older = match keeper.peek(&id).as_deref() {
-                    Some(Known::Good(good)) => good.version < version,
-                    Some(Known::Over(_)) | None => false,
-                };
-                if is_older {
-                    keeper.refresh(&id, now());
-                }
-            }
-            Change::Removed(id) => {
-                orphans.heard(&id);
-                if let Some(waiting) = self.arrivals.lock().get(&id) {
-                    waiting.notify_one();
-                }
-                if let Some(keeper) = keeper
-                    && keeper.peek(&id).is_some()
-                {
-                    let _: Landed = keeper.put(&id, self.gone().fetched(now()));
-                }
-            }
-            // Later it may not be repeated; where it always may be, the next caller is soon enough.
-            Change::Sent(id) => {
-                if self.settings.repeats_in_time() && !self.runs.lock().contains_key(&id) {
-                    orphans.sent(id, now());
-                }
-            }
-            Change::Pause { endpoint, pause } => {
-                if endpoint == self.settings.endpoint {
-                    self.health.pause(pause, now());
-                }
-            }
         }
     }
 }

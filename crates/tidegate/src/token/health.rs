@@ -1,10 +1,12 @@
 //! Whether a token endpoint may be asked: after three grants in a row that it did not answer well it is left alone, and
-//! one probe finds out when it is back. Each grant counts once, however many wait for it.
+//! one probe finds out when it is back. Each grant counts once, however many wait for it. And no more are sent within a while
+//! than it may be asked for, where that is bounded.
 
 use std::time::Duration;
 
 use tidegate_core::{
     Backoff, Instant,
+    attempts::{self, Attempts},
     recovery::{Ended, Leave, Reach, Recovery},
 };
 
@@ -21,6 +23,7 @@ pub(super) struct Health {
 #[derive(Default)]
 struct Inner {
     recovery: Recovery,
+    budget: Option<Attempts>,
     /// Until when it asked to be left alone.
     paused_until: Instant,
     /// When it last answered anybody.
@@ -29,10 +32,16 @@ struct Inner {
 }
 
 impl Health {
-    pub(super) fn new(open_for: Duration) -> Self {
+    /// # Errors
+    /// [`attempts::InvalidSettings`] when a period of the budget is out of range.
+    pub(super) fn new(
+        open_for: Duration,
+        budget: Option<attempts::Settings>,
+    ) -> Result<Self, attempts::InvalidSettings> {
         // A tenth on top, so that processes do not probe together.
         let base = (open_for / 10).max(Duration::from_millis(1));
-        Self { inner: Mutex::default(), backoff: Backoff { floor: open_for, base, cap: base } }
+        let inner = Inner { budget: budget.map(Attempts::new).transpose()?, ..Inner::default() };
+        Ok(Self { inner: Mutex::new(inner), backoff: Backoff { floor: open_for, base, cap: base } })
     }
 
     /// Asks for leave to ask the endpoint.
@@ -42,6 +51,11 @@ impl Health {
             return Err(inner.paused_until);
         }
         let leave = inner.recovery.admit(now)?;
+        if let Some(Err(refused)) = inner.budget.as_mut().map(|budget| budget.attempt(now)) {
+            let dice = tidegate_core::Dice(fastrand::u32(..));
+            inner.recovery.settle(leave, Ended::Abandoned, &self.backoff, now, dice);
+            return Err(now + refused.retry_after.unwrap_or_default());
+        }
         inner.grants += 1;
         Ok(Asking { health: self, leave: Some(leave), number: inner.grants })
     }

@@ -1,6 +1,8 @@
 //! A session whose lease this process holds: ask, store what was granted before anything else can go wrong, verify,
 //! give the lease back.
 
+mod keep;
+
 use std::{sync::Arc, time::Duration};
 
 use tidegate_core::{
@@ -9,6 +11,7 @@ use tidegate_core::{
 };
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
+use self::keep::Kept;
 use super::{
     GrantError, SessionId, SessionStore, TokenEndpoint, Tokens, VerifyError,
     answer::{Origin, Trouble},
@@ -17,14 +20,10 @@ use super::{
     refresher::{Assessed, Refresher},
     run::{Early, End},
     stats::{GrantOutcome, count},
-    store::{Fence, Phase, Stored, Under, Write, Written},
+    store::{Fence, Phase, Stored, Under},
     tenure::Tenure,
 };
 use crate::{flight::caught, sync::now};
-
-/// The pauses between attempts to store what is known.
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Hold<'a, E: TokenEndpoint, S: SessionStore> {
     pub(super) of: &'a Arc<Refresher<E, S>>,
@@ -37,16 +36,6 @@ pub(super) struct Hold<'a, E: TokenEndpoint, S: SessionStore> {
     base: u64,
     /// Whether the record says more than the store does.
     noted: bool,
-}
-
-/// What became of storing a record.
-enum Kept {
-    /// It stands.
-    Stored,
-    /// Somebody else's stands, which is later.
-    Theirs,
-    /// The session was logged out.
-    Gone,
 }
 
 impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
@@ -65,7 +54,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
             record.unknown_since.get_or_insert(asked_at - ago);
         }
         let mut noted = orphan.is_some();
-        if let Some(known) = of.known(id).filter(|known| known.generation > record.generation) {
+        if let Some(known) = of.known(id).filter(|known| known.follows(&record)) {
             // The store forgot: a server was replaced by one that had not heard of it. What it has is used up.
             count(&of.counters.forgotten);
             (record, noted) = ((*known).clone(), true);
@@ -160,6 +149,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
             Err(error) => error,
         };
         let said = End::Failed(Trouble::grant(&error), error.retry_after());
+        let mut got = None;
         let (limits, now) = (self.of.settings.tries, now());
         let failed = |record: &mut Record, blame| record.tries = record.tries.failed(blame, &limits, now);
         match error {
@@ -180,6 +170,7 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
                 match refresh {
                     // Granted, and the rest of the answer is lost: the next grant takes the new refresh token.
                     Some(refresh) => {
+                        got = Some(Tokens { refresh: Some(refresh.clone()), ..Tokens::bearer("") });
                         self.record.refresh = Some(refresh);
                         self.record.refresh_until = Instant::NEVER;
                         self.record.unknown_since = None;
@@ -201,7 +192,10 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
             },
             Kept::Stored => said,
             Kept::Theirs => self.told(Origin::Shared),
-            Kept::Gone => self.gone(),
+            Kept::Gone => match got {
+                Some(tokens) => self.revoke(tokens, self.gone(), early).await,
+                None => self.gone(),
+            },
         }
     }
 
@@ -318,81 +312,5 @@ impl<'a, E: TokenEndpoint, S: SessionStore> Hold<'a, E, S> {
         count(&self.of.counters.revoked);
         let _ = timeout(self.of.settings.limit, caught(self.of.endpoint.revoke(tokens))).await;
         end
-    }
-
-    /// Stores the record, however long that takes; those who wait are told `meanwhile` once it takes long, or what is wrong
-    /// with the store.
-    async fn keep(&mut self, under: Under, meanwhile: Option<&End>, early: &mut Early) -> Kept {
-        let (began, mut pause) = (now(), FIRST_PAUSE);
-        loop {
-            match self.write(under).await {
-                Ok(Some(kept)) => return kept,
-                Ok(None) => continue,
-                Err(trouble) => early.land(meanwhile.cloned().unwrap_or(End::Failed(trouble, None))),
-            }
-            if now().since(began) >= self.of.settings.idle {
-                return Kept::Gone;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    /// Writes once. `None`: it was brought up to what stands there, and is to be written again.
-    async fn write(&mut self, under: Under) -> Result<Option<Kept>, Trouble> {
-        let of = self.of;
-        let now = now();
-        let record = self.record.write(self.id, self.version + 1, of.settings.seal.as_deref(), now);
-        let keep = of.settings.idle.min(self.record.ends_at.since(now)).max(Duration::from_millis(1));
-        let write = Write { record, over: self.version, keep, fence: self.fence, under };
-        match of.counters.store(of.store.write(self.id, write).await).map_err(Trouble::Store)? {
-            Written::Done(version) => {
-                (self.version, self.noted) = (version, false);
-                return Ok(Some(Kept::Stored));
-            }
-            Written::Gone => return Ok(Some(Kept::Gone)),
-            Written::Conflict | Written::Fenced => {}
-        }
-        count(&of.counters.conflicts);
-        let asked_at = crate::sync::now();
-        let stored = of.counters.store(of.store.read(self.id, None).await).map_err(Trouble::Store)?;
-        let Some(stored) = stored else { return Ok(Some(Kept::Gone)) };
-        let theirs = of.record(self.id, &stored, asked_at)?;
-        self.version = stored.version;
-        // Whose tokens follow those that were asked with?
-        let moved = theirs.generation > self.base;
-        let ours = theirs.generation == self.record.generation && theirs.refresh == self.record.refresh;
-        if moved && !ours {
-            (self.record, self.noted) = (theirs, false);
-            return Ok(Some(Kept::Theirs));
-        }
-        self.record.attributes = theirs.attributes;
-        Ok(None)
-    }
-
-    /// Gives the lease back, with what it told; if the store does not answer, it runs out.
-    async fn give_back(&mut self) {
-        if self.noted {
-            let _ = self.write(Under::HolderReleasing).await;
-        } else {
-            let _ = self.of.counters.store(self.of.store.release(self.id, self.fence).await);
-        }
-    }
-
-    /// Gives the lease back, however long that takes.
-    async fn give_back_surely(&mut self) {
-        let (began, mut pause) = (now(), FIRST_PAUSE);
-        while now().since(began) < self.of.settings.idle {
-            let given = if self.noted {
-                matches!(self.write(Under::HolderReleasing).await, Ok(Some(_)))
-            } else {
-                self.of.counters.store(self.of.store.release(self.id, self.fence).await).is_ok()
-            };
-            if given {
-                return;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
     }
 }

@@ -1,20 +1,16 @@
 //! Sessions in the memory of one process, and on its disk if that is wanted.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+mod table;
+
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
 
-use super::store::{
-    Change, Fence, Leased, Phase, SessionStore, SessionStoreError, Stored, Under, Write, Written,
-};
+use self::table::{Session, Table};
+use super::store::{Change, Fence, Leased, Phase, SessionStore, SessionStoreError, Stored, Write, Written};
 use super::{
     Seal, SessionId,
-    journal::{Entry, Journal, JournalError, OnDisk},
+    journal::{Journal, JournalError, OnDisk},
 };
 use crate::{
     Instant,
@@ -33,33 +29,6 @@ struct Inner {
     most: usize,
     changes: broadcast::Sender<Change>,
     journal: Option<Journal>,
-}
-
-#[derive(Default)]
-struct Table {
-    sessions: HashMap<SessionId, Session>,
-    /// By when they end, so that what is over is found without a look at all.
-    ends: BTreeSet<(Instant, SessionId)>,
-    fences: u64,
-}
-
-struct Session {
-    record: Vec<u8>,
-    version: u64,
-    written_at: Instant,
-    ends_at: Instant,
-    /// The end that stands on disk.
-    end_on_disk: Instant,
-    lease: Option<Lease>,
-}
-
-struct Lease {
-    holder: u64,
-    fence: Fence,
-    until: Instant,
-    sent_at: Option<Instant>,
-    /// When an earlier holder sent something and was not heard of again.
-    orphaned: Option<Instant>,
 }
 
 impl Default for MemorySessions {
@@ -178,100 +147,6 @@ async fn written(on_disk: Option<OnDisk>) -> Result<(), SessionStoreError> {
     }
 }
 
-impl Table {
-    fn forget(&mut self, now: Instant) {
-        while let Some((ends_at, _)) = self.ends.first()
-            && *ends_at <= now
-            && let Some((_, id)) = self.ends.pop_first()
-        {
-            self.sessions.remove(&id);
-        }
-    }
-
-    fn keep(&mut self, id: &SessionId, session: &mut Session, until: Instant) {
-        self.ends.remove(&(session.ends_at, id.clone()));
-        self.ends.insert((until, id.clone()));
-        session.ends_at = until;
-    }
-}
-
-impl Session {
-    fn of(entry: Entry) -> Self {
-        let [written_at, ends_at, sent_at] =
-            [entry.written_at, entry.ends_at, entry.sent_at].map(Instant::from_nanos);
-        // Whoever held it is gone; what it had sent, nobody knows.
-        let sent_at = (entry.sent_at != 0).then_some(sent_at);
-        let lease = sent_at.map(|_| Lease {
-            holder: 0,
-            fence: Fence(entry.fence),
-            until: Instant::EPOCH,
-            sent_at,
-            orphaned: None,
-        });
-        let Entry { version, record, .. } = entry;
-        Self { record, version, written_at, ends_at, end_on_disk: ends_at, lease }
-    }
-
-    fn entry(&self) -> Entry {
-        let lease = self.lease.as_ref();
-        Entry {
-            version: self.version,
-            written_at: self.written_at.as_nanos(),
-            ends_at: self.ends_at.as_nanos(),
-            fence: lease.map_or(0, |lease| lease.fence.0),
-            sent_at: lease.and_then(|lease| lease.sent_at).map_or(0, Instant::as_nanos),
-            record: self.record.clone(),
-        }
-    }
-
-    fn stored(&self, now: Instant) -> Stored {
-        Stored { version: self.version, age: now.since(self.written_at), record: self.record.clone() }
-    }
-
-    fn holds(&self, fence: Fence) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.fence == fence)
-    }
-
-    fn lease(&mut self, table: &mut Table, holder: u64, life: Duration, now: Instant) -> Leased {
-        let mut orphan = None;
-        if let Some(lease) = &mut self.lease {
-            if lease.holder == holder {
-                lease.until = lease.until.max(now + life);
-                let (fence, orphan) = (lease.fence, lease.orphaned.map(|at| now.since(at)));
-                return Leased::Taken { fence, stored: self.stored(now), orphan };
-            }
-            if now < lease.until {
-                return Leased::Held(lease.until.since(now));
-            }
-            orphan = lease.sent_at;
-        }
-        table.fences += 1;
-        let fence = Fence(table.fences);
-        // What the dead holder sent stays known until the record says what became of it.
-        self.lease = Some(Lease { holder, fence, until: now + life, sent_at: orphan, orphaned: orphan });
-        Leased::Taken { fence, stored: self.stored(now), orphan: orphan.map(|at| now.since(at)) }
-    }
-
-    fn write(&mut self, write: Write, now: Instant) -> Written {
-        let held = self.holds(write.fence);
-        match write.under {
-            Under::HolderReleasing if !held => return Written::Fenced,
-            Under::HolderReleasing | Under::Anybody | Under::AnybodyReleasing => {}
-        }
-        if self.version != write.over {
-            return Written::Conflict;
-        }
-        self.version += 1;
-        (self.record, self.written_at) = (write.record, now);
-        match write.under {
-            Under::Anybody => {}
-            Under::AnybodyReleasing | Under::HolderReleasing if held => self.lease = None,
-            Under::AnybodyReleasing | Under::HolderReleasing => {}
-        }
-        Written::Done(self.version)
-    }
-}
-
 impl SessionStore for MemorySessions {
     async fn read(
         &self,
@@ -310,14 +185,22 @@ impl SessionStore for MemorySessions {
                 return Err(SessionStoreError::new(why));
             }
             let ends_at = now + keep;
-            let mut session =
-                Session { record, version: 1, written_at: now, ends_at, end_on_disk: ends_at, lease: None };
+            let mut session = Session {
+                record,
+                version: 1,
+                first: Fence(table.fences + 1),
+                written_at: now,
+                ends_at,
+                end_on_disk: ends_at,
+                lease: None,
+            };
             table.keep(id, &mut session, ends_at);
             let on_disk = self.save(id, Some(&mut session));
             table.sessions.insert(id.clone(), session);
             on_disk
         };
         written(on_disk).await?;
+        self.tell(Change::Written { id: id.clone(), version: 1 });
         Ok(true)
     }
 
@@ -342,15 +225,16 @@ impl SessionStore for MemorySessions {
         Ok(written.unwrap_or(Written::Gone))
     }
 
-    async fn remove(&self, id: &SessionId) -> Result<bool, SessionStoreError> {
+    async fn remove(&self, id: &SessionId) -> Result<Option<Stored>, SessionStoreError> {
+        let now = now();
         let (removed, on_disk) = {
             let table = &mut *self.0.table.lock();
-            table.forget(now());
+            table.forget(now);
             let removed = table.sessions.remove(id);
             if let Some(session) = &removed {
                 table.ends.remove(&(session.ends_at, id.clone()));
             }
-            (removed.is_some(), self.save(id, None))
+            (removed.map(|session| session.stored(now)), self.save(id, None))
         };
         written(on_disk).await?;
         self.tell(Change::Removed(id.clone()));

@@ -33,6 +33,11 @@ impl Openings {
         Open(Arc::clone(self), id.clone())
     }
 
+    /// Whether somebody here asks for a session that begins so.
+    pub(super) fn has(&self, id: &SessionId) -> bool {
+        self.0.lock().contains_key(id)
+    }
+
     fn of(&self, id: &SessionId) -> Option<Secret> {
         self.0.lock().get(id).map(|opening| opening.presented.clone())
     }
@@ -62,6 +67,7 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
     pub(super) async fn begin_unasked(&self, id: &SessionId) -> Result<Option<Stored>, SessionStoreError> {
         let Some(presented) = self.openings.of(id) else { return Ok(None) };
         let record = Record {
+            born: fastrand::u64(..),
             generation: 1,
             // There is none yet: it was over long ago.
             access: Granted::new(&super::Tokens::bearer(""), Instant::EPOCH),

@@ -62,6 +62,8 @@ impl Granted {
 /// A session.
 #[derive(Clone)]
 pub(super) struct Record {
+    /// What tells it from an earlier session of its name.
+    pub(super) born: u64,
     /// How often tokens were granted: two records of one generation have the same refresh token.
     pub(super) generation: u64,
     pub(super) access: Granted,
@@ -93,6 +95,11 @@ impl Record {
             Verify::Later => self.pending = Some(granted),
             Verify::No => self.accept(granted),
         }
+    }
+
+    /// Whether it is the same session, later.
+    pub(super) const fn follows(&self, other: &Self) -> bool {
+        self.born == other.born && self.generation > other.generation
     }
 
     /// Serves what was granted from now on.
@@ -192,6 +199,7 @@ mod tests {
         tokens.id = Some(Secret::new("id"));
         let granted = Granted::new(&tokens, WRITTEN - Duration::from_secs(7));
         Record {
+            born: u64::MAX,
             generation: 3,
             access: granted.clone(),
             pending: Some(Granted { scope: Some("a b".into()), life: None, ..granted }),
@@ -227,7 +235,7 @@ mod tests {
         assert_eq!(after.access.token, before.access.token);
         assert_eq!((after.refresh, after.identity), (before.refresh, before.identity));
         assert_eq!(after.pending.unwrap().scope.as_deref(), Some("a b"));
-        assert_eq!(after.attributes, before.attributes);
+        assert_eq!((after.attributes, after.born), (before.attributes, before.born));
     }
 
     #[test]

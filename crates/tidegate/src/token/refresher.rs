@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -18,7 +18,8 @@ use super::{
     health::Health,
     opening::Openings,
     record::Record,
-    run::{End, Run},
+    run::End,
+    runs::Runs,
     settings::Settings,
     stats::{Counters, count},
     store::Stored,
@@ -42,7 +43,7 @@ where
     /// Places for grants, given in the order of asking.
     pub(super) slots: Arc<Semaphore>,
     /// Refreshes under way here.
-    pub(super) runs: Mutex<HashMap<SessionId, Run>>,
+    pub(super) runs: Arc<Runs<End>>,
     /// Sessions that another process refreshes, and somebody here waits for.
     pub(super) arrivals: Mutex<HashMap<SessionId, Arc<Notify>>>,
     pub(super) keeper: OnceLock<WeakKeeper<Fetcher<E, S>>>,
@@ -50,9 +51,6 @@ where
     pub(super) openings: Arc<Openings>,
     /// Generations whose access token an upstream called worthless.
     pub(super) rejected: Mutex<HashMap<SessionId, u64>>,
-    pub(super) closed: AtomicBool,
-    /// Told whenever a run ends.
-    pub(super) ended: Notify,
     /// What makes this process refresh at another time than others.
     pub(super) salt: u64,
 }
@@ -129,7 +127,7 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                 origin,
                 serving_out: last,
             }),
-            until: until.min(now + self.settings.recheck).min(record.ends_at),
+            until: until.min(now + self.settings.recheck).min(term.dead_at).min(record.ends_at),
             dead_at: term.dead_at.min(record.ends_at),
             rank: record.generation,
         };
@@ -160,6 +158,15 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
     pub(super) fn tell(&self, id: &SessionId, found: Found) {
         if let Some(keeper) = self.keeper.get().and_then(WeakKeeper::upgrade) {
             keeper.put(id, found.fetched(now()));
+        }
+    }
+
+    /// Nothing that is known of a session here, or that looks and refreshes under way will bring, is told any more: who waits
+    /// looks again.
+    pub(super) fn forget(&self, id: &SessionId) {
+        self.runs.part(id);
+        if let Some(keeper) = self.keeper.get().and_then(WeakKeeper::upgrade) {
+            keeper.clear(id);
         }
     }
 
@@ -201,8 +208,12 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
         };
         let record = self.record(id, &stored, asked_at).map_err(|trouble| (trouble, None))?;
         let (now, known) = (now(), self.known(id));
+        if known.as_ref().is_some_and(|known| known.born != record.born) {
+            // Another session of this name: what is known, and what this look brings, is forgotten; who waits looks again.
+            self.forget(id);
+        }
         // A store that forgot writes has an older refresh token, which is used up: it is told before anything else.
-        let forgot = known.as_ref().is_some_and(|known| known.generation > record.generation);
+        let forgot = known.as_ref().is_some_and(|known| known.follows(&record));
         let good = match self.assess(id, &record, stored.version, Origin::Shared, now) {
             _ if forgot => None,
             Assessed::Tell(found) => return Ok(found),
@@ -220,8 +231,9 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
             return Ok(good);
         }
         match self.run(id).map_err(|trouble| (trouble, None))?.first().await {
-            End::Found(found) => Ok(found),
-            End::Failed(trouble, after) => Err((trouble, after)),
+            Ok(End::Found(found)) => Ok(found),
+            Ok(End::Failed(trouble, after)) => Err((trouble, after)),
+            Err(crash) => Err((Trouble::Lost(crash.to_string().into()), None)),
         }
     }
 }

@@ -1,13 +1,7 @@
 //! One refresh of one session in this process, from the line for a place to the stored result. It belongs to nobody who
 //! waits for it.
 
-use std::{
-    future::{Future as _, poll_fn},
-    pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    task::Poll,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
@@ -16,13 +10,11 @@ use super::{
     answer::{Origin, Trouble},
     hold::Hold,
     refresher::{Assessed, Found, Refresher},
+    runs::{self, Joined},
     stats::count,
     store::Leased,
 };
-use crate::{
-    flight::{Crash, Flight, Lander, caught},
-    sync::now,
-};
+use crate::{flight::caught, sync::now};
 
 /// The first and the longest pause between two looks at a session that another process refreshes. A hint ends them.
 const FIRST_LOOK: Duration = Duration::from_millis(25);
@@ -37,84 +29,28 @@ pub(super) enum End {
     Failed(Trouble, Option<Duration>),
 }
 
-/// A refresh under way.
-#[derive(Clone)]
-pub(super) struct Run {
-    end: Flight<End>,
-    /// Lands before the end when callers should not wait for that.
-    early: Flight<End>,
-}
-
-impl Run {
-    /// What callers are told: the end, or what there is before it.
-    pub(super) async fn first(&self) -> End {
-        let (mut end, mut early) = (self.end.join(), self.early.join());
-        let first = poll_fn(|cx| {
-            if let Poll::Ready(end) = Pin::new(&mut end).poll(cx) {
-                return Poll::Ready(end);
-            }
-            match Pin::new(&mut early).poll(cx) {
-                Poll::Ready(Ok(early)) => Poll::Ready(Ok(early)),
-                // Nothing came early.
-                Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
-            }
-        });
-        first.await.unwrap_or_else(|crash: Crash| End::Failed(Trouble::Lost(crash.to_string().into()), None))
-    }
-}
-
-/// What callers are told before the end, once.
-pub(super) struct Early(Option<Lander<End>>);
-
-impl Early {
-    pub(super) fn land(&mut self, end: End) {
-        if let Some(lander) = self.0.take() {
-            lander.land(Ok(end));
-        }
-    }
-
-    /// Whether callers still wait for the end.
-    pub(super) fn is_open(&self) -> bool {
-        self.0.is_some()
-    }
-}
-
-/// Takes a run out of the table, however it ends.
-struct Entry<E: TokenEndpoint, S: SessionStore>(Arc<Refresher<E, S>>, SessionId);
-
-impl<E: TokenEndpoint, S: SessionStore> Drop for Entry<E, S> {
-    fn drop(&mut self) {
-        self.0.runs.lock().remove(&self.1);
-        self.0.ended.notify_waiters();
-    }
-}
+pub(super) type Run = runs::Run<End>;
+pub(super) type Early = runs::Early<End>;
 
 impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
     /// The refresh of a session that is under way, or a new one.
     pub(super) fn run(self: &Arc<Self>, id: &SessionId) -> Result<Run, Trouble> {
-        let (run, end, early) = {
-            let mut runs = self.runs.lock();
-            if let Some(run) = runs.get(id) {
-                return Ok(run.clone());
-            }
-            if self.closed.load(Relaxed) {
-                return Err(Trouble::Closed);
-            }
-            let ((end, end_lander), (early, early_lander)) = (Flight::new(), Flight::new());
-            let run = Run { end, early };
-            runs.insert(id.clone(), run.clone());
-            (run, end_lander, early_lander)
+        let (run, turn, mut early) = match self.runs.join(id) {
+            Joined::UnderWay(run) => return Ok(run),
+            Joined::Begun(run, turn, early) => (run, turn, early),
+            Joined::Closed => return Err(Trouble::Closed),
         };
-        let entry = Entry(Arc::clone(self), id.clone());
+        let this = Arc::clone(self);
         tokio::spawn(async move {
-            let mut early = Early(Some(early));
-            let ended = caught(entry.0.work(&entry.1, &mut early)).await;
+            let ended = caught(this.work(turn.id(), &mut early)).await;
             let ended = ended.unwrap_or_else(|panic| End::Failed(Trouble::Lost(panic), None));
-            if let (false, End::Found(found)) = (early.is_open(), &ended) {
-                entry.0.tell(&entry.1, found.clone());
-            }
-            drop(entry); // Whoever comes after the end begins anew.
-            end.land(Ok(ended));
+            let (id, told) = (turn.id().clone(), !early.is_open());
+            turn.end(ended, |ended| {
+                // Those who wait know less.
+                if let (true, End::Found(found)) = (told, ended) {
+                    this.tell(&id, found.clone());
+                }
+            });
         });
         Ok(run)
     }
@@ -205,7 +141,7 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
         let stored = self.counters.store(self.store.read(id, None).await).map_err(Trouble::Store)?;
         let Some(stored) = stored else { return Ok(Some(self.gone())) };
         let record = self.record(id, &stored, asked_at)?;
-        if self.known(id).is_some_and(|known| known.generation > record.generation) {
+        if self.known(id).is_some_and(|known| known.follows(&record)) {
             return Ok(None);
         }
         match self.assess(id, &record, stored.version, Origin::Shared, now()) {

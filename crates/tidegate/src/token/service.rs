@@ -4,6 +4,9 @@
 //! Alone, each process has its own; processes that share a store of sessions share them: one grant for all. Nothing is used
 //! up by asking, so while the store is away each process asks for itself.
 //!
+//! Grants that fail are bounded three times: each token by [`Settings::tries`], with a cooldown of at most a minute; all
+//! of them together by [`Settings::budget`] in each process; and by the endpoint's breaker.
+//!
 //! ```
 //! use std::time::Duration;
 //! use tidegate::{Call, clock, token::{Grant, GrantError, ServiceKey, ServiceTokens, Settings, Tokens}};
@@ -23,7 +26,7 @@
 mod asks;
 mod key;
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use tidegate_core::{
     Call, Instant,
@@ -38,6 +41,9 @@ use crate::Secret;
 
 use asks::Asks;
 pub use key::ServiceKey;
+
+/// The longest cooldown after grants that failed.
+const LONGEST_COOLDOWN: Duration = Duration::from_secs(60);
 
 /// Tokens of the client itself. Clones share them.
 pub struct ServiceTokens<E: TokenEndpoint, S: SessionStore = MemorySessions>(Arc<Inner<E, S>>);
@@ -117,10 +123,13 @@ impl<E: TokenEndpoint, S: SessionStore> ServiceTokens<E, S> {
     }
 
     fn with(endpoint: E, settings: Settings, store: Option<S>) -> Result<Self, InvalidSettings> {
-        // Nothing is used up by asking: an answer that is lost is asked for again, and what paces that are the backoff and
-        // the endpoint's breaker, not a cooldown that would outlast the failure.
-        let tries = Limits { failures: NonZeroU32::MAX, ..settings.tries };
-        let settings = Settings { reuse_grace: Some(Settings::ALWAYS), tries, ..settings };
+        // Nothing is used up by asking: an answer that is lost is asked for again. Nobody can log in to be served sooner, so
+        // that a cooldown must not outlast for long what an operator mends.
+        let cooldown = settings.tries.cooldown.min(LONGEST_COOLDOWN);
+        let tries = Limits { cooldown, ..settings.tries };
+        // Callers choose what is exchanged: they must not make the endpoint busy with tokens that it does not take.
+        let budget = Some(settings.budget.unwrap_or_default());
+        let settings = Settings { reuse_grace: Some(Settings::ALWAYS), tries, budget, ..settings };
         let endpoint = Arc::new(endpoint);
         let asks = || Asks(Arc::clone(&endpoint));
         let shared = match store {

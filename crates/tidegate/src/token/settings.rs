@@ -3,7 +3,8 @@
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use tidegate_core::{
-    Backoff, InvalidBackoff, attempts,
+    Backoff, InvalidBackoff,
+    attempts::{self, Attempts},
     token::{InvalidSchedule, InvalidTries, Limits, Schedule},
 };
 
@@ -17,8 +18,11 @@ pub struct Settings {
     pub endpoint: Arc<str>,
     /// When tokens are refreshed. Default: at 20 % of their life before their end.
     pub schedule: Schedule,
-    /// Grants of a session that may fail. Default: 5 in 5 min, then 10 min of rest.
+    /// Grants of a session that may fail. Default: 5 in 5 min, then 10 min of rest; 30 s when all were the endpoint's fault.
     pub tries: Limits,
+    /// Grants of all sessions together that this process sends within a while, whatever becomes of them; who comes afterwards
+    /// is told when to come back. Default: as many as are due; of [`ServiceTokens`](super::ServiceTokens) 50 in 10 s.
+    pub budget: Option<attempts::Settings>,
     /// How long the endpoint takes a refresh token again that was used already; `None`: not at all, [`ALWAYS`](Self::ALWAYS):
     /// as often as it is presented. Default: none.
     pub reuse_grace: Option<Duration>,
@@ -60,6 +64,7 @@ impl Default for Settings {
             endpoint: "token".into(),
             schedule: Schedule::default(),
             tries: Limits::default(),
+            budget: None,
             reuse_grace: None,
             scope: None,
             grants: 10,
@@ -115,6 +120,9 @@ impl Settings {
         self.schedule.check().map_err(InvalidSettings::Schedule)?;
         self.tries.check().map_err(InvalidSettings::Tries)?;
         self.backoff.check().map_err(InvalidSettings::Backoff)?;
+        if let Some(budget) = self.budget {
+            Attempts::new(budget).map_err(InvalidSettings::Budget)?;
+        }
         let (shortest, day) = (Duration::from_millis(10), Duration::from_secs(24 * 60 * 60));
         for (name, time, longest) in [
             ("limit", self.limit, day),
@@ -173,6 +181,8 @@ pub enum InvalidSettings {
     Tries(InvalidTries),
     /// The backoff.
     Backoff(InvalidBackoff),
+    /// The budget.
+    Budget(attempts::InvalidSettings),
 }
 
 impl fmt::Display for InvalidSettings {
@@ -187,6 +197,7 @@ impl fmt::Display for InvalidSettings {
             Self::Schedule(invalid) => invalid.fmt(f),
             Self::Tries(invalid) => invalid.fmt(f),
             Self::Backoff(invalid) => invalid.fmt(f),
+            Self::Budget(invalid) => write!(f, "token: of the budget, {invalid}"),
         }
     }
 }

@@ -22,7 +22,8 @@ pub trait SessionStore: Send + Sync + 'static {
         keep: Option<Duration>,
     ) -> impl Future<Output = Result<Option<Stored>, SessionStoreError>> + Send;
 
-    /// Writes a record where none is, as version 1, for as long as `keep`. `false`: there is one.
+    /// Writes a record where none is, as version 1, for as long as `keep`. `false`: there is one. Told to all who listen to
+    /// [`changes`](Self::changes): they may have heard that one of this name is gone.
     ///
     /// # Errors
     /// [`SessionStoreError`] when the store could not be asked.
@@ -43,11 +44,15 @@ pub trait SessionStore: Send + Sync + 'static {
         write: Write,
     ) -> impl Future<Output = Result<Written, SessionStoreError>> + Send;
 
-    /// Removes a record, with its lease. `false`: there was none.
+    /// Removes a record, with its lease, and tells what it was. Nothing that was begun for it has an effect on a later record
+    /// of the same name.
     ///
     /// # Errors
-    /// [`SessionStoreError`] when the store could not be asked.
-    fn remove(&self, id: &SessionId) -> impl Future<Output = Result<bool, SessionStoreError>> + Send;
+    /// [`SessionStoreError`] when the store could not be asked; it may be removed.
+    fn remove(
+        &self,
+        id: &SessionId,
+    ) -> impl Future<Output = Result<Option<Stored>, SessionStoreError>> + Send;
 
     /// Takes the lease of a session, if nobody holds it, and reads the record under it. Asking again with the same
     /// `holder` while it is held gives the same lease.
@@ -92,7 +97,7 @@ pub trait SessionStore: Send + Sync + 'static {
     fn pause(&self, endpoint: &Arc<str>, pause: Duration) -> impl Future<Output = ()> + Send;
 }
 
-/// The number of a lease; a later one is higher.
+/// The number of a lease; a later one is higher, also of a later record of the same name. 0 is of no lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fence(pub u64);
 
@@ -149,7 +154,7 @@ pub enum Written {
     Done(u64),
     /// Another version stands there.
     Conflict,
-    /// There is no record any more.
+    /// The record is gone, or another one of the same name than the lease is of.
     Gone,
     /// The lease is not held any more.
     Fenced,

@@ -101,6 +101,11 @@ impl Idp {
         })
     }
 
+    /// The refresh token of a family that is good now.
+    pub(crate) fn newest(&self, family: u64) -> String {
+        self.with(|state| format!("rt-{family}-{}", state.families[&family].current))
+    }
+
     /// Kills a family, as an administrator would.
     pub(crate) fn revoke_family(&self, family: u64) {
         self.with(|state| state.families.get_mut(&family).expect("it logged in").revoked = true);
@@ -210,6 +215,7 @@ impl TokenEndpoint for Idp {
     }
 
     async fn revoke(&self, tokens: Tokens) {
-        self.with(|state| state.revoked.push(tokens.access.expose().to_owned()));
+        let token = tokens.refresh.unwrap_or(tokens.access);
+        self.with(|state| state.revoked.push(token.expose().to_owned()));
     }
 }

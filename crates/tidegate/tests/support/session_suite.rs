@@ -43,6 +43,7 @@ pub(crate) async fn suite(store: &impl SessionStore) {
     fences(store).await;
     ends(store).await;
     changes(store).await;
+    names(store).await;
 }
 
 async fn records(store: &impl SessionStore) {
@@ -63,8 +64,9 @@ async fn records(store: &impl SessionStore) {
     assert_eq!(store.write(&id, all_bytes).await, Ok(Written::Done(3)));
     let stored = store.read(&id, Some(KEEP * 2)).await.expect("it can be asked").expect("it is there");
     assert_eq!(stored.record, binary);
-    assert_eq!(store.remove(&id).await, Ok(true));
-    assert_eq!(store.remove(&id).await, Ok(false));
+    let removed = store.remove(&id).await.expect("it can be asked").expect("it was there");
+    assert_eq!((removed.version, removed.record), (3, binary));
+    assert_eq!(store.remove(&id).await, Ok(None));
     assert_eq!(read(store, &id).await, None);
 }
 
@@ -176,13 +178,35 @@ async fn changes(store: &impl SessionStore) {
     store.release(&id, fence).await.expect("it can be asked");
     store.remove(&id).await.expect("it can be asked");
     let mut all = Vec::new();
-    while all.len() < 4 {
+    while all.len() < 5 {
         let change =
             timeout(Duration::from_secs(20), heard.recv()).await.expect("it is told").expect("in time");
         if change != pause {
             all.push(change);
         }
     }
-    let written = Change::Written { id: id.clone(), version: 2 };
-    assert_eq!(all, [written.clone(), Change::Sent(id.clone()), written, Change::Removed(id)]);
+    let [begun, written] = [1, 2].map(|version| Change::Written { id: id.clone(), version });
+    assert_eq!(all, [begun, written.clone(), Change::Sent(id.clone()), written, Change::Removed(id)]);
+}
+
+/// A later record of a name has nothing of the one before.
+async fn names(store: &impl SessionStore) {
+    let id = id("names");
+    store.create(&id, b"one".to_vec(), KEEP).await.expect("it can be asked");
+    let (before, ..) = taken(store, &id, 1, LIFE).await;
+    store.remove(&id).await.expect("it can be asked");
+    assert_eq!(store.create(&id, b"two".to_vec(), KEEP).await, Ok(true));
+    assert_eq!(store.renew(&id, before, LIFE, Phase::Sent).await, Ok(false));
+    for under in [Under::Anybody, Under::AnybodyReleasing] {
+        assert_eq!(store.write(&id, write("late", 1, before, under)).await, Ok(Written::Gone));
+    }
+    let (after, stored, orphan) = taken(store, &id, 2, LIFE).await;
+    assert_eq!((stored.version, &stored.record[..], orphan), (1, &b"two"[..], None));
+    assert!(after > before);
+    assert_eq!(store.release(&id, before).await, Ok(()));
+    assert_eq!(store.renew(&id, after, LIFE, Phase::Held).await, Ok(true), "it is held on");
+    assert_eq!(
+        store.write(&id, write("three", 1, after, Under::AnybodyReleasing)).await,
+        Ok(Written::Done(2))
+    );
 }

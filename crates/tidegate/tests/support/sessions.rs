@@ -102,6 +102,8 @@ pub(crate) struct Distant {
     away: Arc<AtomicU64>,
     /// Operations, but for renewals.
     pub(crate) asked: Arc<AtomicU64>,
+    /// What it hears in place of what happens, if it is deaf: nothing.
+    silence: Option<broadcast::Sender<Change>>,
 }
 
 impl Distant {
@@ -112,7 +114,13 @@ impl Distant {
             down: Arc::default(),
             away: Arc::new(AtomicU64::new(1)),
             asked: Arc::default(),
+            silence: None,
         }
+    }
+
+    /// One whose hints are all lost.
+    pub(crate) fn deaf(store: &MemorySessions) -> Self {
+        Self { silence: Some(broadcast::Sender::new(1)), ..Self::new(store) }
     }
 
     pub(crate) fn down(&self, down: bool) {
@@ -170,7 +178,7 @@ impl SessionStore for Distant {
         self.reach("write", id, self.store.write(id, write)).await
     }
 
-    async fn remove(&self, id: &SessionId) -> Result<bool, SessionStoreError> {
+    async fn remove(&self, id: &SessionId) -> Result<Option<Stored>, SessionStoreError> {
         self.reach("remove", id, self.store.remove(id)).await
     }
 
@@ -193,7 +201,7 @@ impl SessionStore for Distant {
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {
-        self.store.changes()
+        self.silence.as_ref().map_or_else(|| self.store.changes(), broadcast::Sender::subscribe)
     }
 
     async fn pause(&self, endpoint: &Arc<str>, pause: Duration) {

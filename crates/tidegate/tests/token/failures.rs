@@ -298,26 +298,6 @@ async fn a_slow_store_changes_nothing_but_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_logout_during_a_refresh_wins_and_what_was_granted_is_revoked() {
-    let (idp, process, id) = alone(Settings::default()).await;
-    until_over().await;
-    let (answer, ended) = tokio::join!(process.fresh(&id), async {
-        sleep(Duration::from_millis(70)).await;
-        process.tokens.end(&id).await.unwrap()
-    });
-    assert_eq!(answer.unwrap_err(), TokenError::LoginNeeded(Over::Gone));
-    assert_eq!(ended.unwrap().refresh.unwrap().expose(), "rt-1-0");
-    sleep(Duration::from_secs(1)).await;
-    assert_eq!(idp.with(|state| state.revoked.len()), 1, "nobody can use what was granted meanwhile");
-    assert_eq!(process.tokens.stats().revoked, 1);
-    for _ in 0..10 {
-        assert_eq!(process.fresh(&id).await.unwrap_err(), TokenError::LoginNeeded(Over::Gone));
-        sleep(Duration::from_secs(20)).await;
-    }
-    assert!(process.store.store.is_empty());
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_session_ends_when_it_is_idle_or_too_old_whatever_is_refreshed() {
     let settings = Settings { idle: Duration::from_secs(3600), ..Settings::default() };
     let (idp, process, id) = alone(settings).await;

@@ -3,10 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use tidegate::{
-    Call, clock,
-    token::{GrantError, Rejected, ServiceKey, ServiceToken, ServiceTokens, Settings, TokenError},
+    Call, Secret, clock,
+    token::{
+        Exchange, GrantError, Over, Rejected, ServiceKey, ServiceToken, ServiceTokens, SessionId, Settings,
+        TokenError,
+    },
 };
-use tokio::{task::JoinSet, time::sleep};
+use tidegate_core::recovery::Reach;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use super::{Idp, until_over};
 
@@ -70,9 +77,68 @@ async fn the_old_token_is_served_to_its_end_while_renewal_fails() {
     assert!(idp.grants() > 1, "it was tried");
     let error = fresh(&tokens, &key).await.unwrap_err();
     assert!(matches!(error, TokenError::Unavailable { .. }), "{error}");
+    // What an operator mended is tried again within a minute.
     idp.always(None);
-    sleep(Duration::from_secs(16)).await;
+    sleep(Duration::from_secs(61)).await;
     assert!(fresh(&tokens, &key).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_refused_asks_five_times_and_then_rests_for_a_minute() {
+    let (idp, tokens) = tokens();
+    let key = ServiceKey::default();
+    idp.always(Some(GrantError::Misconfigured { code: "invalid_client".into() }));
+    let mut longest = Duration::ZERO;
+    for _ in 0..60 {
+        let error = fresh(&tokens, &key).await.unwrap_err();
+        longest = longest.max(error.retry_after().unwrap());
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(idp.grants(), 5);
+    assert!(longest > Duration::from_secs(50) && longest <= Duration::from_secs(60), "{longest:?}");
+    let other = ServiceKey::default().scope("other");
+    assert!(fresh(&tokens, &other).await.is_err());
+    assert_eq!(idp.grants(), 6, "another token has tries of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_away_for_long_is_asked_by_probes_only_and_serves_as_soon_as_one_finds_it() {
+    let (idp, tokens) = tokens();
+    let key = ServiceKey::default();
+    idp.always(Some(GrantError::Transient { retry_after: None, why: "503".into() }));
+    for _ in 0..600 {
+        assert!(fresh(&tokens, &key).await.is_err());
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!((18..=24).contains(&idp.grants()), "{}", idp.grants());
+    idp.always(None);
+    sleep(Duration::from_secs(34)).await;
+    assert!(fresh(&tokens, &key).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_callers_make_up_cost_the_endpoint_no_more_than_the_budget() {
+    let (idp, tokens) = tokens();
+    idp.always(Some(GrantError::Terminal { code: "invalid_grant".into() }));
+    let (mut held_back, began) = (0, Instant::now());
+    for number in 0..2000_u64 {
+        let id = SessionId::new(&format!("made-up-{number}")).unwrap();
+        let call = Call::at(clock::now()).within(Duration::from_secs(5));
+        let exchange = || Exchange::of_access_token(Secret::new(format!("junk-{number}")));
+        match tokens.exchanged(&id, &call, exchange).await.unwrap_err() {
+            TokenError::LoginNeeded(over) => assert_eq!(over, Over::Refused),
+            error => {
+                held_back += 1;
+                let after = error.retry_after().expect("when to come back");
+                assert!(after <= Duration::from_secs(11), "{error}");
+            }
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    // 50 in 10 s.
+    let most = (began.elapsed().as_secs() / 10 + 1) * 50;
+    assert!(held_back > 1000 && idp.grants() <= most, "{} grants, {held_back} held back", idp.grants());
+    assert_eq!(tokens.stats().reach, Reach::Up);
 }
 
 #[tokio::test(start_paused = true)]

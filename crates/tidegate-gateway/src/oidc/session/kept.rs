@@ -49,7 +49,7 @@ impl SessionStore for Kept {
         each!(self, store => store.write(id, write).await)
     }
 
-    async fn remove(&self, id: &SessionId) -> Result<bool, SessionStoreError> {
+    async fn remove(&self, id: &SessionId) -> Result<Option<Stored>, SessionStoreError> {
         each!(self, store => store.remove(id).await)
     }
 

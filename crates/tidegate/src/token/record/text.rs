@@ -20,6 +20,8 @@ type Moment = Option<i64>;
 #[derive(Serialize, Deserialize)]
 pub(super) struct Text<'a> {
     format: u32,
+    #[serde(default)]
+    born: u64,
     generation: u64,
     #[serde(borrow)]
     access: TokenText<'a>,
@@ -139,6 +141,7 @@ impl<'a> Text<'a> {
         let tries = &record.tries;
         Self {
             format: FORMAT,
+            born: record.born,
             generation: record.generation,
             access: TokenText::of(&record.access, now),
             pending: record.pending.as_ref().map(|pending| TokenText::of(pending, now)),
@@ -174,6 +177,7 @@ impl<'a> Text<'a> {
         }
         let at = |apart| absolute(apart, written_at);
         Some(Record {
+            born: self.born,
             generation: self.generation,
             access: self.access.granted(written_at),
             pending: self.pending.map(|pending| pending.granted(written_at)),
