@@ -68,7 +68,11 @@ pub(crate) async fn of(config: impl Fn() -> String) -> Gateway {
 }
 
 pub(crate) fn config(behind: &Behind, issuer: &str, settings: &str, store: &str) -> String {
-    let addr = behind.upstream.addr();
+    config_at(behind.upstream.addr(), issuer, settings, store)
+}
+
+/// The same, before a service that listens at `addr`.
+pub(crate) fn config_at(addr: std::net::SocketAddr, issuer: &str, settings: &str, store: &str) -> String {
     let settings: String = settings.lines().map(|line| format!("    {}\n", line.trim())).collect();
     format!(
         "log: {{ level: debug }}

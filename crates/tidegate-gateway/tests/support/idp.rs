@@ -18,6 +18,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use self::grants::Books;
 pub use self::tls::{Authority, Clients, Shown};
+use super::dpop::Proofs;
 
 /// The client that every provider knows, and its secret.
 pub const CLIENT: &str = "gateway";
@@ -134,7 +135,7 @@ struct State {
     client_keys: Vec<u8>,
     client_certificate: Option<Vec<u8>>,
     clock_ahead: i64,
-    dpop_nonce: Option<String>,
+    proofs: Proofs,
     methods: Vec<&'static str>,
     issuer: Option<String>,
     documents: StatusCode,
@@ -172,7 +173,7 @@ impl Idp {
                 client_keys: br#"{"keys":[]}"#.to_vec(),
                 client_certificate: None,
                 clock_ahead: 0,
-                dpop_nonce: None,
+                proofs: Proofs::default(),
                 methods: vec!["client_secret_basic", "client_secret_post", "private_key_jwt"],
                 issuer: None,
                 documents: StatusCode::OK,
@@ -248,12 +249,14 @@ impl Idp {
 
     /// Sets its clock ahead by so many seconds.
     pub fn clock_ahead(&self, seconds: i64) {
-        self.state().clock_ahead = seconds;
+        let mut state = self.state();
+        state.clock_ahead = seconds;
+        state.proofs.clock_ahead = seconds;
     }
 
     /// Wants this nonce in proofs of possession from now on.
     pub fn dpop_nonce(&self, nonce: &str) {
-        self.state().dpop_nonce = Some(nonce.to_owned());
+        self.state().proofs.nonce = Some(nonce.to_owned());
     }
 
     /// Says in its document that clients authenticate so.
@@ -307,7 +310,7 @@ impl Idp {
 
     /// A refresh token of a new family, for this user.
     pub fn refresh_token(&self, user: &str) -> String {
-        self.state().books.new_family(user)
+        self.state().books.new_family(user, None)
     }
 
     /// Refresh tokens that it would take now: unused, not given back, of a family that lives.
@@ -338,6 +341,12 @@ impl Idp {
     /// Forgets an access token: an upstream that asks would say that it is invalid.
     pub fn knows(&self, access: &str) -> bool {
         self.state().books.access.contains(access)
+    }
+
+    /// The thumbprint of the key that a good access token is bound to.
+    pub fn bound_to(&self, access: &str) -> Option<String> {
+        let books = &self.state().books;
+        books.bound.get(access).filter(|_| books.access.contains(access)).cloned()
     }
 
     /// Forgets all access tokens.

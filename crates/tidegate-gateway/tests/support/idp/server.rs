@@ -172,6 +172,7 @@ fn authorize(shared: &Shared, query: &str) -> Reply {
         redirect: redirect.clone(),
         nonce: field("nonce"),
         challenge: field("code_challenge"),
+        key: field("dpop_jkt"),
         user: field("login_hint").unwrap_or_else(|| "ann".into()),
     };
     let code = shared.state.lock().unwrap().books.code(code);
