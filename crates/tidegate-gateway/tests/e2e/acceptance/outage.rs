@@ -71,6 +71,7 @@ async fn an_outage_is_seen_by_nobody_whose_token_is_good_and_its_end_costs_one_p
     idp.closes();
     idp.life(SHORT);
     let over = log_in_all(&gateway, OVER).await;
+    are_over().await;
     idp.life(24 * 3600);
     let good = log_in_all(&gateway, GOOD).await;
     // Due after a tenth of it to a fifth.
