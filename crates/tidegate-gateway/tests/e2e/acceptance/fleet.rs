@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustix::process::Signal;
+use tidegate::token::SessionId;
 
 use super::*;
 use crate::support::idp::Grace;
@@ -153,4 +155,44 @@ async fn a_store_that_is_slow_costs_time_and_nothing_else() {
     assert!(!pausing.is_finished(), "the store was slow all the time");
     pausing.abort();
     assert_eq!((idp.counts().arrived, idp.counts().granted, idp.counts().reused), (3, 3, 0));
+}
+
+/// The key of a session in its store.
+async fn key_of(redis: &Redis, cookie: &str) -> String {
+    let value = cookie.strip_prefix("tidegate=").unwrap();
+    let hash = digest(&SHA256, format!("idp\0{value}").as_bytes());
+    let id = SessionId::of_hash(hash.as_ref().try_into().unwrap());
+    let keys: Vec<String> = redis.say("KEYS *").await;
+    keys.into_iter().find(|key| key.ends_with(id.as_str())).expect("it stands in the store")
+}
+
+#[tokio::test]
+async fn a_record_that_was_moved_or_changed_in_the_store_is_nobodys() {
+    let (idp, behind, redis, gateways) = together(1, "").await;
+    let mut cookies = Vec::new();
+    for user in ["ann", "bob", "mallory"] {
+        cookies.push(log_in_as(user, &gateways[0]).await);
+    }
+    let [ann, bob, mallory] = cookies.try_into().unwrap();
+    // Who can write to the store puts ann's session in the place of mallory's, and says that bob's is a later one.
+    let moved: u64 = redis
+        .say(&format!("COPY {} {} REPLACE", key_of(&redis, &ann).await, key_of(&redis, &mallory).await))
+        .await;
+    assert_eq!(moved, 1);
+    let later = redis::Script::new(
+        "local session = cmsgpack.unpack(redis.call('GET', KEYS[1]))
+         session[1] = session[1] + 1
+         return redis.call('SET', KEYS[1], cmsgpack.pack(session), 'KEEPTTL')",
+    );
+    let mut connection = redis.connect().await;
+    later.key(key_of(&redis, &bob).await).invoke_async::<()>(&mut connection).await.unwrap();
+    // One that knows nothing of them yet.
+    let other = gateway(&behind, idp.issuer(), "", &patient(&redis)).await;
+    for cookie in [&mallory, &bob] {
+        let answer = fetch(&other, cookie).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
+    }
+    assert!(behind.seen().is_empty());
+    assert_eq!(fetch(&other, &ann).await.status, StatusCode::OK);
+    assert_eq!((behind.seen()[0]["x-user"].as_bytes(), idp.counts().arrived), (&b"ann"[..], 3));
 }
