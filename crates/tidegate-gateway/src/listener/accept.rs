@@ -208,7 +208,7 @@ struct Serving<H> {
 
 impl<H: Handler> Serving<H> {
     fn place(&self, stream: TcpStream, addr: SocketAddr, workers: &Workers) {
-        let limits = **self.limits.load();
+        let limits = self.limits.load_full();
         if self.stats.open.load(Relaxed) >= limits.connections {
             count(&self.stats.refused);
             return;
@@ -218,9 +218,9 @@ impl<H: Handler> Serving<H> {
             Held { stats: Arc::clone(&self.stats), _open: self.stats.open(), _placed: workers.place(worker) };
         let (handler, stop) = (Arc::clone(&self.handler), Arc::clone(&self.stop));
         match self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.current())) {
-            None => workers.spawn_on(worker, move || plain(handler, stop, stream, addr, held, limits)),
+            None => workers.spawn_on(worker, plain(handler, stop, stream, addr, held, limits)),
             Some(tls) => {
-                workers.spawn_on(worker, move || encrypted(handler, stop, stream, addr, held, limits, tls));
+                workers.spawn_on(worker, encrypted(handler, stop, stream, addr, held, limits, tls));
             }
         }
     }
@@ -244,7 +244,7 @@ async fn plain<H: Handler>(
     stream: TcpStream,
     addr: SocketAddr,
     held: Held,
-    limits: Limits,
+    limits: Arc<Limits>,
 ) {
     // An error says that the client is gone already.
     let Ok((stream, local)) = arrive(stream) else { return };
@@ -259,7 +259,7 @@ async fn encrypted<H: Handler>(
     stream: TcpStream,
     addr: SocketAddr,
     held: Held,
-    limits: Limits,
+    limits: Arc<Limits>,
     tls: TlsAcceptor,
 ) {
     let Ok((stream, local)) = arrive(stream) else { return };
