@@ -22,7 +22,7 @@ pub use self::{
     registry::{EtcdState, RegistryEndpointState, RegistryState, ServiceState},
     session::SessionsState,
     store::{CreditState, StorePhase, StoreServerState, StoreState},
-    token::{TokenPhase, TokenState},
+    token::{DpopState, TokenPhase, TokenState},
 };
 
 /// Everything at one moment.

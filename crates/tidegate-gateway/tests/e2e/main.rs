@@ -17,6 +17,7 @@ use servers::ports;
 
 mod acceptance;
 mod admin;
+mod attacks;
 mod bad_input;
 mod costs;
 mod fleet;
