@@ -177,7 +177,7 @@ async fn first_bytes<T: AsyncRead + Unpin>(
         }
         while let Poll::Ready(stage) = stages.as_mut().poll_next(cx) {
             match stage {
-                Stage::Serving | Stage::HandedOver => {}
+                Stage::Serving | Stage::LastCalls => {}
                 Stage::Draining | Stage::Aborting => return Poll::Ready(Err(())),
             }
         }
@@ -205,7 +205,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             if let Poll::Ready(stage) = stages.as_mut().poll_next(cx) {
                 match stage {
                     // An HTTP/1 client is told by its next answer, an HTTP/2 client below.
-                    Stage::Serving | Stage::HandedOver => {}
+                    Stage::Serving | Stage::LastCalls => {}
                     Stage::Draining => {
                         finish(http.as_mut());
                         watch.as_mut().say_goodbye();
@@ -219,7 +219,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             }
             // GOAWAY loses no stream. One that came before the first request would only make the client connect again.
             let has_called = activity.begun.load(Relaxed) > 0;
-            if speaks == Speaks::Http2 && stages.is_handed_over() && has_called && !watch.is_leaving() {
+            if speaks == Speaks::Http2 && stages.takes_last_calls() && has_called && !watch.is_leaving() {
                 finish(http.as_mut());
                 watch.as_mut().say_goodbye();
                 continue;
