@@ -23,6 +23,8 @@ use crate::config::{EndpointArg, HumanDuration};
     after_help = "Environment: TIDEGATE_CONFIG is --config; TIDEGATE_LOG is the filter of the log, like debug or \
                         info,tidegate_gateway=debug, in place of log.level; TIDEGATE_ADMIN is --admin of limits; TIDEGATE_REGISTRY is \
                         --registry of register.\n\n\
+                        Signals: SIGHUP reloads the configuration, SIGUSR2 puts a new process in the place of this one without \
+                        losing a call, SIGTERM and SIGINT drain, a second one aborts.\n\n\
                         Exit codes: 0 after an orderly end, 1 when it could not run or was aborted, 2 for a wrong command \
                         line or configuration."
 )]

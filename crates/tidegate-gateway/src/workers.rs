@@ -91,24 +91,19 @@ impl Workers {
         self.workers.iter().map(|worker| worker.connections.load(Relaxed)).collect()
     }
 
-    /// Makes a future on a worker and runs it there to its end, or until the worker stops: then it is dropped.
-    pub fn spawn_on<F, Fut>(&self, worker: usize, make: F)
-    where
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        drop(self.workers[worker].runtime.spawn(async move { make().await }));
+    /// Runs a future on a worker to its end, or until the worker stops: then it is dropped.
+    pub fn spawn_on(&self, worker: usize, future: impl Future<Output = ()> + Send + 'static) {
+        drop(self.workers[worker].runtime.spawn(future));
     }
 
     /// Runs a future on every worker: `make` is called with each index.
     pub fn spawn_on_each<F, Fut>(&self, make: F)
     where
-        F: Fn(usize) -> Fut + Clone + Send + 'static,
+        F: Fn(usize) -> Fut,
         Fut: Future<Output = ()> + Send + 'static,
     {
         for index in 0..self.count() {
-            let make = make.clone();
-            self.spawn_on(index, move || make(index));
+            self.spawn_on(index, make(index));
         }
     }
 
@@ -203,7 +198,7 @@ mod tests {
     async fn stopping_drops_what_still_runs() {
         let workers = two();
         let (dropped, ended) = oneshot::channel::<()>();
-        workers.spawn_on(1, move || async move {
+        workers.spawn_on(1, async move {
             let _dropped = dropped;
             std::future::pending::<()>().await;
         });
@@ -216,7 +211,7 @@ mod tests {
         let workers = two();
         let (entered, is_busy) = oneshot::channel();
         let (release, released) = std::sync::mpsc::channel::<()>();
-        workers.spawn_on(0, move || async move {
+        workers.spawn_on(0, async move {
             entered.send(()).unwrap();
             let _ = released.recv();
         });

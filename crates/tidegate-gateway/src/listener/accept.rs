@@ -62,10 +62,11 @@ pub struct Settings {
     pub limits: LiveLimits,
     /// TLS; none for plain text.
     pub tls: Option<Arc<LiveTls>>,
-    /// Cancelled to end: nothing new is taken, what is in flight may finish.
+    /// Cancelled to end: nothing new is taken, what is in flight may finish. Open connections may make one more call each
+    /// within [`Limits::quiet`], whose answer says that it is the last.
     pub drain: CancellationToken,
-    /// Cancelled once another process takes new connections from the same socket: as `drain`, but idle connections may make
-    /// one more call each within the drain time, whose answer says that it is the last.
+    /// Cancelled once another process takes new connections from the same socket: as `drain`, but idle connections have the
+    /// whole drain time for one more call.
     pub handed_over: CancellationToken,
     /// How long it may take to finish.
     pub drain_time: Duration,
@@ -125,8 +126,9 @@ impl Listener {
 
     /// Serves until told to drain and drained.
     ///
-    /// Once draining, the address is free at once; requests in flight finish, with `Connection: close` or GOAWAY, idle
-    /// connections close, and what is left after the drain time is dropped, tunnels excepted, which are their handler's.
+    /// Once draining, what waits in the queue is taken and the address is free; requests in flight finish, with
+    /// `Connection: close` or GOAWAY, idle connections may make one more call before they close, and what is left after the
+    /// drain time is dropped, tunnels excepted, which are their handler's.
     ///
     /// # Errors
     /// When the runtime cannot watch the socket.
@@ -174,10 +176,17 @@ impl Listener {
                 () = pause => {}
             }
         }
-        drop(socket);
+        serving.stop.raise(Stage::LastCalls);
         let end = Instant::now() + drain_time;
-        if !drain.is_cancelled() {
-            serving.stop.raise(Stage::HandedOver);
+        if drain.is_cancelled() {
+            // Nobody else takes what waits in the queue: closed with it, those clients would be reset.
+            serving.place_all(socket.into_std()?, workers);
+            let within = serving.limits.load().quiet.min(drain_time);
+            if timeout(within, stats.none_open()).await.is_ok() {
+                return Ok(Drained::Finished);
+            }
+        } else {
+            drop(socket);
             tokio::select! {
                 ended = timeout_at(end, stats.none_open()) => if ended.is_ok() {
                     return Ok(Drained::Finished);
@@ -207,8 +216,18 @@ struct Serving<H> {
 }
 
 impl<H: Handler> Serving<H> {
+    /// Takes what waits in the queue of a socket, and closes it.
+    fn place_all(&self, socket: TcpListener, workers: &Workers) {
+        for _ in 0..BACKLOG {
+            let Ok((stream, addr)) = socket.accept() else { return };
+            if stream.set_nonblocking(true).is_ok() {
+                self.place(stream, addr, workers);
+            }
+        }
+    }
+
     fn place(&self, stream: TcpStream, addr: SocketAddr, workers: &Workers) {
-        let limits = **self.limits.load();
+        let limits = self.limits.load_full();
         if self.stats.open.load(Relaxed) >= limits.connections {
             count(&self.stats.refused);
             return;
@@ -218,9 +237,9 @@ impl<H: Handler> Serving<H> {
             Held { stats: Arc::clone(&self.stats), _open: self.stats.open(), _placed: workers.place(worker) };
         let (handler, stop) = (Arc::clone(&self.handler), Arc::clone(&self.stop));
         match self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.current())) {
-            None => workers.spawn_on(worker, move || plain(handler, stop, stream, addr, held, limits)),
+            None => workers.spawn_on(worker, plain(handler, stop, stream, addr, held, limits)),
             Some(tls) => {
-                workers.spawn_on(worker, move || encrypted(handler, stop, stream, addr, held, limits, tls));
+                workers.spawn_on(worker, encrypted(handler, stop, stream, addr, held, limits, tls));
             }
         }
     }
@@ -244,7 +263,7 @@ async fn plain<H: Handler>(
     stream: TcpStream,
     addr: SocketAddr,
     held: Held,
-    limits: Limits,
+    limits: Arc<Limits>,
 ) {
     // An error says that the client is gone already.
     let Ok((stream, local)) = arrive(stream) else { return };
@@ -259,7 +278,7 @@ async fn encrypted<H: Handler>(
     stream: TcpStream,
     addr: SocketAddr,
     held: Held,
-    limits: Limits,
+    limits: Arc<Limits>,
     tls: TlsAcceptor,
 ) {
     let Ok((stream, local)) = arrive(stream) else { return };

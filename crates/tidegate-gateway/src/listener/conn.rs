@@ -70,62 +70,76 @@ enum Left {
 }
 
 /// Serves a connection to its end. Dropped, it closes the connection and drops its exchanges.
-pub(super) async fn serve<H, T>(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "the arguments of an async fn take their place twice, here in each idle connection"
+)]
+pub(super) fn serve<H, T>(
     handler: Arc<H>,
     stop: Arc<Stop>,
     peer: Arc<Peer>,
     mut io: ClientIo<T>,
-    limits: Limits,
+    limits: Arc<Limits>,
     mut speaks: Speaks,
-) where
+) -> impl Future<Output = ()> + Send
+where
     H: Handler,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stats = Arc::clone(io.stats());
-    let mut watch = pin!(Watch::new(limits));
-    let mut stages = pin!(stop.follow());
-    let connection = Arc::new(Connection { handler, peer, stop: Arc::clone(&stop) });
-    let activity = &connection.peer.activity;
-    let mut patience = limits.header_timeout;
-    loop {
-        if speaks != Speaks::Http2 {
-            let until = watch.since() + patience;
-            let Ok(known) =
-                first_bytes(&mut io, speaks, until, watch.as_mut(), stages.as_mut(), &stats).await
-            else {
-                return;
+    async move {
+        let stats = Arc::clone(io.stats());
+        let mut watch = pin!(Watch::new(Arc::clone(&limits)));
+        let mut stages = pin!(stop.follow());
+        let connection = Arc::new(Connection { handler, peer, stop: Arc::clone(&stop) });
+        let activity = &connection.peer.activity;
+        let mut patience = limits.header_timeout;
+        loop {
+            if speaks != Speaks::Http2 {
+                let until = watch.since() + patience;
+                let Ok(known) =
+                    first_bytes(&mut io, speaks, until, watch.as_mut(), stages.as_mut(), &stats).await
+                else {
+                    return;
+                };
+                speaks = known;
+            }
+            let answering = Arc::clone(&connection);
+            let service = service_fn(move |request| answering.answer(request));
+            if speaks == Speaks::Http2 {
+                io.set_opaque();
+                let mut http = Box::pin(http2(&limits).serve_connection(TokioIo::new(io), service));
+                let left = drive(
+                    http.as_mut(),
+                    http2::Connection::graceful_shutdown,
+                    speaks,
+                    watch,
+                    stages,
+                    activity,
+                )
+                .await;
+                return note(&left, &stats);
+            }
+            // On the heap, as HTTP/2 above, so that a connection at rest does not keep its place.
+            let mut http =
+                Box::new(http1(&limits).serve_connection(TokioIo::new(io), service).with_upgrades());
+            watch.as_mut().tell_of_quiet(true);
+            let left = drive(
+                Pin::new(&mut *http),
+                http1::UpgradeableConnection::graceful_shutdown,
+                speaks,
+                watch.as_mut(),
+                stages.as_mut(),
+                activity,
+            )
+            .await;
+            let (Left::Overdue(Overdue::Quiet), Some(rest)) = (&left, http.into_parts()) else {
+                return note(&left, &stats);
             };
-            speaks = known;
+            // Only the connection is kept, without HTTP's buffers, until the client says something again.
+            io = rest.io.into_inner();
+            io.unread(rest.read_buf);
+            patience = limits.keep_alive;
         }
-        let answering = Arc::clone(&connection);
-        let service = service_fn(move |request| answering.answer(request));
-        if speaks == Speaks::Http2 {
-            io.set_opaque();
-            let mut http = Box::pin(http2(&limits).serve_connection(TokioIo::new(io), service));
-            let left =
-                drive(http.as_mut(), http2::Connection::graceful_shutdown, speaks, watch, stages, activity)
-                    .await;
-            return note(&left, &stats);
-        }
-        // On the heap, as HTTP/2 above, so that a connection at rest does not keep its place.
-        let mut http = Box::new(http1(&limits).serve_connection(TokioIo::new(io), service).with_upgrades());
-        watch.as_mut().tell_of_quiet(true);
-        let left = drive(
-            Pin::new(&mut *http),
-            http1::UpgradeableConnection::graceful_shutdown,
-            speaks,
-            watch.as_mut(),
-            stages.as_mut(),
-            activity,
-        )
-        .await;
-        let (Left::Overdue(Overdue::Quiet), Some(rest)) = (&left, http.into_parts()) else {
-            return note(&left, &stats);
-        };
-        // Only the connection is kept, without HTTP's buffers, until the client says something again.
-        io = rest.io.into_inner();
-        io.unread(rest.read_buf);
-        patience = limits.keep_alive;
     }
 }
 
@@ -163,7 +177,7 @@ async fn first_bytes<T: AsyncRead + Unpin>(
         }
         while let Poll::Ready(stage) = stages.as_mut().poll_next(cx) {
             match stage {
-                Stage::Serving | Stage::HandedOver => {}
+                Stage::Serving | Stage::LastCalls => {}
                 Stage::Draining | Stage::Aborting => return Poll::Ready(Err(())),
             }
         }
@@ -191,7 +205,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             if let Poll::Ready(stage) = stages.as_mut().poll_next(cx) {
                 match stage {
                     // An HTTP/1 client is told by its next answer, an HTTP/2 client below.
-                    Stage::Serving | Stage::HandedOver => {}
+                    Stage::Serving | Stage::LastCalls => {}
                     Stage::Draining => {
                         finish(http.as_mut());
                         watch.as_mut().say_goodbye();
@@ -205,7 +219,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             }
             // GOAWAY loses no stream. One that came before the first request would only make the client connect again.
             let has_called = activity.begun.load(Relaxed) > 0;
-            if speaks == Speaks::Http2 && stages.is_handed_over() && has_called && !watch.is_leaving() {
+            if speaks == Speaks::Http2 && stages.takes_last_calls() && has_called && !watch.is_leaving() {
                 finish(http.as_mut());
                 watch.as_mut().say_goodbye();
                 continue;

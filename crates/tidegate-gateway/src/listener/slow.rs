@@ -3,7 +3,7 @@
 
 use std::{
     pin::Pin,
-    sync::atomic::Ordering::Relaxed,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
@@ -68,13 +68,13 @@ pin_project! {
         body_at: u64,
         quiet: bool,
         leaving: bool,
-        limits: Limits,
+        limits: Arc<Limits>,
     }
 }
 
 impl Watch {
     /// A watch over a connection that waits for its first request. `quiet` says whether to tell of a quiet connection.
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Arc<Limits>) -> Self {
         let since = Instant::now();
         let armed = since + limits.header_timeout;
         Self {

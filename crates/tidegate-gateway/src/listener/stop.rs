@@ -1,5 +1,5 @@
-//! The end of a listener as its connections see it: serving, perhaps handed over, then draining, then aborting. A
-//! connection that works pays one load for it, not a lock.
+//! The end of a listener as its connections see it: serving, taking last calls, draining, aborting. A connection
+//! that works pays one load for it, not a lock.
 
 use std::{
     future::poll_fn,
@@ -16,9 +16,9 @@ use tokio::sync::{Notify, futures::Notified};
 pub(super) enum Stage {
     /// Serving.
     Serving = 0,
-    /// Another process takes new connections. Those that are here may make one more call, so that none is closed while
-    /// its client sends one.
-    HandedOver = 1,
+    /// There are no new connections. Those that are here may make one more call, so that none is closed while its client
+    /// sends one.
+    LastCalls = 1,
     /// Finishing what is in flight.
     Draining = 2,
     /// Dropping what is left.
@@ -36,7 +36,7 @@ impl Stop {
     pub(super) fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Serving,
-            1 => Stage::HandedOver,
+            1 => Stage::LastCalls,
             2 => Stage::Draining,
             _ => Stage::Aborting,
         }
@@ -72,9 +72,9 @@ pin_project! {
 }
 
 impl Follow<'_> {
-    /// Whether the last stage that was seen is [`Stage::HandedOver`].
-    pub(super) fn is_handed_over(&self) -> bool {
-        self.seen == Stage::HandedOver
+    /// Whether the last stage that was seen is [`Stage::LastCalls`].
+    pub(super) fn takes_last_calls(&self) -> bool {
+        self.seen == Stage::LastCalls
     }
 
     /// Ready with each stage once; the task is woken when the next begins.

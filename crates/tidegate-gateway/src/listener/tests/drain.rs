@@ -1,4 +1,8 @@
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -6,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::support::*;
 use crate::{
     listener::{Drained, Limits, Listener, Settings},
-    workers::Stopped,
+    workers::{Stopped, Workers},
 };
 
 fn waiting(drain_time: Duration) -> (Server, mpsc::UnboundedReceiver<&'static str>) {
@@ -83,10 +87,49 @@ async fn stopping_the_workers_drops_their_connections() {
     assert_eq!(told_of(&mut waiting).await, "waiting");
     server.run.abort();
     assert!(timeout(EVENTUALLY, &mut server.run).await.unwrap().unwrap_err().is_cancelled());
-    let workers = std::sync::Arc::into_inner(server.workers).unwrap();
+    let workers = Arc::into_inner(server.workers).unwrap();
     assert_eq!(workers.stop(EVENTUALLY).await, Stopped::Clean);
     assert_eq!((busy.rest().await.as_str(), told_of(&mut waiting).await), ("", "dropped"));
     assert_eq!(server.stats.open.load(Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_drain_lets_a_connection_in_use_make_its_next_call_and_says_that_it_is_the_last() {
+    let limits = Limits { quiet: EVENTUALLY, ..Limits::default() };
+    let mut server = Server::start_with(limits, Answers::default(), None, EVENTUALLY);
+    let mut client = server.connect().await;
+    client.say(get("/")).await;
+    client.hear("hello").await;
+    server.drain.cancel();
+    last_call(&mut client).await;
+    assert_eq!(timeout(EVENTUALLY, &mut server.run).await.unwrap().unwrap(), Drained::Finished);
+}
+
+#[tokio::test]
+async fn a_drain_answers_what_waits_in_the_queue() {
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let mut client = Client(TcpStream::connect(listener.addr()).await.unwrap());
+    client.say(get("/")).await;
+    let (drain, handed_over) = (CancellationToken::new(), CancellationToken::new());
+    drain.cancel();
+    let limits = Limits { quiet: EVENTUALLY, ..Limits::default() }.live();
+    let settings = Settings { limits, tls: None, drain, handed_over, drain_time: EVENTUALLY };
+    let workers = Workers::start(NonZeroUsize::MIN).unwrap();
+    let run = async { listener.run(Arc::new(Answers::default()), &workers, settings).await.unwrap() };
+    let (drained, heard) = tokio::join!(timeout(EVENTUALLY, run), client.rest());
+    assert!(heard.contains("connection: close") && heard.ends_with("hello"), "{heard}");
+    assert_eq!(drained.unwrap(), Drained::Finished);
+}
+
+/// Calls until it is told that this was the last: the listener learns of its end a moment later than we do.
+async fn last_call(client: &mut Client) {
+    loop {
+        client.say(get("/")).await;
+        if client.hear("hello").await.contains("connection: close") {
+            break;
+        }
+    }
+    assert_eq!(client.rest().await, "");
 }
 
 #[tokio::test]
@@ -105,15 +148,7 @@ async fn once_handed_over_idle_connections_may_call_once_more_and_new_ones_wait_
         .await;
     server.handed_over.cancel();
     for client in [&mut idle, &mut resting, &mut silent] {
-        // The listener learns of the handover a moment later: until then an answer promises more.
-        loop {
-            client.say(get("/")).await;
-            let heard = client.hear("hello").await;
-            if heard.contains("connection: close") {
-                break;
-            }
-        }
-        assert_eq!(client.rest().await, "");
+        last_call(client).await;
     }
     assert_eq!(timeout(EVENTUALLY, &mut server.run).await.unwrap().unwrap(), Drained::Finished);
 
