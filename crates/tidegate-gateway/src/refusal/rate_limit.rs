@@ -52,7 +52,8 @@ pub fn policies<'a>(policies: impl IntoIterator<Item = &'a Policy>) -> Option<He
     (!members.is_empty()).then_some(list)
 }
 
-/// Adds the `RateLimit` and `RateLimit-Policy` fields for `standings`, whose policies were rendered before.
+/// Adds the `RateLimit` and `RateLimit-Policy` fields for `standings`, whose policies were rendered before. With no standing
+/// there is no `RateLimit`: a list without members is a field left out (RFC 9651 §3.1).
 pub fn rate_limit_fields<'a>(
     headers: &mut HeaderMap,
     policies: Option<&HeaderValue>,
@@ -64,8 +65,10 @@ pub fn rate_limit_fields<'a>(
         let comma = if list.is_empty() { "" } else { ", " };
         let _ = write!(list, "{comma}\"{}\";r={remaining};t={}", policy.name, ceil_secs(reset_in));
     }
-    if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
-        headers.insert(RATE_LIMIT_POLICY, policies.clone());
+    headers.insert(RATE_LIMIT_POLICY, policies.clone());
+    if !list.is_empty()
+        && let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list))
+    {
         headers.insert(RATE_LIMIT, list);
     }
 }

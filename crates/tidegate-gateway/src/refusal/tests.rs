@@ -43,6 +43,8 @@ fn several_limits_are_one_list_in_each_field() {
     rate_limit_fields(&mut headers, None, []);
     assert!(headers.is_empty());
     let policies = policies([&a, &b]);
+    rate_limit_fields(&mut headers, policies.as_ref(), []);
+    assert!(!headers.contains_key("ratelimit"), "nothing is told of limits that have not decided");
     rate_limit_fields(&mut headers, policies.as_ref(), [standing(&a, 99), standing(&b, 0)]);
     let lines = |name| headers.get_all(name).iter().collect::<Vec<_>>();
     assert_eq!(lines("ratelimit"), ["\"per-client\";r=99;t=1, \"backend\";r=0;t=1"]);

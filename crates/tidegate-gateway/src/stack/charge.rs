@@ -91,21 +91,22 @@ impl<'t> Charge<'t> {
         self.route.policies.as_ref()
     }
 
-    /// What the client is told of its standing with each limit; shadows are not told of.
+    /// What the client is told of its standing with each limit that has decided; shadows are not told of.
     pub(super) fn told(&self) -> impl Iterator<Item = Standing<'t>> {
-        let standings: &[throttle::Standing] = match &self.taken {
-            Taken::Nothing => &[],
-            Taken::Here(here) => &here.standings,
-            Taken::Spread(spread) => spread.standings(),
-        };
-        self.route.limits.iter().zip(standings).filter(|(limit, _)| !limit.config.shadow).map(
-            |(limit, standing)| Standing {
+        let enforced = self.route.limits.iter().enumerate().filter(|(_, limit)| !limit.config.shadow);
+        enforced.filter_map(|(at, limit)| {
+            let standing = match &self.taken {
+                Taken::Nothing => return None,
+                Taken::Here(here) => here.standings[at],
+                Taken::Spread(spread) => spread.standing(at)?,
+            };
+            Some(Standing {
                 policy: &limit.policy,
                 remaining: standing.remaining(),
                 reset_in: standing.reset_in(),
                 violated: standing.ruling() == Ruling::Refuses,
-            },
-        )
+            })
+        })
     }
 }
 

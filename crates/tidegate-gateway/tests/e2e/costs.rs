@@ -107,6 +107,21 @@ async fn a_call_that_was_not_sent_costs_nothing() {
 }
 
 #[tokio::test]
+async fn a_limit_that_was_not_asked_is_not_told_of() {
+    let upstream = upstream("0", 5).await;
+    let limits =
+        "here: { rate: 1/1000h }\nledger: { rate: 9/h, algorithm: fixed-window, window: first-call }";
+    let gateway = gateway(&upstream, limits, "limits: [here, ledger]").await;
+    let served = client::get(gateway.http(), "/").await;
+    assert!(served.header("ratelimit").contains("\"ledger\";r=8;t="), "{served:?}");
+    let refused = client::get(gateway.http(), "/").await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    let told = refused.header("ratelimit");
+    assert!(told.starts_with("\"here\";r=0;t=") && !told.contains("ledger"), "{refused:?}");
+    assert!(refused.header("ratelimit-policy").contains("\"ledger\";q=9;"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn who_exceeds_a_limit_with_a_prohibition_stays_out_for_it() {
     let upstream = upstream("0", 5).await;
     let limits = "two: { rate: 2/10s, algorithm: fixed-window, window: first-call, prohibit: 1h }";

@@ -18,8 +18,8 @@ use crate::{
 pub(super) struct Spread<'t> {
     here: Group<&'t Throttle, Receipts>,
     shared: Group<&'t FleetThrottle, FleetReceipts>,
-    /// In the order of the route's limits.
-    standings: Vec<throttle::Standing>,
+    /// In the order of the route's limits; none of those that have not decided.
+    standings: Vec<Option<throttle::Standing>>,
 }
 
 /// Limits of one kind.
@@ -53,10 +53,10 @@ impl<T, R> Group<T, R> {
         &self,
         said: &[throttle::Standing],
         refusal: Option<Refusal>,
-        standings: &mut [throttle::Standing],
+        standings: &mut [Option<throttle::Standing>],
     ) -> Option<Refusal> {
         for (place, standing) in self.places.iter().zip(said) {
-            standings[*place] = *standing;
+            standings[*place] = Some(*standing);
         }
         refusal.map(|refusal| Refusal { limit: self.places[refusal.limit], ..refusal })
     }
@@ -77,7 +77,7 @@ impl<'t> Spread<'t> {
                 Guard::Shared(throttle) => shared.push(throttle, limit, place, facts, body),
             }
         }
-        let mut standings = vec![throttle::Standing::default(); limits];
+        let mut standings = vec![None; limits];
         let verdict = enter_all_at(&here.keyed, &here.costs, call);
         let refusal = here.heard(verdict.standings(), verdict.refusal(), &mut standings);
         here.receipts = verdict.into_grants().ok().map(throttle::Grants::into_receipts);
@@ -118,8 +118,9 @@ impl<'t> Spread<'t> {
         })))
     }
 
-    pub(super) fn standings(&self) -> &[throttle::Standing] {
-        &self.standings
+    /// Where the call stands with the limit at this place of the route, if that has decided.
+    pub(super) fn standing(&self, place: usize) -> Option<throttle::Standing> {
+        self.standings[place]
     }
 
     pub(super) fn refund(&mut self, now: Instant) {
