@@ -1,7 +1,7 @@
 //! Any routes and any calls: the route that is found is the first of the most specific that match.
 #![cfg_attr(fuzzing, no_main)]
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tidegate_gateway::{
@@ -12,7 +12,7 @@ use tidegate_gateway::{
 
 /// What hosts and paths are made of, so that some match.
 const HOST: [&str; 8] = ["a", "B", ".", "*.", "b.a", "-", "[::1]", ""];
-const PATH: [&str; 12] = ["/", "/a", "/b", "a", ".", "..", "%2e", "%2E", "/..", "/.", "%", "?"];
+const PATH: [&str; 13] = ["/", "/a", "/b", "a", ".", "..", "%2e", "%2E", "/..", "/.", "%", "?", "%61"];
 const METHODS: [&str; 3] = ["GET", "POST", "ODD"];
 const FIELDS: [&str; 4] = ["x-a", "X-A", "x-b", "x b"];
 
@@ -21,7 +21,7 @@ fn route(data: &[u8]) {
     let mut routes = Vec::new();
     for _ in 0..input.below(9) {
         let (host, path) = (input.text(&HOST), input.text(&PATH));
-        let config = Match {
+        let mut config = Match {
             host: (!host.is_empty()).then_some(host),
             path: (!path.is_empty()).then_some(path),
             methods: (0..input.below(3)).map(|_| METHODS[input.below(3)].to_owned()).collect(),
@@ -30,7 +30,11 @@ fn route(data: &[u8]) {
                 .collect::<BTreeMap<_, _>>(),
         };
         match Matcher::new(&config) {
-            Ok(matcher) => routes.push((matcher, config)),
+            Ok(matcher) => {
+                // What need not be escaped means itself.
+                config.path = config.path.and_then(|path| normalised(&path).map(Cow::into_owned));
+                routes.push((matcher, config));
+            }
             Err(why) => assert!(!why.to_string().is_empty()),
         }
     }

@@ -1,20 +1,21 @@
 //! One call's books, from request head to the end of its response: what it holds, what became of it, who is told.
 
+mod held;
+mod kept;
+
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use tidegate::{
-    ByStatus, Classify as _, Judged, Permit as _, breaker, clock, grpc,
-    limiter::{self, FleetLimiter},
-};
+use tidegate::{ByStatus, Classify as _, Judged, clock, grpc, limiter::FleetLimiter};
 use tidegate_core::{Call, Instant, Outcome};
 
+use self::{held::Held, kept::Kept};
 use crate::{
     access_log::AccessLog,
     body::ResponseBody,
     flow::{End, Ending},
-    in_flight::{Kind, Slot},
+    in_flight::Kind,
     oidc::session::Watched,
     proxy::forwarded::Trust,
     record::{CallProtocol, CallRecord, Finished},
@@ -56,16 +57,6 @@ pub struct Exchange {
     open: bool,
 }
 
-/// What a call holds of the gates it passed.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    /// Of the route's own limit.
-    pub(crate) of_route: Option<limiter::Permit>,
-    /// Of the upstream's.
-    pub(crate) slot: Option<Slot>,
-    pub(crate) probe: Option<breaker::Permit>,
-}
-
 /// Who writes about calls that are over.
 #[derive(Debug)]
 pub struct Scribe {
@@ -73,18 +64,6 @@ pub struct Scribe {
     pub log: AccessLog,
     /// A span a call that is sampled.
     pub tracer: Tracer,
-}
-
-/// What the log and the trace need of the request head.
-#[derive(Debug)]
-struct Kept {
-    scheme: &'static str,
-    method: Method,
-    uri: Uri,
-    version: Version,
-    host: Option<HeaderValue>,
-    referer: Option<HeaderValue>,
-    user_agent: Option<HeaderValue>,
 }
 
 /// What the upstream's response head said.
@@ -109,18 +88,9 @@ impl Exchange {
     ) -> Self {
         let request_id = trace::request_id(request.headers());
         let trace = scribe.tracer.begin(request.headers_mut());
-        let headers = request.headers();
-        let kept = (scribe.log.enabled() || trace.is_recorded()).then(|| Kept {
-            scheme,
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            host: headers.get(header::HOST).cloned(),
-            referer: headers.get(header::REFERER).cloned(),
-            user_agent: headers.get(header::USER_AGENT).cloned(),
-        });
+        let kept = (scribe.log.enabled() || trace.is_recorded()).then(|| Kept::of(request, scheme));
         let protocol = match request.version() {
-            _ if grpc::is_grpc(headers) => CallProtocol::Grpc,
+            _ if grpc::is_grpc(request.headers()) => CallProtocol::Grpc,
             Version::HTTP_2 => CallProtocol::Http2,
             _ => CallProtocol::Http1,
         };
@@ -158,16 +128,9 @@ impl Exchange {
         }
     }
 
-    /// Gives the breaker's permit back after an attempt that failed.
-    pub(crate) fn give_probe_back(&mut self, outcome: Outcome, now: Instant) {
-        if let Some(probe) = self.held.probe.take() {
-            probe.settle(outcome, now);
-        }
-    }
-
     /// The lease that the call's permit is of, if a fleet shares it.
     pub(crate) fn lease(&self) -> Option<&FleetLimiter> {
-        self.held.slot.as_ref().and_then(Slot::lease)
+        self.held.lease()
     }
 
     pub(crate) fn is_grpc(&self) -> bool {
@@ -185,7 +148,7 @@ impl Exchange {
         let judged = ByStatus.head(status, headers);
         match judged {
             // A client that leaves the rest of a refusal unread must not hide that it was one.
-            Judged::Known(outcome @ Outcome::Overload { .. }) => self.give_probe_back(outcome, at),
+            Judged::Known(outcome @ Outcome::Overload { .. }) => self.held.settle_probe(outcome, at),
             Judged::Known(_) | Judged::AtEnd => {
                 if let Some(probe) = &mut self.held.probe {
                     probe.answered(at);
@@ -203,17 +166,7 @@ impl Exchange {
             Judged::Known(outcome) => outcome,
             Judged::AtEnd => Outcome::Success,
         };
-        self.settle_slots(outcome, head.at);
-    }
-
-    /// Gives the permits of calls in flight back, the last one taken first.
-    fn settle_slots(&mut self, outcome: Outcome, now: Instant) {
-        if let Some(slot) = self.held.slot.take() {
-            slot.settle(outcome, now);
-        }
-        if let Some(permit) = self.held.of_route.take() {
-            permit.settle(outcome, now);
-        }
+        self.held.settle_slots(outcome, head.at);
     }
 
     /// Answers for the gateway itself, and closes the books.
@@ -232,21 +185,9 @@ impl Exchange {
         if let Cause::Refused(refused) = cause {
             self.metrics.refused(*refused, limit, now);
         }
-        let outcome = match cause {
-            Cause::BadGateway(_) => Outcome::Overload { retry_after: None },
-            Cause::Timeout => Outcome::Abandoned,
-            Cause::TooLarge | Cause::SlowClient | Cause::LeaseLost => Outcome::Ignore,
-            Cause::BadRequest(_)
-            | Cause::NoRoute
-            | Cause::Method
-            | Cause::NoToken(_)
-            | Cause::Refused(_)
-            | Cause::NoEndpoint(_)
-            | Cause::Unreachable(_) => Outcome::Unsent,
-        };
         let grpc_status = self.is_grpc().then(|| cause.grpc_status());
         self.close(Close {
-            outcome,
+            outcome: cause.outcome(),
             status: response.status().as_u16(),
             grpc_status,
             bytes: response.body().size_hint().lower(),
@@ -260,8 +201,7 @@ impl Exchange {
     /// Keeps the query out of logs and traces: it holds what a login is made of.
     pub(crate) fn hide_query(&mut self) {
         if let Some(kept) = &mut self.kept {
-            let path = kept.uri.path().parse();
-            kept.uri = path.unwrap_or_else(|_| Uri::from_static("/"));
+            kept.hide_query();
         }
     }
 
@@ -298,15 +238,13 @@ impl Exchange {
             Outcome::Abandoned if owed && !self.is_grpc() => Outcome::Unsent,
             outcome => outcome,
         };
-        if let Some(probe) = self.held.probe.take() {
-            probe.settle(outcome, now);
-        }
+        self.held.settle_probe(outcome, now);
         let outcome = match (self.kind, outcome) {
             // How long a stream lived is no latency: an adaptive limit must not take it for one.
             (Kind::Stream, Outcome::Success | Outcome::Abandoned) if self.head.is_some() => Outcome::Ignore,
             _ => outcome,
         };
-        self.settle_slots(outcome, now);
+        self.held.settle_slots(outcome, now);
         let duration = now.since(self.call.now);
         let head_duration = self.head.map(|head| head.at.since(self.call.now));
         let request_bytes = self.upload.as_ref().map_or(0, |upload| upload.bytes());
@@ -330,16 +268,11 @@ impl Exchange {
             client: self.client,
             scheme: kept.scheme,
             method: kept.method.as_str(),
-            target: kept.uri.path_and_query().map_or("/", |target| target.as_str()),
+            target: kept.target(),
             version: kept.version,
-            // HTTP/2 names it in the target, which also counts where both name one.
-            host: kept
-                .uri
-                .authority()
-                .map(|authority| authority.as_str().as_bytes())
-                .or(kept.host.as_ref().map(HeaderValue::as_bytes)),
-            referer: kept.referer.as_ref().map(HeaderValue::as_bytes),
-            user_agent: kept.user_agent.as_ref().map(HeaderValue::as_bytes),
+            host: kept.host(),
+            referer: kept.referer(),
+            user_agent: kept.user_agent(),
             route: self.metrics.route(),
             upstream: self.metrics.upstream(),
             endpoint: self.endpoint.as_ref().map(|endpoint| endpoint.authority().as_str()),

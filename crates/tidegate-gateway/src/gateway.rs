@@ -1,40 +1,31 @@
-//! A gateway put together: what it runs, what it tells of itself, and how a new configuration takes over.
+//! A gateway put together: what it runs, and how a new configuration takes over.
+
+mod tell;
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU8, Ordering::Relaxed},
-    },
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
-use tidegate::{clock, limiter};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    admin::{AdminSource, AdminStats},
+    admin::AdminStats,
     config::{self, Config},
-    counter::{Change, CounterChange, CounterError, CounterState, KeyParts},
     exchange::Scribe,
-    in_flight::Pools,
-    limit::Limit,
     listener::{Limits, ListenerStats, LiveLimits, LiveTls},
     logging::Logging,
     registry::{NoRegistry, ServiceRegistry},
+    restart::Fixed,
     stack::Stack,
-    state::{
-        BreakerState, ConfigState, ConnectionsState, EndpointState, InFlightState, LimitState, ListenerState,
-        PartitionState, RegistryState, RouteState, State, UpstreamState,
-    },
+    state::ConfigState,
     store::{NoStore, Store},
-    table::{BuildError, Route, Service, Table},
+    table::{BuildError, Table},
     telemetry::Telemetry,
-    upstream::Endpoint,
 };
 
 /// How long calls may still be decided by the table before a reload. Default: 1 s.
@@ -48,11 +39,11 @@ pub struct Gateway {
     pub(crate) limits: LiveLimits,
     pub(crate) tls: Option<Arc<LiveTls>>,
     logging: Logging,
+    fixed: Fixed,
     running: Mutex<Running>,
-    stage: AtomicU8,
     started: Instant,
+    listening: OnceLock<Listening>,
     draining_since: OnceLock<Instant>,
-    listening: Mutex<Option<Listening>>,
 }
 
 /// The configuration that runs.
@@ -71,18 +62,6 @@ struct Listening {
     stats: Arc<ListenerStats>,
     admin: SocketAddr,
     admin_stats: Arc<AdminStats>,
-}
-
-/// Where in its life the gateway is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Stage {
-    /// Not listening yet.
-    Starting = 0,
-    /// Taking calls.
-    Serving = 1,
-    /// Finishing what is in flight.
-    Draining = 2,
 }
 
 /// Why a configuration could not be taken over, although it is valid to read.
@@ -139,11 +118,11 @@ impl Gateway {
             limits: Limits::from(&config.bounds).live(),
             tls,
             logging,
+            fixed: Fixed::of(&config),
             running: Mutex::new(Running { config, store, registry, state }),
-            stage: AtomicU8::new(Stage::Starting as u8),
             started: Instant::now(),
+            listening: OnceLock::new(),
             draining_since: OnceLock::new(),
-            listening: Mutex::new(None),
         })
     }
 
@@ -155,8 +134,7 @@ impl Gateway {
         admin: SocketAddr,
         admin_stats: Arc<AdminStats>,
     ) {
-        *self.listening.lock() = Some(Listening { http, stats, admin, admin_stats });
-        self.stage.store(Stage::Serving as u8, Relaxed);
+        self.listening.get_or_init(|| Listening { http, stats, admin, admin_stats });
         self.warm();
     }
 
@@ -168,25 +146,27 @@ impl Gateway {
     /// Is not ready any more.
     pub(crate) fn draining(&self) {
         self.draining_since.get_or_init(Instant::now);
-        self.stage.store(Stage::Draining as u8, Relaxed);
     }
 
     /// Takes over a new configuration. Counters, permits and connections of what it still describes are kept; calls
-    /// under way end as they began.
+    /// under way end as they began. Returns the settings that it cannot change: they need a restart.
     ///
     /// # Errors
     /// When it can not be built, or its store is unfit. The running one stays as it was then.
     ///
     /// # Cancel safety
     /// Dropping it while another store is opened changes nothing.
-    pub async fn reload(&self, config: Config) -> Result<(), ReloadError> {
-        let store = Arc::clone(&self.running.lock().store);
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ReloadError> {
+        let (store, registry) = {
+            let running = self.running.lock();
+            (Arc::clone(&running.store), running.registry.clone())
+        };
         let store = if store.is_of(&config.store, &config.namespace) {
             store
         } else {
             Arc::new(Store::open(&config.store, &config.namespace).await?)
         };
-        let registry = match (&config.registry, self.running.lock().registry.clone()) {
+        let registry = match (&config.registry, registry) {
             (None, _) => None,
             (Some(wanted), Some(running)) if running.is_of(wanted) => Some(running),
             (Some(wanted), _) => Some(ServiceRegistry::open(wanted)?),
@@ -197,22 +177,10 @@ impl Gateway {
         match (&self.tls, &config.listen.tls) {
             (Some(tls), Some(files)) => tls.reload(files)?,
             (None, None) => {}
-            (Some(_), None) | (None, Some(_)) => needs_restart("listen.tls"),
+            // It needs a restart, as is said in the end.
+            (Some(_), None) | (None, Some(_)) => {}
         }
         self.logging.configure(&config.log)?;
-        let (old, new) = (&running.config, &config);
-        if old.listen.http != new.listen.http {
-            needs_restart("listen.http");
-        }
-        if old.listen.admin != new.listen.admin {
-            needs_restart("listen.admin");
-        }
-        if old.workers != new.workers {
-            needs_restart("workers");
-        }
-        if old.tracing != new.tracing {
-            needs_restart("tracing");
-        }
         let before = self.stack.table.swap(Arc::new(built.commit()));
         self.retire(&before);
         self.warm();
@@ -220,12 +188,13 @@ impl Gateway {
         self.stack.scribe.log.configure(&config.log);
         running.state.reloads += 1;
         running.state.last_reload_error = None;
+        running.state.needs_restart = self.fixed.differing(&config);
         running.state.hash = hash_of(&config);
         running.state.loaded_at_seconds = unix_seconds();
         running.config = config;
         running.store = store;
         running.registry = registry;
-        Ok(())
+        Ok(running.state.needs_restart.clone())
     }
 
     /// Hands back the credit of limits that the running table no longer has, once calls that began before are decided.
@@ -297,10 +266,6 @@ impl Gateway {
     }
 }
 
-fn needs_restart(key: &str) {
-    tracing::warn!(key, "the new value takes effect at the next restart");
-}
-
 /// Tells configurations apart, for people who compare instances.
 fn hash_of(config: &Config) -> String {
     use std::hash::{DefaultHasher, Hasher};
@@ -311,169 +276,4 @@ fn hash_of(config: &Config) -> String {
 
 fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
-impl AdminSource for Gateway {
-    fn ready(&self) -> Result<(), String> {
-        match self.stage.load(Relaxed) {
-            stage if stage == Stage::Serving as u8 => Ok(()),
-            stage if stage == Stage::Draining as u8 => Err("draining: finishing what is in flight".into()),
-            _ => Err("starting: not listening yet".into()),
-        }
-    }
-
-    fn state(&self) -> State {
-        let table = self.stack.table.load();
-        let config = self.running.lock().state.clone();
-        let mut services: Vec<_> = table.services.values().collect();
-        services.sort_by(|a, b| a.name.cmp(&b.name));
-        let registry = self.registry(&table);
-        let mut tokens: Vec<_> = table.tokens.values().collect();
-        tokens.sort_by(|a, b| a.name().cmp(b.name()));
-        let mut sessions: Vec<_> = table.sessions.values().collect();
-        sessions.sort_by(|a, b| a.name().cmp(b.name()));
-        let mut state = State {
-            version: env!("CARGO_PKG_VERSION").into(),
-            uptime_seconds: self.started.elapsed().as_secs_f64(),
-            config,
-            listeners: self.listeners(),
-            routes: table.all.iter().map(|route| route_state(route)).collect(),
-            store: self.running.lock().store.state(),
-            limits: self.limits(),
-            registry,
-            upstreams: services.into_iter().map(|service| service_state(service)).collect(),
-            tokens: tokens.into_iter().map(|token| token.state()).collect(),
-            sessions: sessions.into_iter().map(|session| session.state()).collect(),
-            pressure: table.pressure.as_ref().map(|pressure| pressure.state()),
-            ..State::default()
-        };
-        state.telemetry.access_log_lines = self.stack.scribe.log.lines();
-        state.telemetry.access_log_dropped = self.stack.scribe.log.dropped();
-        self.stack.scribe.tracer.fill(&mut state.telemetry);
-        state
-    }
-
-    fn config(&self) -> String {
-        config::redacted_yaml(&self.running.lock().config)
-    }
-
-    fn limits(&self) -> Vec<LimitState> {
-        let table = self.stack.table.load();
-        let mut limits: Vec<_> = table.limits.values().collect();
-        limits.sort_by(|a, b| a.name.cmp(&b.name));
-        limits.into_iter().map(|limit| limit.state()).collect()
-    }
-
-    fn counter(&self, limit: String, key: KeyParts) -> BoxFuture<'_, Result<CounterState, CounterError>> {
-        async move { self.limit(limit)?.counter(key).await }.boxed()
-    }
-
-    fn change(
-        &self,
-        limit: String,
-        key: KeyParts,
-        change: Change,
-        by: IpAddr,
-    ) -> BoxFuture<'_, Result<CounterChange, CounterError>> {
-        async move { self.limit(limit)?.change(key, change, by).await }.boxed()
-    }
-}
-
-impl Gateway {
-    fn limit(&self, name: String) -> Result<Arc<Limit>, CounterError> {
-        let table = self.stack.table.load();
-        table.limits.get(&name).cloned().ok_or_else(|| {
-            let mut known: Vec<_> = table.limits.keys().map(String::as_str).collect();
-            known.sort_unstable();
-            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-            CounterError::NoLimit { name, known }
-        })
-    }
-
-    fn registry(&self, table: &Table) -> Option<RegistryState> {
-        let registry = self.running.lock().registry.clone()?;
-        let resolvers = table.services.values().filter_map(|service| service.resolver.as_ref());
-        let all = registry.guard().services();
-        let mut services: Vec<_> = resolvers.map(|resolver| resolver.state(&all)).collect();
-        services.sort_by(|a, b| (&a.name, &a.upstream).cmp(&(&b.name, &b.upstream)));
-        Some(RegistryState { services, ..registry.state() })
-    }
-
-    fn listeners(&self) -> Vec<ListenerState> {
-        let Some(listening) = &*self.listening.lock() else { return Vec::new() };
-        let stats = &listening.stats;
-        let http = ListenerState {
-            name: "http".into(),
-            address: listening.http.to_string(),
-            tls: self.tls.is_some(),
-            accepting: self.stage.load(Relaxed) == Stage::Serving as u8,
-            connections: stats.open.load(Relaxed) as u64,
-            max_connections: self.limits.load().connections as u64,
-            accepted: stats.accepted.load(Relaxed),
-            refused: stats.refused.load(Relaxed),
-            resting: stats.resting.load(Relaxed) as u64,
-            closed: [
-                ("accept-error", &stats.accept_errors),
-                ("tls", &stats.tls_failures),
-                ("protocol", &stats.protocol_errors),
-                ("slow", &stats.slow_closed),
-                ("idle", &stats.idle_closed),
-                ("cut-off", &stats.cut_off),
-            ]
-            .map(|(reason, count)| (reason, count.load(Relaxed)))
-            .into(),
-        };
-        let admin = ListenerState {
-            name: "admin".into(),
-            address: listening.admin.to_string(),
-            accepting: true,
-            connections: listening.admin_stats.open(),
-            max_connections: listening.admin_stats.most(),
-            accepted: listening.admin_stats.accepted(),
-            ..ListenerState::default()
-        };
-        vec![http, admin]
-    }
-}
-
-fn route_state(route: &Route) -> RouteState {
-    RouteState {
-        name: route.name.clone(),
-        upstream: route.service.name.clone(),
-        limits: route.limits.iter().map(|limit| limit.name.to_string()).collect(),
-        in_flight: route.limiter.as_ref().map(|limiter| InFlightState::of(&limiter.snapshot(), "fixed")),
-        ..RouteState::default()
-    }
-}
-
-fn service_state(service: &Service) -> UpstreamState {
-    let pools = service.pools.as_ref();
-    let law = pools.map_or("fixed", Pools::law);
-    let partition_state = |(name, snapshot): (&str, limiter::Snapshot)| PartitionState {
-        name: name.to_owned(),
-        in_flight: InFlightState::of(&snapshot, law),
-    };
-    UpstreamState {
-        name: service.name.clone(),
-        in_flight: pools.map(|pools| InFlightState::of(&pools.calls(), pools.law())),
-        streams: pools.and_then(Pools::streams).map(|streams| InFlightState::of(&streams, "fixed")),
-        partitions: pools.into_iter().flat_map(Pools::partitions).map(partition_state).collect(),
-        retries: service.retries.load(Relaxed),
-        endpoints: service
-            .upstream
-            .endpoints()
-            .iter()
-            .map(|endpoint| endpoint_state(service, endpoint))
-            .collect(),
-    }
-}
-
-fn endpoint_state(service: &Service, endpoint: &Endpoint) -> EndpointState {
-    let now = clock::now();
-    EndpointState {
-        authority: endpoint.authority().to_string(),
-        in_flight: endpoint.in_flight().into(),
-        breaker: service.breaker(endpoint).map(|breaker| BreakerState::of(&breaker.snapshot(now), now)),
-        connections: ConnectionsState::of(endpoint.connections(), service.config.connections.max.get()),
-    }
 }

@@ -2,5 +2,6 @@
 
 pub mod forwarded;
 pub mod hop;
+pub mod lookalike;
 pub mod target;
 pub mod upgrade;

@@ -1,22 +1,21 @@
-//! The gateway's own answers, rendered in one place: HTTP with problem details, gRPC with trailers only.
+//! The gateway's own answers: why it answers for itself, and what each reason says.
 
-use std::{fmt::Write, time::Duration};
+mod rate_limit;
+mod render;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use tidegate_core::{By, Refused};
+use std::time::Duration;
 
+use http::StatusCode;
+use tidegate_core::{By, Outcome, Refused};
+
+pub use self::{
+    rate_limit::{Policy, Standing, policies, rate_limit_fields},
+    render::{Dialect, render},
+};
 use crate::{
-    body::ResponseBody,
     oidc::service,
     registry::{NoEndpoint, Why},
 };
-
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// When to come back after a 503 if nothing better is known. Default: 1 s.
 const COME_BACK: Duration = Duration::from_secs(1);
@@ -48,15 +47,6 @@ pub enum Cause {
     Timeout,
     /// The call's permit went back to the fleet before it was answered; the call may have had an effect.
     LeaseLost,
-}
-
-/// How the client wants to be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// Problem details (RFC 9457).
-    Http,
-    /// A trailers-only gRPC response.
-    Grpc,
 }
 
 impl Cause {
@@ -114,6 +104,22 @@ impl Cause {
             Self::BadGateway(_) => "bad-gateway",
             Self::Timeout => "timeout",
             Self::LeaseLost => "lease-lost",
+        }
+    }
+
+    /// What it says of the upstream that was, or was not, called.
+    pub(crate) const fn outcome(&self) -> Outcome {
+        match self {
+            Self::BadGateway(_) => Outcome::Overload { retry_after: None },
+            Self::Timeout => Outcome::Abandoned,
+            Self::TooLarge | Self::SlowClient | Self::LeaseLost => Outcome::Ignore,
+            Self::BadRequest(_)
+            | Self::NoRoute
+            | Self::Method
+            | Self::NoToken(_)
+            | Self::Refused(_)
+            | Self::NoEndpoint(_)
+            | Self::Unreachable(_) => Outcome::Unsent,
         }
     }
 
@@ -199,255 +205,10 @@ impl Cause {
     }
 }
 
-/// Where a call stands with one limit: what the `RateLimit` fields tell (draft-ietf-httpapi-ratelimit-headers-10).
-#[derive(Clone, Copy, Debug)]
-pub struct Standing<'a> {
-    /// The fields of the limit that never change, rendered once.
-    pub policy: &'a Policy,
-    /// Units left now.
-    pub remaining: u32,
-    /// Until the whole limit is there again.
-    pub reset_in: Duration,
-    /// Whether this limit refused the call.
-    pub violated: bool,
-}
-
-/// The name and the policy of a limit, rendered once.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    name: String,
-    member: String,
-}
-
-impl Policy {
-    /// Renders the policy of the limit `name`: `quota` units per `window`.
-    pub fn new(name: &str, quota: u32, window: Duration) -> Self {
-        let escaped: String =
-            name.chars().filter(|c| (' '..='~').contains(c) && !matches!(c, '"' | '\\')).collect();
-        let member = format!("\"{escaped}\";q={quota};w={}", window.as_secs().max(1));
-        Self { name: escaped, member }
-    }
-
-    /// The limit's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-}
-
-/// The `RateLimit-Policy` of several limits, rendered once. None when there are none.
-pub fn policies<'a>(policies: impl IntoIterator<Item = &'a Policy>) -> Option<HeaderValue> {
-    let members: Vec<&str> = policies.into_iter().map(|policy| &*policy.member).collect();
-    let list = HeaderValue::try_from(members.join(", ")).expect("a policy has only visible characters");
-    (!members.is_empty()).then_some(list)
-}
-
-/// Adds the `RateLimit` and `RateLimit-Policy` fields for `standings`, whose policies were rendered before.
-pub fn rate_limit_fields<'a>(
-    headers: &mut HeaderMap,
-    policies: Option<&HeaderValue>,
-    standings: impl IntoIterator<Item = Standing<'a>>,
-) {
-    let Some(policies) = policies else { return };
-    let mut list = String::with_capacity(policies.len() + 32);
-    for Standing { policy, remaining, reset_in, .. } in standings {
-        let comma = if list.is_empty() { "" } else { ", " };
-        let _ = write!(list, "{comma}\"{}\";r={remaining};t={}", policy.name, ceil_secs(reset_in));
-    }
-    if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
-        headers.insert(RATE_LIMIT_POLICY, policies.clone());
-        headers.insert(RATE_LIMIT, list);
-    }
-}
-
-/// Renders one of the gateway's own answers.
-pub fn render<'a>(
-    cause: &Cause,
-    dialect: Dialect,
-    request_id: &str,
-    policies: Option<&HeaderValue>,
-    standings: impl IntoIterator<Item = Standing<'a>>,
-) -> Response<ResponseBody> {
-    let mut standings: Vec<Standing<'a>> = standings.into_iter().collect();
-    // Where a response has both, they should tell the same time (draft-ietf-httpapi-ratelimit-headers-10).
-    if let Some(after) = cause.retry_after() {
-        standings
-            .iter_mut()
-            .filter(|standing| standing.violated)
-            .for_each(|standing| standing.reset_in = after);
-    }
-    let mut response = match dialect {
-        Dialect::Http => problem(cause, request_id, &standings),
-        Dialect::Grpc => trailers_only(cause),
-    };
-    let headers = response.headers_mut();
-    if let Some(after) = cause.retry_after() {
-        headers.insert(header::RETRY_AFTER, ceil_secs(after).into());
-    }
-    if cause.status() == StatusCode::UNAUTHORIZED {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(cause.challenge()));
-    }
-    if matches!(cause, Cause::Method) {
-        headers
-            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
-    }
-    rate_limit_fields(headers, policies, standings);
-    response
-}
-
-fn problem(cause: &Cause, request_id: &str, standings: &[Standing<'_>]) -> Response<ResponseBody> {
-    let status = cause.status();
-    let mut document = serde_json::json!({
-        "type": cause.kind(),
-        "title": cause.title(),
-        "status": status.as_u16(),
-        "detail": cause.detail(),
-        "reason": cause.name(),
-        "request_id": request_id,
-    });
-    let violated: Vec<&str> = standings.iter().filter(|s| s.violated).map(|s| s.policy.name()).collect();
-    if !violated.is_empty() {
-        document["violated-policies"] = violated.into();
-    }
-    if let Some(after) = cause.retry_after() {
-        document["retry_after_ms"] = (after.as_nanos().div_ceil(1_000_000) as u64).into();
-    }
-    let mut text = document.to_string();
-    text.push('\n');
-    let mut response = Response::new(ResponseBody::from(Bytes::from(text)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// A gRPC response whose head is also its end (gRPC over HTTP/2, "Trailers-Only").
-fn trailers_only(cause: &Cause) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::empty());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(GRPC_STATUS, cause.grpc_status().into());
-    headers.insert(GRPC_MESSAGE, HeaderValue::from_static(cause.detail()));
-    if let Some(after) = cause.retry_after() {
-        headers.insert(GRPC_PUSHBACK, (after.as_nanos().div_ceil(1_000_000) as u64).into());
-    }
-    response
-}
-
 /// Whole seconds, rounded up: who comes back at the second named is never too early.
 fn ceil_secs(duration: Duration) -> u64 {
     duration.as_nanos().div_ceil(1_000_000_000) as u64
 }
 
 #[cfg(test)]
-mod tests {
-    use http_body_util::BodyExt;
-
-    use super::*;
-
-    fn quota(after: u64) -> Cause {
-        Cause::Refused(Refused::after(By::Quota, Duration::from_millis(after)))
-    }
-
-    async fn text(response: Response<ResponseBody>) -> String {
-        String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_used_up_quota_is_a_429_that_says_when_to_return() {
-        let policy = Policy::new("per-client", 1000, Duration::from_secs(1));
-        let standing =
-            Standing { policy: &policy, remaining: 0, reset_in: Duration::from_millis(1), violated: true };
-        let policies = policies([&policy]);
-        let response = render(&quota(1200), Dialect::Http, "id-1", policies.as_ref(), [standing]);
-        assert_eq!(response.status(), 429);
-        assert_eq!(response.headers()["retry-after"], "2");
-        assert_eq!(response.headers()["ratelimit"], "\"per-client\";r=0;t=2", "the time of Retry-After");
-        assert_eq!(response.headers()["ratelimit-policy"], "\"per-client\";q=1000;w=1");
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
-        let body: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
-        assert_eq!(body["violated-policies"][0], "per-client");
-        assert_eq!(body["retry_after_ms"], 1200);
-        assert_eq!(body["request_id"], "id-1");
-        assert_eq!(body["reason"], "quota");
-    }
-
-    #[test]
-    fn several_limits_are_one_list_in_each_field() {
-        let (a, b) = (
-            Policy::new("per-client", 100, Duration::from_secs(1)),
-            Policy::new("backend", 5000, Duration::from_secs(60)),
-        );
-        let standing = |policy, remaining| Standing {
-            policy,
-            remaining,
-            reset_in: Duration::from_secs(1),
-            violated: false,
-        };
-        let mut headers = HeaderMap::new();
-        rate_limit_fields(&mut headers, None, []);
-        assert!(headers.is_empty());
-        let policies = policies([&a, &b]);
-        rate_limit_fields(&mut headers, policies.as_ref(), [standing(&a, 99), standing(&b, 0)]);
-        let lines = |name| headers.get_all(name).iter().collect::<Vec<_>>();
-        assert_eq!(lines("ratelimit"), ["\"per-client\";r=99;t=1, \"backend\";r=0;t=1"]);
-        assert_eq!(lines("ratelimit-policy"), ["\"per-client\";q=100;w=1, \"backend\";q=5000;w=60"]);
-    }
-
-    #[test]
-    fn every_503_says_when_to_come_back() {
-        let none = |why| Cause::NoEndpoint(NoEndpoint { why, retry_after: None });
-        for cause in [
-            Cause::Unreachable("x"),
-            Cause::Refused(Refused::new(By::QueueFull)),
-            none(Why::NotFound),
-            none(Why::Closed),
-        ] {
-            let http = render(&cause, Dialect::Http, "id-1", None, []);
-            assert_eq!(http.headers()["retry-after"], "1", "{cause:?}");
-            let grpc = render(&cause, Dialect::Grpc, "id-1", None, []);
-            assert_eq!(grpc.headers()["grpc-retry-pushback-ms"], "1000", "{cause:?}");
-        }
-        for cause in [Cause::Timeout, Cause::BadGateway("x"), Cause::Refused(Refused::new(By::Quota))] {
-            let answer = render(&cause, Dialect::Http, "id-1", None, []);
-            assert!(!answer.headers().contains_key("retry-after"), "{cause:?}");
-        }
-    }
-
-    #[test]
-    fn grpc_is_refused_in_trailers_only() {
-        let response = render(&quota(250), Dialect::Grpc, "id-1", None, []);
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["grpc-status"], "8");
-        assert_eq!(response.headers()["grpc-retry-pushback-ms"], "250");
-        assert_eq!(response.headers()["content-type"], "application/grpc");
-        assert!(http_body::Body::is_end_stream(response.body()));
-    }
-
-    #[test]
-    fn every_cause_has_its_status_in_both_dialects() {
-        let refused = |by| Cause::Refused(Refused::new(by));
-        for (cause, http, grpc) in [
-            (Cause::BadRequest("x"), 400, 13),
-            (Cause::NoRoute, 404, 12),
-            (Cause::Method, 405, 12),
-            (Cause::TooLarge, 413, 8),
-            (Cause::SlowClient, 408, 4),
-            (refused(By::Quota), 429, 8),
-            (refused(By::QueueFull), 503, 14),
-            (refused(By::Breaker), 503, 14),
-            (refused(By::Deadline), 504, 4),
-            (Cause::Unreachable("x"), 503, 14),
-            (Cause::BadGateway("x"), 502, 14),
-            (Cause::Timeout, 504, 4),
-        ] {
-            assert_eq!((cause.status().as_u16(), cause.grpc_status()), (http, grpc), "{cause:?}");
-        }
-    }
-
-    #[test]
-    fn a_limit_name_can_not_break_out_of_its_field() {
-        let policy = Policy::new("a\"b\\c\nd", 1, Duration::from_secs(60));
-        assert_eq!(policy.member, "\"abcd\";q=1;w=60");
-    }
-}
+mod tests;

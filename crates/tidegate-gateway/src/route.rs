@@ -4,7 +4,10 @@ use std::{borrow::Cow, cmp::Reverse, collections::HashMap};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use crate::{config, proxy::target::normalised};
+use crate::{
+    config,
+    proxy::target::{normalised, read_generously, spelt_out},
+};
 
 /// What a call must look like to take a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,6 +177,7 @@ fn parse_host(text: &str) -> Result<Host, InvalidMatch> {
 
 fn parse_path(text: &str) -> Result<String, InvalidMatch> {
     let printable = text.bytes().all(|b| b.is_ascii_graphic() && !b"?#".contains(&b));
+    let text = &*spelt_out(text);
     match normalised(text) {
         Some(Cow::Borrowed(path)) if printable && path.starts_with('/') => {
             Ok(path.trim_end_matches('/').into())
@@ -211,6 +215,37 @@ impl<T> Routes<T> {
 
     /// Finds the most specific route that matches. `host` is without port, `path` normalised.
     pub fn find(&self, host: &str, path: &str, method: &Method, headers: &HeaderMap) -> Option<&T> {
+        self.entry(host, path, method, headers).map(|(_, route)| route)
+    }
+
+    /// As [`Self::find`], unless a server that reads more into the path (`%2f`, `//`, `;x`) would take it for one of
+    /// another route: a guard of that route must not be passed by a way to write its path.
+    ///
+    /// # Errors
+    /// [`Miss`].
+    pub fn find_for_all(
+        &self,
+        host: &str,
+        path: &str,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<&T, Miss> {
+        let (matcher, route) = self.entry(host, path, method, headers).ok_or(Miss::NoRoute)?;
+        let read = match read_generously(path) {
+            Some(Cow::Borrowed(_)) => return Ok(route),
+            Some(Cow::Owned(read)) => read,
+            None => return Err(Miss::Unclear),
+        };
+        // Who writes such a path into a configuration means it.
+        let plain = matches!(read_generously(&matcher.path), Some(Cow::Borrowed(_)));
+        match self.entry(host, &read, method, headers) {
+            Some((_, other)) if std::ptr::eq(other, route) => Ok(route),
+            _ if !plain => Ok(route),
+            Some(_) | None => Err(Miss::Unclear),
+        }
+    }
+
+    fn entry(&self, host: &str, path: &str, method: &Method, headers: &HeaderMap) -> Option<&(Matcher, T)> {
         let host = lower_case(host);
         let exact = (!self.exact.is_empty()).then(|| self.exact.get(&*host)).flatten();
         let below = self.below.iter().filter(|(matcher, _)| match &matcher.host {
@@ -223,8 +258,16 @@ impl<T> Routes<T> {
             .chain(below)
             .chain(&self.any)
             .find(|(matcher, _)| matcher.matches(path, method, headers))
-            .map(|(_, route)| route)
     }
+}
+
+/// Why a call takes no route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// None matches.
+    NoRoute,
+    /// Its path is of one route to one reader, and of another to another.
+    Unclear,
 }
 
 fn lower_case(host: &str) -> Cow<'_, str> {
@@ -294,6 +337,23 @@ mod tests {
             [(matcher("", "/health", &[], &[]), 0), (matcher("api.example.com", "/orders", &[], &[]), 1)];
         assert_eq!(found(&routes, "api.example.com", "/health"), Some(0));
         assert_eq!(found(&routes, "api.example.com", "/other"), None);
+    }
+
+    #[test]
+    fn a_path_that_others_would_take_for_another_routes_takes_none() {
+        let routes =
+            [matcher("", "", &[], &[]), matcher("", "/admin", &[], &[]), matcher("", "/a%2Fb", &[], &[])];
+        let routes = Routes::new(routes.into_iter().zip(0..));
+        let found = |path| routes.find_for_all("h", path, &Method::GET, &HeaderMap::new()).copied();
+        for path in ["/admin%2fx", "//admin", "/admin;x", "/a/..%2fadmin", "/admin/..%2fx", "/..%2fx"] {
+            assert_eq!(found(path), Err(Miss::Unclear), "{path}");
+        }
+        for (path, route) in [("/a%2fb", 0), ("/a//b", 0), ("/admin//x;y", 1), ("/a%2Fb/c", 2), ("/%20", 0)] {
+            assert_eq!(found(path), Ok(route), "{path}");
+        }
+        let some = Routes::new([(matcher("", "/a", &[], &[]), ())]);
+        let missed = |path| some.find_for_all("h", path, &Method::GET, &HeaderMap::new());
+        assert_eq!((missed("/b"), missed("/a/..%2fb")), (Err(Miss::NoRoute), Err(Miss::Unclear)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The request path, top to bottom: route, throttle, limiter, endpoint and breaker, upstream, and back.
 
+mod again;
 mod attempt;
 mod charge;
 mod deliver;
@@ -12,7 +13,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tidegate::{clock, throttle::Refusal, token::SessionId};
+use tidegate::{clock, throttle::Refusal};
 use tidegate_core::{Call, Refused};
 use tokio_util::task::TaskTracker;
 
@@ -30,13 +31,14 @@ use crate::{
     listener::{Handler, Peer},
     oidc::{
         service::{Carried, ServiceToken},
-        session::Claims,
+        session::{By, Claims},
     },
     proxy::{
         forwarded::{self, Trust},
         hop, target,
     },
     refusal::Cause,
+    route::Miss,
     table::{Route, Service, Table},
     upstream::UpstreamBody,
 };
@@ -58,7 +60,7 @@ struct Passed<'t> {
     upgrade: Option<OnUpgrade>,
     carried: Option<Carried>,
     /// The session that let it in.
-    by: Option<SessionId>,
+    by: Option<By>,
 }
 
 /// Why there is no answer of an upstream.
@@ -110,15 +112,15 @@ async fn pass<'t>(
         return Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() });
     }
     let found = find(table, request, exchange)?;
+    // The books keep the call as it came: what it waits for below is of its duration.
+    let mut call = exchange.call;
     let (found, user) = match found.route.session.as_deref().filter(|_| found.route.by_user) {
         None => (found, None),
         // In a box, so that other calls carry no room for it.
-        Some(session) => {
-            Box::pin(first(session, found, table.pressure.as_deref(), &mut exchange.call)).await?
-        }
+        Some(session) => Box::pin(first(session, found, table.pressure.as_deref(), &mut call)).await?,
     };
     let Entered { mut request, route, mut charge, upgrade, lane } =
-        enter(found, user.as_ref().map(|user| &user.claims), peer, exchange)?;
+        enter(found, user.as_ref().map(|user| &user.claims), peer, &call, exchange)?;
     table.sessions.values().for_each(|session| session.untell(request.headers_mut()));
     let mut by = None;
     if let Some(session) = &route.session {
@@ -128,19 +130,19 @@ async fn pass<'t>(
                 let host = request.headers().get(header::HOST).cloned();
                 let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
                 let pressure = table.pressure.as_deref();
-                Box::pin(admit_user(session, &request, &host, pressure, &mut exchange.call)).await
+                Box::pin(admit_user(session, &request, &host, pressure, &mut call)).await
             }
         };
         match user {
             Ok(user) => {
-                session.tell(&user, request.headers_mut());
-                by = Some(user.session().clone());
+                session.tell(&user, &mut request);
+                by = Some(session.by(&user, exchange.call.now));
             }
             Err(stop) => return Err(Stop { charge: Some(charge), ..stop }),
         }
     }
     table.sessions.values().for_each(|session| session.hide(request.headers_mut()));
-    let (call, carried) = match carry(route.token.as_deref(), &mut request, exchange.call).await {
+    let (call, carried) = match carry(route.token.as_deref(), &mut request, call).await {
         Ok(carried) => carried,
         Err(cause) => return Err(Stop { charge: Some(charge), ..cause.into() }),
     };
@@ -173,7 +175,10 @@ async fn pass<'t>(
         .await
     };
     match sent {
-        Ok(response) => Ok(Passed { response, route, charge, upgrade, carried, by }),
+        Ok(mut response) => {
+            table.sessions.values().for_each(|session| session.unset(response.headers_mut()));
+            Ok(Passed { response, route, charge, upgrade, carried, by })
+        }
         Err(cause) => Err(Stop { charge: Some(charge), ..cause.into() }),
     }
 }
@@ -186,11 +191,14 @@ async fn carry(
 ) -> Result<(Call, Option<Carried>), Cause> {
     let Some(token) = token else { return Ok((call, None)) };
     if let Some(carried) = token.try_carry(&call, request.headers_mut()).map_err(Cause::NoToken)? {
+        token.prove(request);
         return Ok((call, Some(carried)));
     }
     // In a box, so that calls that need not wait carry no room for it.
     let (carried, waited) = with_wait(Box::pin(token.carry(&call, request.headers_mut()))).await;
-    Ok((after(waited, call), Some(carried.map_err(Cause::NoToken)?)))
+    let carried = carried.map_err(Cause::NoToken)?;
+    token.prove(request);
+    Ok((after(waited, call), Some(carried)))
 }
 
 /// Has the limits that share a ledger decide, unless their credit is in hand already.
@@ -281,10 +289,13 @@ fn find<'t>(
     let host = target::host(&request)?;
     target::normalise(&mut request)?;
     let name = target::host_of(host.to_str().unwrap_or_default());
-    let route = table
-        .routes
-        .find(name, request.uri().path(), request.method(), request.headers())
-        .ok_or(Cause::NoRoute)?;
+    let found = table.routes.find_for_all(name, request.uri().path(), request.method(), request.headers());
+    let route = found.map_err(|miss| match miss {
+        Miss::NoRoute => Cause::NoRoute,
+        Miss::Unclear => Cause::BadRequest(
+            "the path is of one route as it stands and of another one decoded; write it without %2f, //, ; and the like",
+        ),
+    })?;
     let wanted = hop::upgrade(request.headers(), request.version());
     let kind =
         Kind::of(route.kind, &route.service.stream_paths, wanted, request.uri().path(), request.headers());
@@ -293,9 +304,9 @@ fn find<'t>(
     if route.body_bytes.is_some_and(|most| request.body().size_hint().lower() > most) {
         return Err(Cause::TooLarge.into());
     }
-    // Whichever of two values counts here, the service behind may go by the other one.
-    if route.single.iter().any(|name| request.headers().get_all(name).iter().nth(1).is_some()) {
-        return Err(Cause::BadRequest("a header field that a limit counts by is there more than once").into());
+    let (query, headers) = (request.uri().query(), request.headers());
+    if let Some(why) = route.single.iter().find_map(|part| part.repeated(query, headers)) {
+        return Err(Cause::BadRequest(why).into());
     }
     Ok(Found { request, route, host, kind, upgrades })
 }
@@ -305,6 +316,7 @@ fn enter<'t>(
     found: Found<'t>,
     user: Option<&Claims>,
     peer: &Peer,
+    call: &Call,
     exchange: &mut Exchange,
 ) -> Result<Entered<'t>, Stop<'t>> {
     let Found { mut request, route, host, kind, upgrades } = found;
@@ -317,7 +329,7 @@ fn enter<'t>(
         client: exchange.client,
         user,
     };
-    let (charge, refusal) = Charge::take(route, &facts, request.body().size_hint().exact(), &exchange.call);
+    let (charge, refusal) = Charge::take(route, &facts, request.body().size_hint().exact(), call);
     if let Some(refusal) = refusal {
         return Err(stop(route, charge, refusal));
     }

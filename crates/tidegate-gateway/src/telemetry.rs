@@ -9,6 +9,8 @@ mod exposition;
 mod handles;
 mod histogram;
 mod in_flight;
+mod limits;
+mod page;
 mod pressure;
 mod process;
 mod refusals;
@@ -18,6 +20,7 @@ mod sessions;
 mod shard;
 mod text;
 mod tokens;
+mod upstreams;
 
 use std::{sync::Arc, thread};
 

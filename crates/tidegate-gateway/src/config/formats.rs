@@ -124,6 +124,8 @@ formats! {
     PartitionKeyText "tidegate-partition-key" "header:x-tenant" => partition_key;
     /// `https://idp.example`.
     IssuerText "tidegate-issuer" "https://idp.example" => |text| issuer(text).map(drop);
+    /// `https://api.example`.
+    BaseText "tidegate-base" "https://api.example" => base;
     /// `20%`.
     PercentText "tidegate-percent" "20%" => parses::<Percent>;
     /// `__Host-tidegate`.
@@ -207,6 +209,22 @@ pub(super) fn endpoint(text: &str) -> Result<ServerUrl, Wrong> {
     }
 }
 
+/// What URLs begin with: a path may follow.
+fn base(text: &str) -> Result<(), Wrong> {
+    let not = |remedy: &str| Wrong::new(format!("{} is no URL that others begin with", quoted(text)), remedy);
+    let url: url::Url = text.parse().map_err(|_| not("write https://host, as the upstream names itself"))?;
+    match url.scheme() {
+        "https" | "http" if !url.username().is_empty() || url.password().is_some() => {
+            Err(not("remove what stands before the @"))
+        }
+        "https" | "http" if url.query().is_some() || url.fragment().is_some() => {
+            Err(not("remove what follows ? or #"))
+        }
+        "https" | "http" => Ok(()),
+        _ => Err(not("write https://host, as the upstream names itself")),
+    }
+}
+
 fn store(text: &str) -> Result<(), Wrong> {
     const STORES: &str = "write memory:// or redis://host:6379/0, redis-cluster:// or redis-sentinel://";
     if text == MEMORY {
@@ -285,13 +303,32 @@ fn cookie(text: &str) -> Result<(), Wrong> {
 
 /// A header field that may be made up for an upstream.
 pub(super) fn claim_field(text: &str) -> Result<(), Wrong> {
-    let hop =
-        ["connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade", "cookie"];
+    // What says something else already, or of whom a call is by other means.
+    const TAKEN: [&str; 17] = [
+        "authorization",
+        "connection",
+        "content-length",
+        "cookie",
+        "forwarded",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-request-id",
+        "proxy-authorization",
+    ];
     let name = http::HeaderName::try_from(text);
-    if name.is_ok_and(|name| !hop.contains(&name.as_str())) && text.len() <= 64 {
+    let is_free = |name: http::HeaderName| !TAKEN.contains(&name.as_str()) && !text.contains('_');
+    if name.is_ok_and(is_free) && text.len() <= 64 {
         return Ok(());
     }
-    let remedy = "write the name of a header field that says who the user is, like x-user";
+    let remedy = "write the name of a header field that says who the user is, with dashes, like x-user";
     Err(Wrong::new(format!("{} is not a header field for a claim", quoted(text)), remedy))
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Works on the tree, not on the typed configuration, so that a mistake in one place hides none in another.
 
+mod client;
 mod files;
 mod in_flight;
 mod limits;
+mod logins;
 mod registry;
 mod routes;
 mod sessions;
@@ -55,6 +57,7 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     registry::check(root, problems);
     tokens::check(root, base, problems);
     sessions::check(root, base, problems);
+    logins::check(root, problems);
     bounds(root, problems);
     pressure(root, problems);
     trusted(root, problems);

@@ -93,6 +93,8 @@ mistakes! {
     certificates_that_are_not_there: format!("listen: {{ tls: {{ cert: no/such.crt, key: Cargo.toml }} }}\n{UPSTREAM}    tls: {{ cert: Cargo.toml }}\n{ROUTE}");
     aliases_that_stand_for_nothing: format!("{UPSTREAM}    breaker: *usual\n{ROUTE}");
     tags_and_unquoted_braces: "upstreams: !!map\n  orders: !include orders.yaml\nroutes: {{ .Values.routes }}\n";
+    cookies_that_sessions_share_or_others_can_set: format!("{UPSTREAM}{ROUTE}    session: a\n  - {{ upstream: orders, match: {{ path: /b }}, session: b }}\nsessions:\n  a: {{ issuer: https://i, client_id: c, auth: none, keys: [{{ env: K }}], cookie: sid }}\n  b: {{ issuer: https://j, client_id: c, auth: none, keys: [{{ env: K }}], cookie: sid, callback: /b/c, logout: /b/l, parameters: {{ prompt: login, state: x }} }}\n");
+    sessions_that_nobody_could_log_in_to: format!("{UPSTREAM}{ROUTE}    session: a\nsessions:\n  a: {{ issuer: https://i, client_id: \"\", auth: none, keys: [{{ env: K }}], algorithms: [], allow: {{ email: [] }} }}\n");
     times_of_grants_and_sessions_out_of_range: format!("{UPSTREAM}{ROUTE}tokens: {{ b: {{ issuer: https://idp.example, client_id: gw, timeout: 2h }} }}\nsessions: {{ s: {{ issuer: https://idp.example, client_id: web, idle: 1ms, reuse_window: 2d, timeout: 11m, open_for: 1ms, grants: 101 }} }}\n");
     times_of_zero: format!("{UPSTREAM}    timeout: 0s\n    breaker: {{ within: 0s }}\n{ROUTE}bounds: {{ header_bytes: 1KiB, keep_alive: 0s }}\n");
     doubtful_settings: format!("{UPSTREAM}    protocol: http1\n    in_flight: {{ limit: 500 }}\n    timeout: 1s\n    head_timeout: 5s\nlisten: {{ admin: 0.0.0.0:9900 }}\n{ROUTE}trusted_proxies: [\"::/0\"]\n");

@@ -34,8 +34,12 @@ pub struct ProviderClock {
 }
 
 impl ProviderClock {
-    /// Learns from the `Date` of an answer that just came.
+    /// Learns from the `Date` of an answer that just came. One out of a cache tells what its clock showed long ago, and
+    /// teaches nothing (RFC 9111 §5.1).
     pub fn learn(&self, provider: &str, headers: &HeaderMap) {
+        if headers.contains_key(header::AGE) {
+            return;
+        }
         let date = headers.get(header::DATE).and_then(|date| date.to_str().ok());
         let Some(theirs) = date.and_then(parse) else { return };
         let ahead = theirs.as_secs() as i64 - wall().as_secs() as i64;
@@ -64,6 +68,8 @@ impl ProviderClock {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -90,5 +96,11 @@ mod tests {
         assert!(clock.seconds() < wall().as_secs() as i64 - 100);
         clock.learn("idp", &HeaderMap::new());
         assert!(clock.ahead() < -100, "an answer without a date teaches nothing");
+        let old = [(header::DATE, "Sun, 06 Nov 1994 08:49:37 GMT"), (header::AGE, "1200")];
+        clock.learn(
+            "idp",
+            &old.map(|(name, text)| (name, HeaderValue::from_static(text))).into_iter().collect(),
+        );
+        assert!(clock.ahead() > -200, "what a cache kept teaches nothing");
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
+use super::lookalike;
 use crate::config::Cidr;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -98,6 +99,7 @@ impl Told {
 
     /// Says in `headers` who passed the call on. What an untrusted peer says of earlier hops is replaced, not extended.
     pub fn tell(&self, headers: &mut HeaderMap, host: Option<&HeaderValue>, version: Version, trust: Trust) {
+        lookalike::strip(headers, |name| name.starts_with("x-forwarded-") || name == X_REAL_IP.as_str());
         let chain = |headers: &HeaderMap, name: &HeaderName, last: &HeaderValue| {
             let mut chain = String::new();
             for value in headers.get_all(name).iter().filter_map(|value| value.to_str().ok()) {
@@ -196,5 +198,19 @@ mod tests {
         told.tell(&mut trusted, Some(&host), Version::HTTP_11, Trust::Trusted);
         assert_eq!(trusted[X_FORWARDED_FOR], "1.1.1.1, 192.0.2.9");
         assert_eq!(trusted[X_FORWARDED_PROTO], "gopher");
+    }
+
+    #[test]
+    fn what_a_client_spells_with_underscores_is_not_told() {
+        let told = Told::new("192.0.2.9".parse().unwrap(), true);
+        for trust in [Trust::Trusted, Trust::Untrusted] {
+            let mut headers = HeaderMap::new();
+            for name in ["x_forwarded_for", "x-forwarded_proto", "x_real_ip", "x_mine"] {
+                headers.insert(name, HeaderValue::from_static("1.1.1.1"));
+            }
+            told.tell(&mut headers, None, Version::HTTP_11, trust);
+            let odd: Vec<_> = headers.keys().filter(|name| name.as_str().contains('_')).collect();
+            assert_eq!(odd, ["x_mine"], "{trust:?}");
+        }
     }
 }

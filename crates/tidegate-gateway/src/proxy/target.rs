@@ -69,12 +69,58 @@ pub fn host_of(authority: &str) -> &str {
     }
 }
 
-/// Removes dot segments (RFC 3986 §5.2.4), encoded ones too, so that no call reaches behind a prefix it matched.
+/// A path as it is meant: what need not be written as `%61` is not (RFC 3986 §6.2.2), and there are no dot segments
+/// (§5.2.4). So no call reaches behind a prefix that it matched, and no spelling has a counter of its own.
 ///
 /// `None` when the path climbs above its root.
 pub fn normalised(path: &str) -> Option<Cow<'_, str>> {
-    let suspicious = |segment: &str| segment.starts_with('.') || segment.starts_with("%2");
-    if !path.split('/').any(suspicious) {
+    match spelt_out(path) {
+        Cow::Borrowed(path) => without_dots(path),
+        Cow::Owned(path) => without_dots(&path).map(|path| Cow::Owned(path.into_owned())),
+    }
+}
+
+/// A path in which letters, digits and `-._~` stand for themselves.
+pub(crate) fn spelt_out(path: &str) -> Cow<'_, str> {
+    let mut path = Cow::Borrowed(path);
+    // What was spelt out may complete what was broken before: `%%36%31`.
+    while let Some(next) = spelt_out_once(&path) {
+        path = Cow::Owned(next);
+    }
+    path
+}
+
+fn spelt_out_once(path: &str) -> Option<String> {
+    let (mut rest, mut plain) = (path, None);
+    while let Some(at) = rest.find('%') {
+        let (before, escape) = rest.split_at(at);
+        match decoded(escape.as_bytes()).filter(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b)) {
+            Some(byte) => {
+                let plain = plain.get_or_insert_with(|| path[..path.len() - rest.len()].to_owned());
+                plain.push_str(before);
+                plain.push(char::from(byte));
+                rest = &escape[3..];
+            }
+            None => {
+                if let Some(plain) = &mut plain {
+                    plain.push_str(before);
+                    plain.push('%');
+                }
+                rest = &escape[1..];
+            }
+        }
+    }
+    plain.map(|plain| plain + rest)
+}
+
+/// The byte that an escape at the beginning stands for.
+fn decoded(escape: &[u8]) -> Option<u8> {
+    let [b'%', high, low, ..] = escape else { return None };
+    Some(hex(*high)? << 4 | hex(*low)?)
+}
+
+fn without_dots(path: &str) -> Option<Cow<'_, str>> {
+    if !path.split('/').any(|segment| segment.starts_with('.')) {
         return Some(Cow::Borrowed(path));
     }
     let mut kept: Vec<&str> = Vec::new();
@@ -82,38 +128,56 @@ pub fn normalised(path: &str) -> Option<Cow<'_, str>> {
     let mut changed = false;
     segments.next();
     while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        match dots(segment) {
-            Some(1) => changed = true,
-            Some(_) => {
-                changed = true;
+        match segment {
+            "." => {}
+            ".." => {
                 kept.pop()?;
             }
-            None => {
+            _ => {
                 kept.push(segment);
                 continue;
             }
         }
-        if last {
+        changed = true;
+        if segments.peek().is_none() {
             kept.push("");
         }
     }
     if changed { Some(Cow::Owned(format!("/{}", kept.join("/")))) } else { Some(Cow::Borrowed(path)) }
 }
 
-/// How many dots a dot segment has; none when it is another segment.
-fn dots(segment: &str) -> Option<usize> {
-    let bytes = segment.as_bytes();
-    let (mut at, mut dots) = (0, 0);
-    while at < bytes.len() {
-        at += match &bytes[at..] {
-            [b'.', ..] => 1,
-            [b'%', high, low, ..] if hex(*high) == Some(2) && hex(*low) == Some(14) => 3,
-            _ => return None,
-        };
-        dots += 1;
+/// A normalised path as the most generous of servers reads it: every escape decoded, a backslash taken for a slash, empty
+/// segments and parameters (`;x`) left out, and nothing behind what may end a path. Borrowed: nobody reads it otherwise.
+///
+/// `None` when it then climbs above its root.
+pub(crate) fn read_generously(path: &str) -> Option<Cow<'_, str>> {
+    let bytes = path.as_bytes();
+    let odd = |pair: &[u8]| matches!(pair[0], b'%' | b'\\' | b';') || pair == b"//";
+    if !bytes.windows(2).any(odd) && !matches!(bytes.last(), Some(b'%' | b'\\' | b';')) {
+        return Some(Cow::Borrowed(path));
     }
-    (dots == 1 || dots == 2).then_some(dots)
+    let mut read = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [first, after @ ..] = rest {
+        let (byte, next) = decoded(rest).map_or((*first, after), |byte| (byte, &rest[3..]));
+        match byte {
+            b'?' | b'#' | 0 => break,
+            b'\\' => read.push(b'/'),
+            _ => read.push(byte),
+        }
+        rest = next;
+    }
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for segment in read.split(|b| *b == b'/') {
+        match segment.split(|b| *b == b';').next().unwrap_or_default() {
+            b"" | b"." => {}
+            b".." => {
+                kept.pop()?;
+            }
+            segment => kept.push(segment),
+        }
+    }
+    Some(Cow::Owned(format!("/{}", String::from_utf8_lossy(&kept.join(&b'/')))))
 }
 
 #[cfg(test)]
@@ -136,8 +200,33 @@ mod tests {
             ("/%2fx", Some("/%2fx")),
             ("/...", Some("/...")),
             ("/a//b", Some("/a//b")),
+            ("/%61dmin%2Fx", Some("/admin%2Fx")),
+            ("/%7e%2d%5F%30%41", Some("/~-_0A")),
+            ("/%20%c3%A9%", Some("/%20%c3%A9%")),
+            ("/100%/%2", Some("/100%/%2")),
+            ("/%%36%31", Some("/a")),
+            ("/x%252e", Some("/x%252e")),
         ] {
             assert_eq!(normalised(path).as_deref(), normal, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_generous_server_reads_more_into_a_path() {
+        for (path, read) in [
+            ("/a/b", Some("/a/b")),
+            ("/a%2fb", Some("/a/b")),
+            ("/a/..%2Fb", Some("/b")),
+            ("/a/..%5cb", Some("/b")),
+            ("/a/..;x=1/b", Some("/b")),
+            ("//a///b", Some("/a/b")),
+            ("/a;x/b;", Some("/a/b")),
+            ("/a%3Fb", Some("/a")),
+            ("/a%00b", Some("/a")),
+            ("/a%", Some("/a%")),
+            ("/..%2f", None),
+        ] {
+            assert_eq!(read_generously(path).as_deref(), read, "{path}");
         }
     }
 

@@ -1,26 +1,23 @@
 //! Follows one service for one upstream: keeps its endpoints, says how good they are, and has calls wait only when there
 //! is nothing to serve and the registry may still answer.
 
+mod follow;
 mod state;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use parking_lot::Mutex;
 use tidegate::{
     clock,
-    registry::{
-        Doubt, Endpoint as Listed, Endpoints, Instance, LookupError, Provenance, ServiceName, Snapshot,
-    },
+    registry::{ServiceName, Snapshot},
 };
 use tidegate_core::{By, Call, Instant, Refused};
 use tokio::{sync::watch, task::AbortHandle, time};
 
+use self::follow::follow;
 use super::{
     NoEndpoint, ServiceRegistry, Why,
     standing::Standing,
@@ -28,17 +25,11 @@ use super::{
 };
 use crate::{
     refusal::Cause,
-    upstream::{Endpoint, Upstream, Vouched, Wanted, Zone},
+    upstream::{Endpoint, Upstream, Vouched},
 };
-
-/// How often it is looked how good the endpoints still are; changes come by themselves. Default: 1 s.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Most calls that wait for the first answer about a service; one more is refused. Default: 10 000.
 const MOST_WAITING: usize = 10_000;
-
-/// Most endpoints whose addresses cannot be called that are told one by one.
-const MOST_UNUSABLE: usize = 16;
 
 /// `Lookup` of a service without endpoints, in [`Inner::quick`].
 const NONE: u8 = u8::MAX;
@@ -235,171 +226,6 @@ impl Resolver {
 impl Drop for Resolver {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// Follows until the registry ends.
-async fn follow(inner: Arc<Inner>) {
-    let guard = inner.registry.guard();
-    let mut news = guard.watch(&inner.service);
-    loop {
-        let now = clock::now();
-        let call = Call::at(now);
-        let found = match guard.try_lookup(&call, &inner.service) {
-            Some(found) => found,
-            None => tokio::select! {
-                // No longer than the registry's timeout.
-                found = guard.lookup(&call, &inner.service) => found,
-                next = news.next() => match next {
-                    Some(_) => continue,
-                    None => return,
-                },
-            },
-        };
-        inner.hear(found, clock::now());
-        tokio::select! {
-            next = news.next() => if next.is_none() { return },
-            () = time::sleep(LOOK) => {}
-        }
-    }
-}
-
-impl Inner {
-    /// The instances at an endpoint that the registry does not list any more.
-    fn each_unlisted_at(&self, endpoint: &Endpoint, mut tell: impl FnMut(&Instance)) {
-        let Some(snapshot) = self.known.lock().snapshot.clone() else { return };
-        let there = snapshot.unlisted().filter(|listed| endpoint.is_at(&self.url(listed)));
-        there.for_each(|listed| tell(&listed.instance));
-    }
-
-    /// Takes what a lookup found.
-    fn hear(&self, found: Result<Endpoints, LookupError>, now: Instant) {
-        let (standing, found, error) = match found {
-            Ok(endpoints) => {
-                self.take(&endpoints.snapshot());
-                let found = match endpoints.provenance {
-                    Provenance::Live => Lookup::Live,
-                    Provenance::Fresh => Lookup::Fresh,
-                    Provenance::Stale { .. } => Lookup::Stale,
-                    Provenance::Snapshot { .. } => Lookup::Snapshot,
-                };
-                let standing = if self.upstream.is_empty() {
-                    Standing::Absent { why: Why::Closed, until: None }
-                } else {
-                    Standing::Serving
-                };
-                (standing, found, endpoints.why.as_ref().map(ToString::to_string))
-            }
-            Err(LookupError::NotFound) => {
-                self.clear();
-                (Standing::Absent { why: Why::NotFound, until: None }, Lookup::NotFound, None)
-            }
-            // Somebody else's deadline; nothing was learnt.
-            Err(LookupError::Deadline) => return,
-            Err(error) => {
-                let (why, retry_after) = match error {
-                    LookupError::Throttled { retry_after } => (Why::Throttled, retry_after),
-                    LookupError::Unavailable { retry_after, .. } => (Why::Unavailable, retry_after),
-                    LookupError::NotFound | LookupError::Deadline => return,
-                };
-                let told = match &error {
-                    LookupError::Unavailable { why, .. } => why.to_string(),
-                    other => other.to_string(),
-                };
-                match self.keep(now) {
-                    Some(standing) => (standing, Lookup::Stale, Some(told)),
-                    None => {
-                        self.clear();
-                        (Standing::Absent { why, until: Some(now + retry_after) }, why.found(), Some(told))
-                    }
-                }
-            }
-        };
-        self.known.lock().error = error;
-        self.stand(standing, found);
-    }
-
-    /// How the service stands if nothing but what was known before is known: not for ever.
-    fn keep(&self, now: Instant) -> Option<Standing> {
-        let as_of = self.known.lock().snapshot.as_ref()?.as_of;
-        let settings = self.registry.settings();
-        let kept = now.since(as_of) < settings.ttl.saturating_add(settings.max_stale);
-        (kept && !self.upstream.is_empty()).then_some(Standing::Serving)
-    }
-
-    fn stand(&self, standing: Standing, found: Lookup) {
-        let quick = if standing == Standing::Serving { found as u8 } else { NONE };
-        let before = self.quick.swap(quick, Relaxed);
-        let was = self.standing.send_replace(standing);
-        if before == quick && was.why() == standing.why() {
-            return;
-        }
-        let (upstream, service) = (self.upstream.name(), &self.service);
-        let (endpoints, now) = (self.upstream.count(), standing.name(found));
-        let good = |quick: u8| quick == Lookup::Live as u8 || quick == Lookup::Fresh as u8;
-        let why = self.known.lock().error.clone();
-        let why =
-            why.as_deref().or(standing.why().map(Why::told)).unwrap_or("it has not been read again yet");
-        if good(quick) && good(before) {
-            tracing::debug!(upstream, %service, endpoints, now, "the registry tells of the service");
-        } else if good(quick) {
-            tracing::info!(upstream, %service, endpoints, now, "the registry tells of the service");
-        } else {
-            tracing::warn!(upstream, %service, endpoints, now, why, "the registry does not vouch for the service");
-        }
-    }
-
-    /// Takes these endpoints, unless they are those that are there.
-    fn take(&self, snapshot: &Arc<Snapshot>) {
-        self.as_of.store(snapshot.as_of.as_nanos(), Relaxed);
-        let mut known = self.known.lock();
-        let before = known.snapshot.replace(Arc::clone(snapshot));
-        if before.is_some_and(|before| before.endpoints == snapshot.endpoints) {
-            return;
-        }
-        let wanted: Vec<Wanted> = snapshot
-            .endpoints
-            .iter()
-            .map(|listed| Wanted {
-                url: self.url(listed),
-                weight: listed.instance.weight,
-                vouched: match listed.doubt {
-                    Doubt::None => Vouched::Yes,
-                    Doubt::Proven { .. } => Vouched::ByCalls,
-                    Doubt::Suspect { .. } => Vouched::No,
-                },
-                zone: match (self.registry.zone(), listed.instance.zone.as_deref()) {
-                    (Some(here), Some(there)) if here == there => Zone::Here,
-                    _ => Zone::Elsewhere,
-                },
-            })
-            .collect();
-        // Under the lock: what is told last is there last.
-        let wrong = self.upstream.replace(&wanted);
-        known.unusable = (wrong.iter().take(MOST_UNUSABLE).map(ToString::to_string).collect(), wrong.len());
-        let suspects = snapshot.suspects().count();
-        tracing::debug!(
-            upstream = self.upstream.name(),
-            endpoints = wanted.len(),
-            suspects,
-            unusable = wrong.len(),
-            "the endpoints changed"
-        );
-    }
-
-    fn clear(&self) {
-        let mut known = self.known.lock();
-        known.snapshot = None;
-        known.unusable = (Vec::new(), 0);
-        self.upstream.replace(&[]);
-    }
-
-    fn url(&self, listed: &Listed) -> String {
-        let address = &listed.instance.address;
-        match address.scheme() {
-            Some(_) => address.to_string(),
-            None => format!("{}://{address}", self.scheme),
-        }
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn own_page(
     if page == Page::Callback
         && let Some(Err(refused)) = pressure.map(|pressure| pressure.admit(Step::Last, call))
     {
-        return Ok(session.held_off(refused.retry_after));
+        return Ok(session.for_people(session.held_off(refused.retry_after), request.headers()));
     }
     let (head, body) = request.into_parts();
     let request = Request::from_parts(head, ());
@@ -88,6 +88,7 @@ pub(super) async fn admit_user<'t, B>(
         Err(Denied::Unauthorized) => session.unauthorized(),
         Err(Denied::Forbidden) => session.forbidden(),
     };
+    let page = session.for_people(page, visit.headers);
     Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() })
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::exposition::Page;
+use super::page::Page;
 use crate::state::InFlightState;
 
 /// The names of a family.

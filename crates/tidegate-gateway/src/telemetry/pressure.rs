@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::exposition::{BYTES, NONE, Page};
+use super::page::{BYTES, NONE, Page};
 use crate::state::PressureState;
 
 pub(super) fn encode(page: &mut Page<'_>, state: &PressureState) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 use std::{fmt, fs};
 
-use super::exposition::{BYTES, NONE, Page, SECONDS};
+use super::page::{BYTES, NONE, Page, SECONDS};
 
 /// Clock ticks a second in `/proc`: part of Linux's ABI.
 const TICKS_A_SECOND: f64 = 100.0;

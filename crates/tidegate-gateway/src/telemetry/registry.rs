@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::exposition::{NONE, Named, Page};
+use super::page::{NONE, Named, Page};
 use crate::state::{EtcdState, RegistryState, ServiceState};
 
 /// What a service can be for those who call it.
@@ -10,7 +10,7 @@ const STATES: [&str; 9] =
     ["live", "fresh", "stale", "snapshot", "not-found", "unavailable", "throttled", "closed", "pending"];
 
 /// Writes them all.
-pub(super) fn encode(state: &RegistryState, page: &mut Page<'_>) -> fmt::Result {
+pub(super) fn encode(page: &mut Page<'_>, state: &RegistryState) -> fmt::Result {
     let up = if state.reach == "up" { 1.0 } else { 0.0 };
     page.gauge("tidegate_registry_up", "Whether the registry answers", None, [(NONE, up)])?;
     page.counter(
@@ -70,7 +70,7 @@ fn services(services: &[ServiceState], page: &mut Page<'_>) -> fmt::Result {
     page.gauge(
         "tidegate_service_age",
         "How old what is known of a service is; 0 while it is live",
-        super::exposition::SECONDS,
+        super::page::SECONDS,
         ages,
     )?;
     let gauges: [Named<ServiceState>; 3] = [

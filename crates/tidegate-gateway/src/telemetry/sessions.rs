@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::exposition::Page;
+use super::page::Page;
 use crate::state::SessionsState;
 
 pub(super) fn encode(page: &mut Page<'_>, sessions: &[SessionsState]) -> fmt::Result {

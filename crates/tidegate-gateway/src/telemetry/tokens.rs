@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::exposition::{Page, SECONDS};
+use super::page::{Page, SECONDS};
 use crate::state::{TokenPhase, TokenState};
 
 pub(super) fn encode(page: &mut Page<'_>, tokens: &[TokenState]) -> fmt::Result {

@@ -5,5 +5,8 @@ mod framing;
 mod http1;
 mod http2;
 mod picking;
+mod pool;
+mod refusals;
+mod reuse;
 mod server;
 mod tls;

@@ -17,6 +17,7 @@ use servers::ports;
 
 mod acceptance;
 mod admin;
+mod attacks;
 mod bad_input;
 mod costs;
 mod fleet;
@@ -35,4 +36,5 @@ mod setup;
 mod streams;
 mod tls;
 pub(crate) mod tokens;
+mod upgrade;
 mod websocket;

@@ -145,8 +145,8 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
     /// # Cancel safety
     /// Dropping the future changes nothing: a grant goes on, and its tokens are stored.
     pub async fn fresh(&self, id: &SessionId, call: &Call) -> Result<AccessToken, TokenError> {
-        if let Some(kept) = self.keeper.try_fresh(call, id) {
-            return good(kept);
+        if let Some(answer) = self.at_hand(id, call) {
+            return answer;
         }
         for _ in 0..LOOKS {
             match self.keeper.get(call, id).await {
@@ -160,10 +160,16 @@ impl<E: TokenEndpoint, S: SessionStore> TokenCoordinator<E, S> {
 
     /// The same without waiting; `None` when only waiting would tell.
     pub fn try_fresh(&self, id: &SessionId, call: &Call) -> Option<Result<AccessToken, TokenError>> {
-        match self.keeper.try_fresh(call, id) {
-            Some(kept) => Some(good(kept)),
+        match self.at_hand(id, call) {
             None => self.keeper.try_get(call, id).map(|answer| self.told(answer)),
+            answer => answer,
         }
+    }
+
+    /// What is known and not due; begins nothing.
+    #[inline]
+    pub(super) fn at_hand(&self, id: &SessionId, call: &Call) -> Option<Result<AccessToken, TokenError>> {
+        self.keeper.try_fresh(call, id).map(good)
     }
 
     #[inline]

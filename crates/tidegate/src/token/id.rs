@@ -1,14 +1,44 @@
 //! What a session is known by.
 
-use std::{fmt, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{BuildHasher as _, Hash, Hasher},
+    sync::{Arc, LazyLock},
+};
+
+use foldhash::quality::RandomState;
 
 /// The longest name of a session, in bytes.
 pub const LONGEST_ID: usize = 128;
 
 /// What a session is known by in its store: never what a browser presents, but a hash of it, because whoever reads the
 /// store must not be able to present it.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(Arc<str>);
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionId {
+    /// Of the name, made once: a name is looked up for every call. Another in every process, so that nobody can choose names
+    /// that meet.
+    hash: u64,
+    name: Arc<str>,
+}
+
+impl Hash for SessionId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Ord for SessionId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name.cmp(&other.name)
+    }
+}
+
+impl PartialOrd for SessionId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// What is wrong with a name of a session. It does not say the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,25 +62,30 @@ impl SessionId {
         if name.is_empty() || name.len() > LONGEST_ID || !name.bytes().all(allowed) {
             return Err(InvalidSessionId);
         }
-        Ok(Self(name.into()))
+        Ok(Self::of(name.into()))
     }
 
     /// Names a session by a hash, in hex.
     pub fn of_hash(hash: &[u8; 32]) -> Self {
         let digits = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        Self(digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect::<String>().into())
+        Self::of(digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect::<String>().into())
+    }
+
+    fn of(name: Arc<str>) -> Self {
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+        Self { hash: HASHER.hash_one(&*name), name }
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 }
 
 /// Prints the beginning only.
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionId({}…)", self.0.get(..self.0.len().min(6)).unwrap_or_default())
+        write!(f, "SessionId({}…)", self.name.get(..self.name.len().min(6)).unwrap_or_default())
     }
 }
 

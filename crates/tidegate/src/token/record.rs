@@ -108,7 +108,7 @@ impl Record {
     /// When the access token ages. All who share a session and a salt agree, and others do not fall due with them.
     pub(super) fn term(&self, schedule: &Schedule, id: &SessionId, salt: u64) -> Term {
         let hash = foldhash::quality::FixedState::with_seed(salt ^ self.generation);
-        let dice = Dice((std::hash::BuildHasher::hash_one(&hash, id) >> 32) as u32);
+        let dice = Dice((std::hash::BuildHasher::hash_one(&hash, id.as_str()) >> 32) as u32);
         schedule.term(self.access.from, self.access.life, dice)
     }
 

@@ -256,6 +256,9 @@ fn known<E: TokenEndpoint, S: SessionStore>(
     call: &Call,
     place: Place,
 ) -> Option<Result<ServiceToken, TokenError>> {
+    if let Some(Ok(token)) = of.at_hand(id, call) {
+        return Some(Ok(ServiceToken(token, place)));
+    }
     if !of.knows(id) {
         return None;
     }

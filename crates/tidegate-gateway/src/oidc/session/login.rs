@@ -1,13 +1,20 @@
 //! How a session begins: off to the provider, and back with a code.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use http::{Method, Response, StatusCode};
 use parking_lot::Mutex;
 use tidegate::{
     Secret, clock,
-    token::{Ended, GrantError, Login, SessionId, SessionStoreError, VerifyError},
+    token::{Ended, GrantError, Login, SessionId, SessionStoreError, Tokens, VerifyError},
 };
 
 use super::{
@@ -19,21 +26,34 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    oidc::{date::wall, id_token::Expected, jose::base64url},
+    oidc::{
+        date::wall,
+        id_token::{Expected, invalid},
+        jose::base64url,
+    },
 };
 
 /// What became of logins and logouts.
 #[derive(Debug, Default)]
-pub(super) struct Counts(Mutex<BTreeMap<&'static str, u64>>);
+pub(super) struct Counts {
+    outcomes: Mutex<BTreeMap<&'static str, u64>>,
+    /// Whether it was logged that none can begin.
+    stuck: AtomicBool,
+}
 
 impl Counts {
     pub(super) fn count(&self, outcome: &'static str) {
-        *self.0.lock().entry(outcome).or_default() += 1;
+        *self.outcomes.lock().entry(outcome).or_default() += 1;
+    }
+
+    /// Whether the last login could not begin.
+    pub(super) fn are_stuck(&self) -> bool {
+        self.stuck.load(Relaxed)
     }
 
     /// How often each was the end.
     pub(super) fn outcomes(&self) -> BTreeMap<&'static str, u64> {
-        self.0.lock().clone()
+        self.outcomes.lock().clone()
     }
 }
 
@@ -79,27 +99,47 @@ impl Session {
     pub async fn login(&self, visit: &Visit<'_>) -> Response<ResponseBody> {
         let provider = self.coordinator.endpoint().provider();
         let metadata = provider.metadata_within(*self.config.max_wait).await;
-        let endpoint = metadata.as_ref().ok().and_then(|metadata| metadata.authorization_endpoint.as_ref());
-        let Some(endpoint) = endpoint else {
-            self.counts.count(AWAY.reason);
-            return AWAY.page();
+        let endpoint = match &metadata {
+            Ok(metadata) => metadata
+                .authorization_endpoint
+                .as_ref()
+                .ok_or("its discovery document names no authorization_endpoint"),
+            Err(why) => Err(&**why),
         };
+        let endpoint = match endpoint {
+            Ok(endpoint) => endpoint,
+            Err(why) => {
+                if !self.counts.stuck.swap(true, Relaxed) {
+                    tracing::warn!(session = %self.name, "no login can begin: {why}");
+                }
+                return self.turned_away(&AWAY);
+            }
+        };
+        if self.counts.stuck.swap(false, Relaxed) {
+            tracing::info!(session = %self.name, "logins can begin again");
+        }
         let flow = Flow::begin(visit.target);
-        let more = self.config.parameters.clone();
+        let mut more = self.config.parameters.clone();
+        if let Some(binding) = self.coordinator.endpoint().binding() {
+            // The code is worth nothing to who can not prove possession either (RFC 9449 §10).
+            more.insert("dpop_jkt".into(), binding.dpop.thumbprint().into());
+        }
         let client = &self.coordinator.endpoint().client().id;
         let url = flow.url(endpoint, client, &self.callback_url(visit), &self.config.scopes.join(" "), more);
         let name = flow.cookie(&self.flows);
         let kept = cookies::set(&name, &flow.seal(&self.ring, &self.name), flow::SECONDS, self.marked);
         let mut response = page::with(page::redirect(url.as_str()), kept);
-        let others = cookies::names(visit.headers, &self.flows).filter(|other| *other != name);
-        for forgotten in others.skip(flow::MOST - 1) {
+        let others: Vec<&str> =
+            cookies::names(visit.headers, &self.flows).filter(|other| *other != name).collect();
+        // The oldest go: somebody still looks at the newest.
+        for forgotten in &others[..others.len().saturating_sub(flow::MOST - 1)] {
             response = page::with(response, cookies::set(forgotten, "", 0, self.marked));
         }
         self.counts.count("begun");
         response
     }
 
-    /// A login that is to be tried again later, as memory is short. What it began with stays good meanwhile.
+    /// A login that is to be tried again later, as memory is short or too many are on their way. What it began with stays good meanwhile.
     pub fn held_off(&self, retry_after: Option<Duration>) -> Response<ResponseBody> {
         self.counts.count("held-off");
         let detail = "there is no room for new logins at present; try again in a moment";
@@ -145,11 +185,16 @@ impl Session {
         let target = flow.target.clone();
         let ended = match (field("code"), field("error")) {
             (Some(code), None) => {
+                // Anybody can come back with a login of their own and any code, as often as they like.
+                let Ok(place) = Arc::clone(&self.line).try_acquire_owned() else {
+                    return self.held_off(None);
+                };
                 let this = Arc::clone(self);
                 let (issuer, redirect) = (field("iss"), self.callback_url(visit));
                 let before = self.id(visit.headers);
                 // In a task of its own: a code is used up by the question, and the browser may not wait for the answer.
                 let redeemed = tokio::spawn(async move {
+                    let _place = place;
                     let redeemed = this.redeem(&code, issuer.as_deref(), &redirect, flow).await;
                     if let (Ok(_), Some(before)) = (&redeemed, before) {
                         // Who logs in again has one session, with a name that nobody knew before.
@@ -240,16 +285,21 @@ impl Session {
             access: Some(&tokens.access),
             pinned: None,
         };
-        let id = tokens.id.as_ref().ok_or(REFUSED)?;
-        let claims = self.ids.verify(id, &expected).await.map_err(|error| {
-            tracing::warn!(session = %self.name, "a login failed: {error}");
-            if matches!(error, VerifyError::Unavailable { .. }) { AWAY } else { REFUSED }
-        })?;
+        let verified = match &tokens.id {
+            Some(id) => self.ids.verify(id, &expected).await,
+            None => Err(invalid("there is none")),
+        };
+        let claims = match verified {
+            Ok(claims) => claims,
+            Err(error) => {
+                tracing::warn!(session = %self.name, "a login failed: {error}");
+                self.give_back(unused(tokens)).await;
+                return Err(if matches!(error, VerifyError::Unavailable { .. }) { AWAY } else { REFUSED });
+            }
+        };
         let known = Claims::of(claims.all, |claim| self.is_wanted(claim));
         if !known.are_on(&self.config.allow) {
-            let attributes = Box::default();
-            self.give_back(Ended { refresh: tokens.refresh, access: tokens.access, id: None, attributes })
-                .await;
+            self.give_back(unused(tokens)).await;
             return Err(FORBIDDEN);
         }
         // Their lives began when they were asked for; the session begins now, after the ID token was verified.
@@ -326,6 +376,11 @@ impl Session {
             || self.config.allow.contains_key(claim)
             || self.asked.contains(claim)
     }
+}
+
+/// Tokens that no session is made of, to be given back.
+fn unused(tokens: Tokens) -> Ended {
+    Ended { refresh: tokens.refresh, access: tokens.access, id: None, attributes: Box::default() }
 }
 
 /// What a browser keeps of a session: 256 random bits.

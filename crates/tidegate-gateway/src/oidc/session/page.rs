@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use url::Url;
 
+use super::is_navigation;
 use crate::body::ResponseBody;
 
 /// Sends a browser elsewhere.
@@ -14,6 +15,13 @@ pub(super) fn redirect(url: &str) -> Response<ResponseBody> {
     let url = HeaderValue::try_from(url).unwrap_or_else(|_| HeaderValue::from_static("/"));
     response.headers_mut().insert(header::LOCATION, url);
     uncached(response)
+}
+
+/// What a problem was told as, for a page that says the same.
+#[derive(Clone)]
+struct Problem {
+    reason: String,
+    detail: String,
 }
 
 /// Says in words that a program can read why there is nothing else.
@@ -27,6 +35,7 @@ pub(super) fn problem(status: StatusCode, reason: &str, detail: &str) -> Respons
     });
     let mut response = Response::new(ResponseBody::from(bytes::Bytes::from(format!("{document}\n"))));
     *response.status_mut() = status;
+    response.extensions_mut().insert(Problem { reason: reason.to_owned(), detail: detail.to_owned() });
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if status == StatusCode::UNAUTHORIZED {
@@ -37,6 +46,46 @@ pub(super) fn problem(status: StatusCode, reason: &str, detail: &str) -> Respons
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     uncached(response)
+}
+
+/// Makes a page of a problem, where somebody looks at it: in words, and with a way on.
+pub(super) fn for_people(
+    mut response: Response<ResponseBody>,
+    asked: &HeaderMap,
+    logout: &str,
+) -> Response<ResponseBody> {
+    let accept = asked.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    // Whatever its method: here nothing is lost on the way.
+    let is_looked_at = is_navigation(&Method::GET, asked) && accept.contains("text/html");
+    let Some(Problem { reason, detail }) = response.extensions_mut().remove::<Problem>() else {
+        return response;
+    };
+    if !is_looked_at {
+        return response;
+    }
+    let title = response.status().canonical_reason().unwrap_or("Error");
+    let (to, on) = if reason == "not-allowed" { (logout, "Log out") } else { ("/", "Begin again") };
+    let (detail, to) = (escaped(&detail), escaped(to));
+    let text = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <meta name=\"color-scheme\" content=\"light dark\"><title>{title}</title>\n\
+         <h1>{title}</h1>\n<p>{detail}.</p>\n<p><a href=\"{to}\">{on}</a></p>\n<p><small>{reason}</small></p>\n"
+    );
+    *response.body_mut() = ResponseBody::from(bytes::Bytes::from(text));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"),
+        // The address of this page may hold a code.
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
 /// Says to a provider that what it wanted ended is over (OpenID Connect Back-Channel Logout 1.0 §2.8).

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tidegate::registry::{
     Change, Instance, Registry,
     testing::{Behaviour, FakeRegistry},

@@ -113,14 +113,7 @@ async fn framing_is_written_from_the_body_and_never_from_the_fields() {
     let relay = Arc::clone(&endpoint);
     tokio::spawn(async move {
         let (stream, _) = front.accept().await.unwrap();
-        serve_http2(stream, 10, move |request| {
-            let relay = Arc::clone(&relay);
-            async move {
-                let response = relay.send(passed_on(request), &call()).await.unwrap();
-                response.map(|body| body.map_err(|error| panic!("{error}")).boxed())
-            }
-        })
-        .await;
+        serve_http2(stream, 10, move |request| relayed(Arc::clone(&relay), request)).await;
     });
     let stream = tokio::net::TcpStream::connect(front_address).await.unwrap();
     let (mut client, connection) = h2::client::handshake(stream).await.unwrap();

@@ -84,12 +84,10 @@ pub(super) async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Serves HTTP/1.1 with `handle`.
-pub(super) async fn http1<F>(
-    handle: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-) -> (SocketAddr, Arc<Seen>)
+/// Accepts connections to be served by `serve`, and counts them.
+async fn counted<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> (SocketAddr, Arc<Seen>)
 where
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
     let seen = Arc::new(Seen::default());
     let (listener, address) = listen().await;
@@ -98,14 +96,24 @@ where
         while let Ok((stream, _)) = listener.accept().await {
             stream.set_nodelay(true).unwrap();
             let open = counts.open();
-            let handle = handle.clone();
+            let serving = serve(stream);
             tokio::spawn(async move {
-                serve_http1(stream, handle).await;
+                serving.await;
                 drop(open);
             });
         }
     });
     (address, seen)
+}
+
+/// Serves HTTP/1.1 with `handle`.
+pub(super) async fn http1<F>(
+    handle: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+) -> (SocketAddr, Arc<Seen>)
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    counted(move |stream| serve_http1(stream, handle.clone())).await
 }
 
 pub(super) async fn serve_http1<F>(
@@ -133,20 +141,7 @@ pub(super) async fn http2<F>(
 where
     F: Future<Output = Answer> + Send + 'static,
 {
-    let seen = Arc::new(Seen::default());
-    let (listener, address) = listen().await;
-    let counts = Arc::clone(&seen);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let open = counts.open();
-            let handle = handle.clone();
-            tokio::spawn(async move {
-                serve_http2(stream, streams, handle).await;
-                drop(open);
-            });
-        }
-    });
-    (address, seen)
+    counted(move |stream| serve_http2(stream, streams, handle.clone())).await
 }
 
 pub(super) async fn serve_http2<F>(
@@ -166,6 +161,42 @@ pub(super) async fn serve_http2<F>(
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
+
+/// Serves HTTP/1.1 with answers that wait for `latch`.
+pub(super) async fn latched(latch: &Latch) -> (SocketAddr, Arc<Seen>) {
+    let latch = latch.clone();
+    http1(move |_| {
+        let latch = latch.clone();
+        async move {
+            latch.opened().await;
+            answer("done")
+        }
+    })
+    .await
+}
+
+/// Serves HTTP/1.1 and HTTP/2 on one port, and answers which of them it was.
+pub(super) async fn of_both_versions() -> SocketAddr {
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut first = [0; 3];
+                stream.peek(&mut first).await.unwrap();
+                let version = async |request: Request<_>| answer(format!("{:?}", request.version()));
+                if &first == b"PRI" {
+                    serve_http2(stream, 10, version).await
+                } else {
+                    serve_http1(stream, version).await
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Asks for HTTP/2 of an upstream.
+pub(super) const HTTP2: &str = r#""protocol": "http2""#;
 
 /// A configuration of an upstream with `endpoint`, as YAML-like JSON with more keys.
 pub(super) fn config(endpoint: &str, more: &str) -> config::Upstream {
@@ -198,6 +229,12 @@ pub(super) fn post(path: &str, body: impl Into<Bytes>) -> Request<RequestBody> {
 pub(super) fn passed_on(request: Request<Incoming>) -> Request<RequestBody> {
     let any = Allowance { bytes: None, idle: None, min_rate: 0 };
     request.map(|body| RequestBody::Incoming(Box::new(Upload::new(body, any).0)))
+}
+
+/// Passes what a client sent on to `endpoint`, and its answer back.
+pub(super) async fn relayed(endpoint: Arc<Endpoint>, request: Request<Incoming>) -> Answer {
+    let response = endpoint.send(passed_on(request), &call()).await.unwrap();
+    response.map(|body| body.map_err(|error| panic!("{error}")).boxed())
 }
 
 /// Reads a response to its end.

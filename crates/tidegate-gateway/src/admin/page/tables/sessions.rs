@@ -59,6 +59,9 @@ fn row(html: &mut Html, session: &SessionsState) {
     if let Some(seconds) = session.paused_seconds {
         html.raw(" <span class=\"dim\">for ").text(span(seconds)).raw("</span>");
     }
+    if session.queued > 0 {
+        html.raw(" ").pill("warm", format!("{} in line", count(session.queued)));
+    }
     html.raw("</td><td>").text(session.kept);
     if session.store_failing {
         html.raw(" ").pill("bad", "failing");
@@ -79,5 +82,7 @@ fn row(html: &mut Html, session: &SessionsState) {
 }
 
 fn each(counts: &BTreeMap<&'static str, u64>) -> String {
-    super::breakdown(&counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect())
+    let told = super::breakdown(&counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect());
+    // A name stays with its number where the line breaks.
+    told.replace(" × ", "\u{a0}×\u{a0}")
 }
