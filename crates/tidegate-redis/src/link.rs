@@ -135,7 +135,7 @@ impl Link {
         };
         let now = clock::now();
         match shared.breaker.admit(&Call::at(now)) {
-            Ok(permit) => Ok(Admitted { link: self, up, permit, silence: shared.silence }),
+            Ok(permit) => Ok(Admitted { link: self, up, permit: Some(permit) }),
             Err(_) => {
                 let retry_in = shared.breaker.retry_in(now);
                 Err(Unmet::Not(StoreError::Open { server: up.server, retry_in }))
@@ -162,13 +162,12 @@ impl Shared {
     }
 }
 
-/// Leave to do one operation. One that is dropped counts as a failure when it ran longer than answers take.
+/// Leave to do one operation. One that is dropped counts as a failure when it ran longer than answers take, and the server
+/// answers nobody.
 pub(crate) struct Admitted<'a> {
     link: &'a Link,
     pub(crate) up: Up,
-    permit: Permit,
-    /// A server that says nothing for longer is not there.
-    silence: Duration,
+    permit: Option<Permit>,
 }
 
 impl Admitted<'_> {
@@ -178,21 +177,38 @@ impl Admitted<'_> {
     }
 
     /// Tells how it ended, and gives back which server it was.
-    pub(crate) fn settle<T>(self, result: &Result<T, Failed>) -> Server {
+    pub(crate) fn settle<T>(mut self, result: &Result<T, Failed>) -> Server {
         let now = clock::now();
         let outcome = match result {
             Ok(_) => {
                 self.link.0.heard(now);
                 Outcome::Success
             }
-            // A server that answers has too much to do, and is there; one that does not is found out by a probe.
-            Err(Failed::Late(_)) if now.since(self.link.heard_at()) <= self.silence => Outcome::Ignore,
+            Err(Failed::Late(_)) if self.is_answering(now) => Outcome::Unsent,
             // What was under way on a connection that broke is one failure, however much it was.
-            Err(failed) if failed.ends_connection() && !self.link.give_up(self.up.number) => Outcome::Ignore,
+            Err(failed) if failed.ends_connection() && !self.link.give_up(self.up.number) => Outcome::Unsent,
             Err(failed) => evidence(failed),
         };
-        self.permit.settle(outcome, now);
-        self.up.server
+        if let Some(permit) = self.permit.take() {
+            permit.settle(outcome, now);
+        }
+        self.up.server.clone()
+    }
+
+    /// Whether the server answers somebody. Then it has too much to do, and is there; one that does not is found out by a
+    /// probe.
+    fn is_answering(&self, now: Instant) -> bool {
+        now.since(self.link.heard_at()) <= self.link.0.silence
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        let now = clock::now();
+        if self.is_answering(now) {
+            permit.settle(Outcome::Unsent, now);
+        }
     }
 }
 

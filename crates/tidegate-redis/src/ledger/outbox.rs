@@ -36,6 +36,9 @@ const LANES: (u32, u32) = (2, 64);
 /// What a script may take of the deadline before there are too many, and a question wait before newer ones go first.
 const PART_OF_DEADLINE: u32 = 4;
 
+/// How often a script waits for its turn among the tasks of this process: to be sent, to be read, and to be told.
+const TURNS: u32 = 3;
+
 /// Questions that go together: of one rule, and of one ledger, which in a cluster is a bucket's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Route {
@@ -112,8 +115,10 @@ impl Queue {
         if now.since(oldest.since) > self.long { self.waiting.pop_back() } else { self.waiting.pop_front() }
     }
 
-    /// A script was under way for so long.
-    fn took(&mut self, lasted: Duration, now: Instant) {
+    /// A script was under way for so long, in a process that takes `turn` to come round to a task: that much of it is not
+    /// the server's doing.
+    fn took(&mut self, lasted: Duration, turn: Duration, now: Instant) {
+        let lasted = lasted.saturating_sub(turn * TURNS);
         let sample = Sample { outcome: Outcome::Success, lasted, in_flight: self.lanes as u32 };
         self.pace.record(&sample, now);
     }
@@ -174,6 +179,12 @@ struct Lane {
     is_gathering: bool,
 }
 
+/// When a script was sent, and how long this process took to come round to that.
+struct Sent {
+    at: Instant,
+    turn: Duration,
+}
+
 impl Lane {
     fn open(watched: &Arc<Watched>, route: Route) {
         let lane = Self { watched: Arc::clone(watched), route, is_counted: true, is_gathering: true };
@@ -182,21 +193,22 @@ impl Lane {
 
     async fn run(mut self) {
         while self.is_gathering {
+            let ready_at = clock::now();
             // Whoever is ready to ask does so first.
             yield_now().await;
-            let questions = self.take();
-            let sent_at = (!questions.is_empty()).then(clock::now);
+            let now = clock::now();
+            let questions = self.take(now);
+            let sent = (!questions.is_empty()).then_some(Sent { at: now, turn: now.since(ready_at) });
             if !questions.is_empty() {
                 self.carry(questions).await;
             }
-            self.come_back(sent_at);
+            self.come_back(sent);
         }
     }
 
     /// Takes questions of those who still wait for an answer.
-    fn take(&mut self) -> Vec<Waiting> {
+    fn take(&mut self, now: Instant) -> Vec<Waiting> {
         let mut questions = Vec::new();
-        let now = clock::now();
         let opens = self.watched.outbox.change(self.route, |queue| {
             while questions.len() < AT_MOST
                 && let Some(next) = queue.next(now)
@@ -249,11 +261,11 @@ impl Lane {
     }
 
     /// Its script is back: it goes again if there is something to carry that nobody else is about to take.
-    fn come_back(&mut self, sent_at: Option<Instant>) {
+    fn come_back(&mut self, sent: Option<Sent>) {
         let now = clock::now();
         self.is_gathering = self.watched.outbox.change(self.route, |queue| {
-            if let Some(sent_at) = sent_at {
-                queue.took(now.since(sent_at), now);
+            if let Some(Sent { at, turn }) = sent {
+                queue.took(now.since(at), turn, now);
             }
             queue.lanes -= 1;
             queue.opens()

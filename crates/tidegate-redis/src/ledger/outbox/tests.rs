@@ -60,15 +60,18 @@ fn a_slow_server_is_given_fewer_scripts_and_a_quick_one_more_again() {
     queue.lanes = most as usize;
     assert!(queue.is_full());
     let mut now = at(0);
-    let mut rounds = |queue: &mut Queue, lasted: Duration, count: usize| {
+    let mut rounds = |queue: &mut Queue, lasted: Duration, turn: Duration, count: usize| {
         for _ in 0..count {
             now += Duration::from_millis(10);
-            queue.took(lasted, now);
+            queue.took(lasted, turn, now);
             queue.lanes = queue.pace.limit() as usize;
         }
     };
-    rounds(&mut queue, DEADLINE / 2, 1000);
+    let at_once = Duration::ZERO;
+    rounds(&mut queue, DEADLINE / 2, at_once, 1000);
     assert_eq!(queue.pace.limit(), least);
-    rounds(&mut queue, DEADLINE / 8, 2000);
+    rounds(&mut queue, DEADLINE / 8, at_once, 2000);
     assert_eq!(queue.pace.limit(), most);
+    rounds(&mut queue, DEADLINE / 2, DEADLINE / 8, 1000);
+    assert_eq!(queue.pace.limit(), most, "it is this process that is slow");
 }
