@@ -274,9 +274,10 @@ mod tests {
     async fn a_login_that_was_on_its_way_while_its_list_was_ended_is_over_and_a_later_one_is_not() {
         let (kept, ring) = (Kept::Memory(MemorySessions::default()), ring(1));
         let roll = Roll { kept: &kept, ring: &ring, session: "idp" };
-        roll.enter(Of::User("ann"), &entry(1), 5).await.unwrap();
+        let first = entry(1);
+        roll.enter(Of::User("ann"), &first, 5).await.unwrap();
         let ended = roll.end(Of::User("ann"), 10).await.unwrap();
-        assert_eq!(ended, [entry(1)]);
+        assert_eq!(ended, [first]);
         assert!(matches!(roll.enter(Of::User("ann"), &entry(2), 10).await, Ok(Entered::Ended)));
         assert!(matches!(roll.enter(Of::User("ann"), &entry(2), 11).await, Ok(Entered::Stands(None))));
         // An older logout that comes late moves nothing back.
