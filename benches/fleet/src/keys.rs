@@ -137,6 +137,7 @@ pub async fn run(rate: u64, seconds: u64, store: Option<&str>) -> Outcome {
         ("unanswered", sum.unanswered.count().to_string()),
         ("errors", format!("{:?}", stats.errors)),
         ("withheld", stats.withheld.to_string()),
+        ("outages", stats.outages.to_string()),
         ("times", all.json()),
         ("times_unanswered", sum.unanswered.json()),
         ("gap", (gap.load(Ordering::Relaxed) as f64 / 1e6).to_string()),

@@ -9,13 +9,17 @@ use std::{
 
 use tidegate::{Credentials, InvalidServerUrl, Server, ServerUrl};
 
+/// What stands for the service in a name, and what it is taken for when the name is checked.
+const SERVICE: &str = "{service}";
+const A_LABEL: &str = "service";
+
 /// Where services are looked up. `Display` prints it with the password as `***`.
 ///
 /// | URL | registry |
 /// |---|---|
 /// | `etcd://[user:pass@]a:2379,b:2379/prefix/` | etcd; `etcds://` over TLS |
 /// | `file:services.yaml` | a file |
-/// | `dns:orders.example:9001` | the addresses of a name, on one port |
+/// | `dns:orders.example:9001` | the addresses of a name, on one port; `{service}` in the name stands for the service |
 /// | `srv:_http._tcp.orders.example` | SRV records, as the system's servers of names know them; `{service}` in the name stands for the service |
 /// | `srv://10.0.0.2:8600/_orders._tcp.service.consul` | the same, as these servers know them |
 ///
@@ -42,7 +46,7 @@ pub enum RegistryUrl {
     },
     /// A file that lists services.
     File(PathBuf),
-    /// The addresses of a name.
+    /// The addresses of a name, in which `{service}` stands for the service.
     Dns(Server),
     /// The SRV records of a name.
     Srv {
@@ -103,8 +107,12 @@ impl FromStr for RegistryUrl {
                 if rest.is_empty() || rest.starts_with('/') || rest.contains(['@', '/']) {
                     return Err(wrong);
                 }
-                match ServerUrl::parse(&format!("dns://{rest}"), 0)?.servers() {
-                    [server] if server.port > 0 => Ok(Self::Dns(server.clone())),
+                let url = format!("dns://{}", rest.replace(SERVICE, A_LABEL));
+                match (ServerUrl::parse(&url, 0)?.servers(), rest.rsplit_once(':')) {
+                    ([server], Some((name, _))) if server.port > 0 && name.contains(SERVICE) => {
+                        Ok(Self::Dns(Server { host: name.to_ascii_lowercase(), port: server.port }))
+                    }
+                    ([server], _) if server.port > 0 => Ok(Self::Dns(server.clone())),
                     _ => Err(wrong),
                 }
             }
@@ -114,7 +122,7 @@ impl FromStr for RegistryUrl {
                     None => ("", rest),
                 };
                 let label = |label: &str| {
-                    let label = label.replace("{service}", "service");
+                    let label = label.replace(SERVICE, A_LABEL);
                     !label.is_empty()
                         && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
                 };
@@ -181,6 +189,7 @@ mod tests {
             ("file:services.yaml", "file:services.yaml"),
             ("file:///etc/services.yaml", "file:/etc/services.yaml"),
             ("dns:orders.example:9001", "dns:orders.example:9001"),
+            ("dns:{service}.Internal.example:9001", "dns:{service}.internal.example:9001"),
             ("srv:_http._tcp.orders.example", "srv:_http._tcp.orders.example"),
             ("srv:_{service}._tcp.Example.", "srv:_{service}._tcp.example."),
             ("srv://10.0.0.2,[::1]:8600/_a._tcp.b", "srv://10.0.0.2:53,[::1]:8600/_a._tcp.b"),
@@ -203,6 +212,8 @@ mod tests {
             ("dns:orders", Wrong::Dns),
             ("dns:a:1,b:2", Wrong::Dns),
             ("dns:", Wrong::Dns),
+            ("dns:{service}", Wrong::Dns),
+            ("dns:{services}:1", Wrong::Url(InvalidServerUrl::Host("{services}:1".into()))),
             ("dns:orders:x", Wrong::Url(InvalidServerUrl::Port("x".into()))),
             ("srv:", Wrong::Srv),
             ("srv:a..b", Wrong::Srv),

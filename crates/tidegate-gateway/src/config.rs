@@ -3,6 +3,7 @@
 mod calendar;
 mod cidr;
 mod defaults;
+mod dpop;
 mod effective;
 mod formats;
 mod limit;
@@ -33,6 +34,7 @@ mod watch;
 
 pub use calendar::{CalendarPeriod, CalendarQuota};
 pub use cidr::{Cidr, InvalidCidr};
+pub use dpop::{Dpop, Unbound};
 pub use effective::redacted_yaml;
 pub use limit::{Algorithm, Cost, Counting, EstimatedCost, InvalidLimit, Limit, OnStoreFailure, WindowStart};
 pub use load::{Loaded, Source, load};

@@ -20,6 +20,7 @@ use crate::{
     listener::{Limits, ListenerStats, LiveLimits, LiveTls},
     logging::Logging,
     registry::{NoRegistry, ServiceRegistry},
+    restart::Fixed,
     stack::Stack,
     state::ConfigState,
     store::{NoStore, Store},
@@ -38,6 +39,7 @@ pub struct Gateway {
     pub(crate) limits: LiveLimits,
     pub(crate) tls: Option<Arc<LiveTls>>,
     logging: Logging,
+    fixed: Fixed,
     running: Mutex<Running>,
     started: Instant,
     listening: OnceLock<Listening>,
@@ -116,6 +118,7 @@ impl Gateway {
             limits: Limits::from(&config.bounds).live(),
             tls,
             logging,
+            fixed: Fixed::of(&config),
             running: Mutex::new(Running { config, store, registry, state }),
             started: Instant::now(),
             listening: OnceLock::new(),
@@ -146,14 +149,14 @@ impl Gateway {
     }
 
     /// Takes over a new configuration. Counters, permits and connections of what it still describes are kept; calls
-    /// under way end as they began.
+    /// under way end as they began. Returns the settings that it cannot change: they need a restart.
     ///
     /// # Errors
     /// When it can not be built, or its store is unfit. The running one stays as it was then.
     ///
     /// # Cancel safety
     /// Dropping it while another store is opened changes nothing.
-    pub async fn reload(&self, config: Config) -> Result<(), ReloadError> {
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ReloadError> {
         let (store, registry) = {
             let running = self.running.lock();
             (Arc::clone(&running.store), running.registry.clone())
@@ -174,22 +177,10 @@ impl Gateway {
         match (&self.tls, &config.listen.tls) {
             (Some(tls), Some(files)) => tls.reload(files)?,
             (None, None) => {}
-            (Some(_), None) | (None, Some(_)) => needs_restart("listen.tls"),
+            // It needs a restart, as is said in the end.
+            (Some(_), None) | (None, Some(_)) => {}
         }
         self.logging.configure(&config.log)?;
-        let (old, new) = (&running.config, &config);
-        if old.listen.http != new.listen.http {
-            needs_restart("listen.http");
-        }
-        if old.listen.admin != new.listen.admin {
-            needs_restart("listen.admin");
-        }
-        if old.workers != new.workers {
-            needs_restart("workers");
-        }
-        if old.tracing != new.tracing {
-            needs_restart("tracing");
-        }
         let before = self.stack.table.swap(Arc::new(built.commit()));
         self.retire(&before);
         self.warm();
@@ -197,12 +188,13 @@ impl Gateway {
         self.stack.scribe.log.configure(&config.log);
         running.state.reloads += 1;
         running.state.last_reload_error = None;
+        running.state.needs_restart = self.fixed.differing(&config);
         running.state.hash = hash_of(&config);
         running.state.loaded_at_seconds = unix_seconds();
         running.config = config;
         running.store = store;
         running.registry = registry;
-        Ok(())
+        Ok(running.state.needs_restart.clone())
     }
 
     /// Hands back the credit of limits that the running table no longer has, once calls that began before are decided.
@@ -272,10 +264,6 @@ impl Gateway {
     pub(crate) fn drain_time(&self) -> Duration {
         *self.running.lock().config.drain
     }
-}
-
-fn needs_restart(key: &str) {
-    tracing::warn!(key, "the new value takes effect at the next restart");
 }
 
 /// Tells configurations apart, for people who compare instances.

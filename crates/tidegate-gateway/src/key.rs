@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use self::pairs::{cookie, parameter};
+use self::pairs::{cookie, parameters};
 pub(crate) use self::pairs::{decoded, hex};
 pub use self::{network::Networks, text::InvalidExtractor};
 use crate::oidc::session::Claims;
@@ -37,9 +37,9 @@ pub struct Facts<'a> {
 pub enum Extractor {
     /// A header field. A call that has it twice is refused before: which one counts, somebody downstream may see otherwise.
     Header(HeaderName),
-    /// The first value of a query parameter, decoded.
+    /// A query parameter, decoded; a call that has it twice is refused as well.
     Query(String),
-    /// The first value of a cookie.
+    /// A cookie. Browsers may send one name twice, by path and by domain: where the values differ, it counts as absent.
     Cookie(String),
     /// The path.
     Path,
@@ -62,7 +62,7 @@ impl Extractor {
     pub fn feed(&self, facts: &Facts<'_>, mut sink: impl FnMut(Option<&[u8]>)) {
         match self {
             Self::Header(name) => sink(facts.headers.get(name).map(HeaderValue::as_bytes)),
-            Self::Query(name) => match facts.query.and_then(|query| parameter(query, name)) {
+            Self::Query(name) => match facts.query.and_then(|query| parameters(query, name).next()) {
                 Some(value) => sink(Some(&decoded(value.as_bytes()))),
                 None => sink(None),
             },
@@ -107,12 +107,29 @@ impl Extractor {
         Ok(())
     }
 
-    /// The header field that this part is read from, which a call may have only once.
-    pub fn header(&self) -> Option<&HeaderName> {
+    /// Whether a call may have this part more than once, each with a value of its own.
+    pub const fn may_repeat(&self) -> bool {
         match self {
-            Self::Header(name) => Some(name),
-            Self::Query(_)
-            | Self::Cookie(_)
+            Self::Header(_) | Self::Query(_) => true,
+            Self::Cookie(_)
+            | Self::Path
+            | Self::Segment(_)
+            | Self::Method
+            | Self::Host
+            | Self::ClientIp(_)
+            | Self::Claim(_) => false,
+        }
+    }
+
+    /// Why a call is refused that has this part more than once, if it has: whichever counts here, the service behind may
+    /// go by another one.
+    pub fn repeated(&self, query: Option<&str>, headers: &HeaderMap) -> Option<&'static str> {
+        match self {
+            Self::Header(name) => (headers.get_all(name).iter().nth(1).is_some())
+                .then_some("a header field that a limit counts by is there more than once"),
+            Self::Query(name) => (query.is_some_and(|query| parameters(query, name).nth(1).is_some()))
+                .then_some("a query parameter that a limit counts by is there more than once"),
+            Self::Cookie(_)
             | Self::Path
             | Self::Segment(_)
             | Self::Method

@@ -1,4 +1,4 @@
-//! The life of the process: start, serve, reload, drain.
+//! The life of the process: start, serve, reload, hand over, drain.
 
 use std::{
     fmt::Write, io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, process::ExitCode, sync::Arc, thread,
@@ -18,9 +18,10 @@ use crate::{
     exchange::Scribe,
     flow,
     gateway::{Gateway, ReloadError},
+    handover::{Inherited, Notify, Role, Upgrade},
     listener::{Drained, Listener, Settings},
     logging::Logging,
-    open_files,
+    memory, open_files,
     signals::{EXIT_ABORTED, Signals},
     store::Store,
     telemetry::Telemetry,
@@ -58,6 +59,14 @@ impl<E: std::error::Error + 'static> From<E> for Failed {
 
 /// Runs a gateway to its end.
 pub fn serve(flags: &cli::Serve) -> ExitCode {
+    // First of all, while there is one thread.
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            eprintln!("tidegate: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let control = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -65,7 +74,7 @@ pub fn serve(flags: &cli::Serve) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match control.block_on(run(flags)) {
+    match control.block_on(run(flags, inherited)) {
         Ok(code) => code,
         Err(Failed::Config(problems)) => {
             eprint!("{}", problems.render(Style::of_terminal()));
@@ -82,7 +91,7 @@ pub fn serve(flags: &cli::Serve) -> ExitCode {
     }
 }
 
-async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
+async fn run(flags: &cli::Serve, mut inherited: Inherited) -> Result<ExitCode, Failed> {
     // Before anything counts on it: the anchor of the clock.
     clock::now();
     let origin = Origin::of(flags).await?;
@@ -96,6 +105,7 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = Workers::start(loaded.config.workers.unwrap_or(cores))?;
     workers.spawn_on_each(|_| flow::sweeper());
+    tokio::spawn(memory::give_back());
     let scribe = Scribe {
         log: AccessLog::stdout(&loaded.config.log, workers.count())?,
         tracer: Tracer::start(&loaded.config.tracing, &Handle::current())?,
@@ -109,9 +119,8 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
         error => Failed::from(error),
     })?);
 
-    let admin = loaded.config.listen.admin;
-    let admin = Admin::bind(admin).await.map_err(|error| NoAdmin { address: admin, error })?;
-    let listener = Listener::bind(loaded.config.listen.http)?;
+    let (admin, listener) = listen(&loaded.config, &mut inherited).await?;
+    let upgrade = Upgrade::new(vec![(Role::Http, listener.share()?), (Role::Admin, admin.share()?)]);
     let admin_address = admin.address();
     gateway.serving(listener.addr(), listener.stats(), admin_address, admin.stats());
     let pages_end = CancellationToken::new();
@@ -122,13 +131,23 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     (bound.listen.http, bound.listen.admin) = (listener.addr(), admin_address);
     eprint!("{}", origin.banner(&bound));
 
-    let drain = CancellationToken::new();
+    let ends =
+        Ends { drain: CancellationToken::new(), handed_over: CancellationToken::new(), pages: pages_end };
+    let notify = Notify::from_env();
     let settings = Settings {
         limits: Arc::clone(&gateway.limits),
         tls: gateway.tls.clone(),
-        drain: drain.clone(),
+        drain: ends.drain.clone(),
+        handed_over: ends.handed_over.clone(),
         drain_time: gateway.drain_time(),
     };
+    if inherited.is_successor() {
+        // The process before this one tells systemd: it is the service until then.
+        tracing::info!(pid = std::process::id(), "serving in the place of the process before");
+    } else {
+        notify.ready();
+    }
+    inherited.serving();
     let code = tokio::select! {
         drained = listener.run(Arc::clone(&gateway.stack), &workers, settings) => {
             end_tunnels(&gateway, drained?).await;
@@ -139,7 +158,7 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
             tracing::warn!("aborted: calls in flight are lost");
             ExitCode::from(EXIT_ABORTED)
         }
-        () = steer(&gateway, &origin, &loaded, signals.clone(), &drain) => ExitCode::FAILURE,
+        () = steer(&gateway, &origin, &loaded, signals.clone(), &ends, upgrade, &notify) => ExitCode::FAILURE,
     };
     // Refreshes run on the workers, and nobody may wait for them: what a provider has granted is stored all the same.
     let left = gateway.drain_time().saturating_sub(gateway.draining_for());
@@ -154,7 +173,7 @@ async fn run(flags: &cli::Serve) -> Result<ExitCode, Failed> {
     workers.stop(LAST_WORDS).await;
     let _ = tokio::time::timeout(LAST_WORDS, gateway.leave_fleets()).await;
     gateway.hand_back(LAST_WORDS).await;
-    pages_end.cancel();
+    ends.pages.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, pages).await;
     gateway.stack.scribe.tracer.flush(LAST_WORDS).await;
     gateway.stack.scribe.log.flush(LAST_WORDS);
@@ -171,25 +190,81 @@ struct NoAdmin {
     error: io::Error,
 }
 
+/// Takes the sockets that this process was given, and binds what it was not.
+async fn listen(config: &Config, inherited: &mut Inherited) -> Result<(Admin, Listener), Failed> {
+    let (http, admin) = (config.listen.http, config.listen.admin);
+    let pages = match inherited.claim(Role::Admin, admin) {
+        Some(socket) => Admin::adopt(socket),
+        None => Admin::bind(admin).await,
+    };
+    let pages = pages.map_err(|error| NoAdmin { address: admin, error })?;
+    let listener = match inherited.claim(Role::Http, http) {
+        Some(socket) => Listener::adopt(socket)?,
+        None => Listener::bind(http)?,
+    };
+    inherited.settle(http, admin).map_err(Failed::asked)?;
+    Ok((pages, listener))
+}
+
+/// The ends of what listens.
+struct Ends {
+    /// The process ends: calls in flight may finish.
+    drain: CancellationToken,
+    /// Another process serves: as above, and idle connections may make one more call.
+    handed_over: CancellationToken,
+    /// No more admin pages.
+    pages: CancellationToken,
+}
+
 /// Does what signals and files ask for, for as long as the listener runs.
 async fn steer(
     gateway: &Gateway,
     origin: &Origin,
     loaded: &Loaded,
     mut signals: Signals,
-    drain: &CancellationToken,
+    ends: &Ends,
+    mut upgrade: Upgrade,
+    notify: &Notify,
 ) {
     let mut watch = Watch::new(loaded);
     loop {
+        let serves = !ends.handed_over.is_cancelled();
         tokio::select! {
-            () = signals.drain.cancelled(), if !drain.is_cancelled() => {
+            () = signals.drain.cancelled(), if !ends.drain.is_cancelled() => {
                 let within = gateway.drain_time();
                 tracing::info!(?within, "draining: calls in flight may finish; a second signal aborts");
+                if serves {
+                    notify.stopping();
+                }
+                upgrade.end();
                 gateway.draining();
-                drain.cancel();
+                ends.drain.cancel();
             }
-            Ok(()) = signals.reload.changed() => reload(gateway, origin, &mut watch).await,
-            () = watch.changed() => reload(gateway, origin, &mut watch).await,
+            Ok(()) = signals.upgrade.changed() => if let Err(error) = upgrade.begin() {
+                tracing::error!(%error, "no upgrade");
+            },
+            upgraded = upgrade.ended() => {
+                let pid = match upgraded {
+                    Ok(pid) => pid,
+                    Err(error) => {
+                        tracing::error!(%error, "the upgrade failed: this process goes on serving");
+                        continue;
+                    }
+                };
+                let within = gateway.drain_time();
+                tracing::info!(pid, ?within, "another process serves now: calls in flight here may finish");
+                notify.succeeded_by(pid);
+                gateway.draining();
+                ends.handed_over.cancel();
+                // Else every other question about the service would be answered by the process that leaves.
+                ends.pages.cancel();
+            }
+            Ok(()) = signals.reload.changed(), if serves => {
+                notify.reloading();
+                reload(gateway, origin, &mut watch).await;
+                notify.ready();
+            }
+            () = watch.changed(), if serves => reload(gateway, origin, &mut watch).await,
         }
     }
 }
@@ -208,7 +283,12 @@ async fn reload(gateway: &Gateway, origin: &Origin, watch: &mut Watch) {
         }
     };
     match result {
-        Ok(()) => tracing::info!(from = origin.name(), "reloaded"),
+        Ok(needs_restart) if needs_restart.is_empty() => tracing::info!(from = origin.name(), "reloaded"),
+        Ok(needs_restart) => tracing::warn!(
+            from = origin.name(),
+            needs_restart = needs_restart.join(", "),
+            "reloaded, but for what needs a restart: SIGUSR2 does it without losing a call"
+        ),
         Err(problems) => {
             tracing::error!("the new configuration is refused, the running one stays:\n{problems}");
             gateway.reload_refused(problems);

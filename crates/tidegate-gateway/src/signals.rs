@@ -1,4 +1,4 @@
-//! What the process is told from outside: SIGTERM and SIGINT drain, a second one aborts, SIGHUP reloads.
+//! What the process is told from outside: SIGTERM and SIGINT drain, a second one aborts, SIGHUP reloads, SIGUSR2 upgrades.
 
 use std::io;
 
@@ -20,6 +20,8 @@ pub struct Signals {
     pub abort: CancellationToken,
     /// Changes with each SIGHUP; several at once are one.
     pub reload: watch::Receiver<u64>,
+    /// Changes with each SIGUSR2: another process is to take the place of this one.
+    pub upgrade: watch::Receiver<u64>,
 }
 
 impl Signals {
@@ -31,10 +33,14 @@ impl Signals {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
         let hangup = signal(SignalKind::hangup())?;
+        let second_user = signal(SignalKind::user_defined2())?;
         let (reloads, reload) = watch::channel(0);
-        let signals = Self { drain: CancellationToken::new(), abort: CancellationToken::new(), reload };
+        let (upgrades, upgrade) = watch::channel(0);
+        let signals =
+            Self { drain: CancellationToken::new(), abort: CancellationToken::new(), reload, upgrade };
         tokio::spawn(end(terminate, interrupt, signals.drain.clone(), signals.abort.clone()));
         tokio::spawn(count(hangup, reloads));
+        tokio::spawn(count(second_user, upgrades));
         Ok(signals)
     }
 }
@@ -54,9 +60,9 @@ async fn end(
     }
 }
 
-async fn count(mut hangup: Signal, reloads: watch::Sender<u64>) {
-    while hangup.recv().await.is_some() {
-        reloads.send_modify(|count| *count += 1);
+async fn count(mut signal: Signal, counts: watch::Sender<u64>) {
+    while signal.recv().await.is_some() {
+        counts.send_modify(|count| *count += 1);
     }
 }
 
@@ -68,10 +74,12 @@ mod tests {
 
     /// One test, since a process has one set of signals.
     #[tokio::test]
-    async fn the_first_signal_drains_the_second_aborts_and_hangup_reloads() {
+    async fn the_first_signal_drains_the_second_aborts_hangup_reloads_and_usr2_upgrades() {
         let mut signals = Signals::listen().unwrap();
         kill_process(getpid(), Signal::HUP).unwrap();
         signals.reload.changed().await.unwrap();
+        kill_process(getpid(), Signal::USR2).unwrap();
+        signals.upgrade.changed().await.unwrap();
         assert!(!signals.drain.is_cancelled());
 
         kill_process(getpid(), Signal::TERM).unwrap();

@@ -1,5 +1,6 @@
 //! The request path, top to bottom: route, throttle, limiter, endpoint and breaker, upstream, and back.
 
+mod again;
 mod attempt;
 mod charge;
 mod deliver;
@@ -12,7 +13,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tidegate::{clock, throttle::Refusal, token::SessionId};
+use tidegate::{clock, throttle::Refusal};
 use tidegate_core::{Call, Refused};
 use tokio_util::task::TaskTracker;
 
@@ -30,7 +31,7 @@ use crate::{
     listener::{Handler, Peer},
     oidc::{
         service::{Carried, ServiceToken},
-        session::Claims,
+        session::{By, Claims},
     },
     proxy::{
         forwarded::{self, Trust},
@@ -59,7 +60,7 @@ struct Passed<'t> {
     upgrade: Option<OnUpgrade>,
     carried: Option<Carried>,
     /// The session that let it in.
-    by: Option<SessionId>,
+    by: Option<By>,
 }
 
 /// Why there is no answer of an upstream.
@@ -134,8 +135,8 @@ async fn pass<'t>(
         };
         match user {
             Ok(user) => {
-                session.tell(&user, request.headers_mut());
-                by = Some(user.session().clone());
+                session.tell(&user, &mut request);
+                by = Some(session.by(&user, exchange.call.now));
             }
             Err(stop) => return Err(Stop { charge: Some(charge), ..stop }),
         }
@@ -190,11 +191,14 @@ async fn carry(
 ) -> Result<(Call, Option<Carried>), Cause> {
     let Some(token) = token else { return Ok((call, None)) };
     if let Some(carried) = token.try_carry(&call, request.headers_mut()).map_err(Cause::NoToken)? {
+        token.prove(request);
         return Ok((call, Some(carried)));
     }
     // In a box, so that calls that need not wait carry no room for it.
     let (carried, waited) = with_wait(Box::pin(token.carry(&call, request.headers_mut()))).await;
-    Ok((after(waited, call), Some(carried.map_err(Cause::NoToken)?)))
+    let carried = carried.map_err(Cause::NoToken)?;
+    token.prove(request);
+    Ok((after(waited, call), Some(carried)))
 }
 
 /// Has the limits that share a ledger decide, unless their credit is in hand already.
@@ -300,9 +304,9 @@ fn find<'t>(
     if route.body_bytes.is_some_and(|most| request.body().size_hint().lower() > most) {
         return Err(Cause::TooLarge.into());
     }
-    // Whichever of two values counts here, the service behind may go by the other one.
-    if route.single.iter().any(|name| request.headers().get_all(name).iter().nth(1).is_some()) {
-        return Err(Cause::BadRequest("a header field that a limit counts by is there more than once").into());
+    let (query, headers) = (request.uri().query(), request.headers());
+    if let Some(why) = route.single.iter().find_map(|part| part.repeated(query, headers)) {
+        return Err(Cause::BadRequest(why).into());
     }
     Ok(Found { request, route, host, kind, upgrades })
 }

@@ -22,7 +22,7 @@ pub use self::{
     registry::{EtcdState, RegistryEndpointState, RegistryState, ServiceState},
     session::SessionsState,
     store::{CreditState, StorePhase, StoreServerState, StoreState},
-    token::{TokenPhase, TokenState},
+    token::{DpopState, TokenPhase, TokenState},
 };
 
 /// Everything at one moment.
@@ -75,6 +75,8 @@ pub struct ConfigState {
     pub failed_reloads: u64,
     /// Why the last reload was refused; none when it took effect.
     pub last_reload_error: Option<String>,
+    /// Settings of it that a reload cannot change, by their names in the file.
+    pub needs_restart: Vec<&'static str>,
 }
 
 /// A listening socket.

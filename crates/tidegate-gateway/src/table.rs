@@ -1,20 +1,19 @@
 //! What a configuration builds: routes that lead through limits to services. A new configuration takes over every
 //! guard of the running one that it still describes, with its counters, permits and connections.
 
+mod route;
 mod service;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
-use http::{HeaderName, HeaderValue};
-use tidegate::Limiter;
-
+use self::{route::Guards, service::Means};
+pub(crate) use self::{route::Route, service::Service};
 use crate::{
-    config::{self, Cidr, Config, Hold, RouteKind, Timeout},
-    in_flight::{BuildPoolsError, Kind, Pools, route_limiter},
+    config::{Cidr, Config},
+    in_flight::BuildPoolsError,
     key::Extractor,
     limit::Limit,
     oidc::{
@@ -22,16 +21,11 @@ use crate::{
         session::{NoSession, Page, Session},
     },
     pressure::Pressure,
-    refusal,
     registry::ServiceRegistry,
     route::{Matcher, Routes},
     store::Store,
     telemetry::{NO_ROUTE, RouteMetrics, Telemetry},
-    upload::Allowance,
 };
-
-use self::service::Means;
-pub(crate) use self::service::Service;
 
 /// What the request path needs of a configuration.
 #[derive(Debug)]
@@ -46,54 +40,6 @@ pub(crate) struct Table {
     pub(crate) pressure: Option<Arc<Pressure>>,
     pub(crate) trusted: Vec<Cidr>,
     pub(crate) unrouted: Arc<RouteMetrics>,
-}
-
-/// A route.
-#[derive(Debug)]
-pub(crate) struct Route {
-    pub(crate) name: String,
-    pub(crate) limits: Vec<Arc<Limit>>,
-    /// Whether a limit of it has a ledger, which may have to be asked.
-    pub(crate) asks: bool,
-    /// Header fields that a call may have only once, as limits count by them.
-    pub(crate) single: Vec<HeaderName>,
-    /// What clients are told of the limits that may refuse.
-    pub(crate) policies: Option<HeaderValue>,
-    pub(crate) service: Arc<Service>,
-    /// The session that its calls need.
-    pub(crate) session: Option<Arc<Session>>,
-    /// Whether its limits need to know whose call it is.
-    pub(crate) by_user: bool,
-    /// The token that its calls carry.
-    pub(crate) token: Option<Arc<ServiceToken>>,
-    /// Calls in flight on this route alone.
-    pub(crate) limiter: Option<Limiter>,
-    pub(crate) hold: Hold,
-    pub(crate) kind: RouteKind,
-    pub(crate) call: Times,
-    pub(crate) stream: Times,
-    pub(crate) body_bytes: Option<u64>,
-    pub(crate) metrics: Arc<RouteMetrics>,
-}
-
-/// What a call, or a stream, may take its time for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Times {
-    /// The whole of it.
-    pub(crate) timeout: Option<Duration>,
-    /// Longest silence of the response.
-    pub(crate) idle: Option<Duration>,
-    /// What is asked of the request body.
-    pub(crate) allowance: Allowance,
-}
-
-impl Route {
-    pub(crate) const fn times(&self, kind: Kind) -> &Times {
-        match kind {
-            Kind::Call => &self.call,
-            Kind::Stream => &self.stream,
-        }
-    }
 }
 
 /// Why a table could not be built out of a configuration that was valid to read.
@@ -181,86 +127,20 @@ impl Table {
         for route in running.iter().flat_map(|table| &table.all) {
             old_routes.entry((route.name.clone(), route.service.name.clone())).or_default().push_back(route);
         }
+        let guards = Guards { limits: &limits, services: &services, tokens: &tokens, sessions: &sessions };
         let mut all = Vec::new();
         let mut matchers = Vec::new();
         for (index, route) in config.routes.iter().enumerate() {
             let place = format!("routes[{index}]");
             let matcher = Matcher::new(&route.matches)
                 .map_err(|why| BuildError::value(format!("{place}.match"), why))?;
-            let service = services
-                .get(&route.upstream)
-                .ok_or_else(|| BuildError::value(format!("{place}.upstream"), "no such upstream"))?;
-            let session = match &route.session {
-                None => None,
-                Some(name) => {
-                    let none = || BuildError::value(format!("{place}.session"), "no such session");
-                    Some(Arc::clone(sessions.get(name).ok_or_else(none)?))
-                }
+            let mut running = |name: &str| {
+                let same = (name.to_owned(), route.upstream.clone());
+                old_routes.get_mut(&same).and_then(VecDeque::pop_front)
             };
-            let token = match &service.config.token {
-                None => None,
-                Some(name) => {
-                    let place = format!("upstreams.{}.token", route.upstream);
-                    let none = || BuildError::value(place, "no such token");
-                    Some(Arc::clone(tokens.get(name).ok_or_else(none)?))
-                }
-            };
-            let limits = route
-                .limits
-                .iter()
-                .map(|name| limits.get(name).cloned())
-                .collect::<Option<Vec<_>>>()
-                .ok_or_else(|| BuildError::value(format!("{place}.limits"), "no such limit"))?;
-            let name = route.name.clone().unwrap_or_else(|| default_name(&route.matches));
-            let in_flight = service.config.in_flight.as_ref();
-            let counted = limits.iter().flat_map(|limit| &limit.key);
-            let parted = service.pools.as_ref().and_then(Pools::parted_by);
-            let by_user = counted.chain(parted).any(|part| part.claim().is_some());
-            let hold = in_flight.map_or(Hold::Body, |in_flight| in_flight.hold);
-            let old = old_routes.get_mut(&(name.clone(), service.name.clone())).and_then(VecDeque::pop_front);
-            let limiter = match &route.in_flight {
-                Some(own) => {
-                    let old = old.and_then(|old| old.limiter.as_ref());
-                    let limiter = route_limiter(own, old, &mut changes);
-                    Some(limiter.map_err(BuildError::in_flight(format!("{place}.in_flight")))?)
-                }
-                None => None,
-            };
-            let timeout = route.timeout.map(Timeout::limit);
-            let idle = service.idle_timeout;
-            let stream_idle =
-                in_flight.and_then(|in_flight| in_flight.idle_stream).map_or(idle, Timeout::limit);
-            let body_bytes = config.bounds.body_bytes.limit();
-            let min_rate = config.bounds.min_body_rate.0;
-            let route = Arc::new(Route {
-                policies: refusal::policies(
-                    limits.iter().filter(|limit| !limit.config.shadow).map(|limit| &limit.policy),
-                ),
-                asks: limits.iter().any(|limit| limit.guard.here().is_none()),
-                single: single(&limits),
-                metrics: telemetry.route(&name, &route.upstream),
-                name,
-                limits,
-                service: Arc::clone(service),
-                by_user: by_user && session.is_some(),
-                session,
-                token,
-                limiter,
-                hold: route.hold.unwrap_or(hold),
-                kind: route.kind,
-                call: Times {
-                    timeout: timeout.unwrap_or(service.timeout),
-                    idle,
-                    allowance: Allowance { bytes: body_bytes, idle, min_rate },
-                },
-                stream: Times {
-                    timeout: timeout.flatten(),
-                    idle: stream_idle,
-                    // One side of a stream may listen for as long as the other talks: the flow sees when neither does.
-                    allowance: Allowance { bytes: body_bytes, idle: None, min_rate: 0 },
-                },
-                body_bytes,
-            });
+            let built =
+                Route::build(&place, route, &config.bounds, guards, &mut running, telemetry, &mut changes)?;
+            let route = Arc::new(built);
             all.push(Arc::clone(&route));
             matchers.push((matcher, route));
         }
@@ -322,17 +202,4 @@ fn claims_asked(config: &Config, session: &str) -> BTreeSet<String> {
     });
     let parts = texts.filter_map(|text| text.parse::<Extractor>().ok());
     parts.filter_map(|part| part.claim().map(str::to_owned)).collect()
-}
-
-/// The header fields that these limits count by.
-fn single(limits: &[Arc<Limit>]) -> Vec<HeaderName> {
-    let mut names: Vec<HeaderName> =
-        limits.iter().flat_map(|limit| &limit.key).filter_map(Extractor::header).cloned().collect();
-    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-    names.dedup();
-    names
-}
-
-fn default_name(matches: &config::Match) -> String {
-    format!("{}{}", matches.host.as_deref().unwrap_or("*"), matches.path.as_deref().unwrap_or("/"))
 }

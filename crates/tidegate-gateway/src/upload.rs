@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -13,11 +13,16 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tidegate::clock;
 use tidegate_core::Instant;
 use tokio::time::Sleep;
 
-use crate::{body::BodyError, proxy::hop};
+use crate::{
+    body::BodyError,
+    proxy::hop,
+    upstream::{Replay, Taken},
+};
 
 /// What a client may take its time for.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +52,8 @@ pub struct Progress {
     bytes: AtomicU64,
     fault: AtomicU8,
     waits: AtomicBool,
+    /// What there is to send it again, where somebody might.
+    kept: OnceLock<Mutex<(Replay, Taken)>>,
 }
 
 impl Progress {
@@ -68,6 +75,24 @@ impl Progress {
             2 => Some(Fault::TooSlow),
             _ => Some(Fault::Gone),
         }
+    }
+
+    /// The whole body, if it is all up and was one piece, and [`Upload::keep`] was called.
+    pub fn again(&self) -> Option<Bytes> {
+        let (replay, taken) = std::mem::take(&mut *self.kept.get()?.lock());
+        replay.piece(taken)
+    }
+
+    /// Takes note of a frame, or of the end.
+    fn keep(&self, frame: Option<&Frame<Bytes>>, taken: Taken) {
+        let Some(kept) = self.kept.get() else { return };
+        let (replay, known) = &mut *kept.lock();
+        match frame.map(Frame::data_ref) {
+            Some(Some(piece)) => replay.take(piece),
+            Some(None) => replay.lose(),
+            None => replay.end(),
+        }
+        *known = taken;
     }
 
     fn blame(&self, fault: Fault) {
@@ -105,6 +130,11 @@ impl Upload {
             waited: Duration::ZERO,
         };
         (upload, progress)
+    }
+
+    /// Keeps the body in case it has to be sent again, if it is one piece.
+    pub fn keep(&self) {
+        let _kept_already = self.progress.kept.set(Mutex::default());
     }
 
     fn fail(&self, fault: Fault, text: &'static str) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -159,6 +189,8 @@ impl Body for Upload {
             Some(Ok(mut frame)) => {
                 frame.trailers_mut().map(hop::strip_trailers);
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                let taken = if this.body.is_end_stream() { Taken::All } else { Taken::Part };
+                this.progress.keep(Some(&frame), taken);
                 let bytes = this.progress.bytes() + length;
                 this.progress.bytes.store(bytes, Relaxed);
                 if this.allowance.bytes.is_some_and(|most| bytes > most) {
@@ -173,7 +205,10 @@ impl Body for Upload {
                 this.progress.blame(Fault::Gone);
                 Poll::Ready(Some(Err(error.into())))
             }
-            None => Poll::Ready(None),
+            None => {
+                this.progress.keep(None, Taken::All);
+                Poll::Ready(None)
+            }
         }
     }
 

@@ -1,20 +1,23 @@
 //! A store as a whole: one server, the one that sentinels name, or a cluster; every operation with a deadline, within
 //! a bound on those under way.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use redis::{Cmd, Value};
 use tidegate::Server;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     Fault, InvalidSettings, Settings, StoreError, StoreUrl, Topology,
     check::Mode,
     cluster::Cluster,
-    link::{Link, State, Target, Unmet, Up},
+    link::{Admitted, Link, State, Target, Unmet, Up},
     script::Script,
     sentinel::Sentinels,
     wire::{Dial, Failed},
@@ -169,9 +172,23 @@ impl Client {
     /// # Cancel safety
     /// It may have been done, or may still be.
     pub(crate) async fn run(&self, slot: u16, work: &Work<'_>) -> Result<Value, StoreError> {
+        self.run_and_hear(slot, work, None).await
+    }
+
+    /// As [`run`](Self::run). With somebody to be told that it is late, it tells them when the deadline has passed, and
+    /// waits for the answer a heartbeat longer: what a server has still to do is under way, and an answer that comes
+    /// too late for anybody says that the server is there. It is an error all the same.
+    ///
+    /// # Cancel safety
+    /// It may have been done, or may still be.
+    pub(crate) async fn run_and_hear(
+        &self,
+        slot: u16,
+        work: &Work<'_>,
+        late: Option<Late<'_>>,
+    ) -> Result<Value, StoreError> {
         let _place = Place::take(&self.0)?;
-        let within = self.0.settings.deadline;
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + self.0.settings.deadline;
         let mut at: Option<Server> = None;
         let mut redirected: Option<(Server, Way)> = None;
         for _ in 0..=REDIRECTIONS {
@@ -191,8 +208,7 @@ impl Client {
                     return Err(StoreError::Unavailable { server, why: "no connection yet".into() });
                 }
             };
-            let done =
-                timeout_at(deadline, work.on(&admitted.up, way)).await.unwrap_or(Err(Failed::Late(within)));
+            let done = self.attempt(&admitted, work.on(&admitted.up, way), deadline, late).await;
             let server = admitted.settle(&done);
             match done {
                 Ok(answer) => return Ok(answer),
@@ -213,12 +229,46 @@ impl Client {
         Err(StoreError::Unready { server, code: "MOVED".into(), said })
     }
 
+    async fn attempt(
+        &self,
+        admitted: &Admitted<'_>,
+        doing: impl Future<Output = Result<Value, Failed>>,
+        deadline: Instant,
+        late: Option<Late<'_>>,
+    ) -> Result<Value, Failed> {
+        let Settings { deadline: within, heartbeat, .. } = *self.0.settings;
+        let mut doing = pin!(doing);
+        if let Ok(done) = timeout_at(deadline, doing.as_mut()).await {
+            return done;
+        }
+        let failed = Failed::Late(within);
+        let Some(late) = late else { return Err(failed) };
+        late(failed.clone().at(&admitted.up.server));
+        match timeout(heartbeat, doing).await {
+            Ok(Err(failed)) if failed.ends_connection() => return Err(failed),
+            Ok(Ok(_)) => admitted.heard(),
+            Ok(Err(_)) | Err(_) => {}
+        }
+        Err(failed)
+    }
+
+    /// When the server of a slot answered last, in time or not; `None` while nobody is known to serve it.
+    pub(crate) fn heard_at(&self, slot: u16) -> Option<tidegate::Instant> {
+        match &self.0.routes {
+            Routes::One(link) => Some(link.heard_at()),
+            Routes::Cluster(cluster) => Some(cluster.serving(slot).ok()?.heard_at()),
+        }
+    }
+
     fn doubt(&self) {
         if let Routes::Cluster(cluster) = &self.0.routes {
             cluster.doubt();
         }
     }
 }
+
+/// Told that an operation is late.
+pub(crate) type Late<'a> = &'a (dyn Fn(StoreError) + Sync);
 
 /// For an error of no server in particular.
 pub(crate) fn nowhere() -> Server {

@@ -13,6 +13,7 @@ use redis::{Cmd, Value};
 use tidegate::{
     clock,
     fleet::{Adjusted, Adjustment, Hint, Ledger, LedgerError, MOST_PARTS, Subject},
+    throttle::Key,
 };
 use tidegate_core::ledger::{Ask, Law, Mark, Micros, Reply, Rule, Seen, Standing};
 use tokio::{
@@ -22,7 +23,7 @@ use tokio::{
 
 use crate::{
     Client, Namespace, StoreError,
-    client::Work,
+    client::{Late, Work},
     hints::channel,
     keys::bucket_of,
     link::Up,
@@ -134,7 +135,7 @@ impl RedisLedger {
             command.arg(&name);
             own(command);
         };
-        self.run(script, verb, bucket_of(subject.key), rule, seen_as, &[account.as_str()], own).await
+        self.run(script, verb, bucket_of(subject.key), rule, seen_as, &[account.as_str()], own, None).await
     }
 
     /// The key of a subject's account, and the subject as hints name it.
@@ -154,6 +155,7 @@ impl RedisLedger {
         seen_as: &Seeing<'_>,
         accounts: &[&str],
         own: impl Fn(&mut Cmd) + Sync,
+        late: Option<Late<'_>>,
     ) -> Result<Answer, StoreError> {
         let numbers = match rule.law() {
             Law::Aligned { period } => [0, period, 0, 0],
@@ -186,7 +188,7 @@ impl RedisLedger {
             command.arg(publish).arg(channel);
         };
         let work = Work::Script { script, keys: &keys, arguments: &arguments };
-        Ok(Answer(client.run(namespace.slot(bucket), &work).await?))
+        Ok(Answer(client.run_and_hear(namespace.slot(bucket), &work, late).await?))
     }
 
     /// Until when a question that is sent now is of use, by the server's clock, if that is known.
@@ -210,6 +212,7 @@ impl RedisLedger {
         route: Route,
         questions: &[Question],
         seen_as: &Seeing<'_>,
+        late: Option<Late<'_>>,
     ) -> Result<Vec<Reply>, StoreError> {
         let Route { rule, bucket } = route;
         let accounts: Vec<&str> = questions.iter().map(|question| question.account.as_str()).collect();
@@ -224,7 +227,8 @@ impl RedisLedger {
                 command.arg(ask.seen.epoch).arg(ask.seen.mark.of).arg(ask.seen.mark.level);
             }
         };
-        let answer = self.run(script_of(&rule), "grant", bucket, &rule, seen_as, &accounts, own).await?;
+        let answer =
+            self.run(script_of(&rule), "grant", bucket, &rule, seen_as, &accounts, own, late).await?;
         answer.replies(questions)
     }
 
@@ -317,6 +321,14 @@ impl Ledger for RedisLedger {
 
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.0.hints.subscribe()
+    }
+
+    fn tells_again(&self, subject: Subject<'_>) -> bool {
+        self.0.memory.counts(subject.limit, subject.key, Instant::now())
+    }
+
+    fn heard_at(&self, key: Key) -> Option<tidegate::Instant> {
+        self.0.client.heard_at(self.0.namespace.slot(bucket_of(key)))
     }
 
     /// Of a cluster, its buckets: each is on one master, and the others go on when that is away.

@@ -53,6 +53,8 @@ mod check;
 mod client;
 mod cluster;
 mod epochs;
+#[cfg(test)]
+mod equality;
 mod error;
 mod fleet;
 mod hints;

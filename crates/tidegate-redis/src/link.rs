@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tidegate::{Breaker, Call, Outcome, Permit as _, Server, breaker::Permit, clock};
+use tidegate::{Breaker, Call, Instant, Outcome, Permit as _, Server, breaker::Permit, clock};
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{self, MissedTickBehavior, interval, sleep_until},
 };
 
 use crate::{
@@ -48,6 +48,10 @@ struct Shared {
     breaker: Breaker,
     /// The connection that a command found broken.
     broken: AtomicU64,
+    /// When the server answered last, in nanoseconds: however late.
+    heard_at: AtomicU64,
+    /// The longest time without an answer of a server that is there: its probes are answered.
+    silence: Duration,
     found: Notify,
 }
 
@@ -79,7 +83,14 @@ impl Link {
     pub(crate) fn start(dial: Dial, mode: Mode, target: Target) -> Result<Self, InvalidSettings> {
         let breaker = Breaker::new(dial.settings.breaker)?;
         let (state, _) = watch::channel(State::Connecting);
-        let shared = Arc::new(Shared { state, breaker, broken: AtomicU64::new(0), found: Notify::new() });
+        let shared = Arc::new(Shared {
+            state,
+            breaker,
+            broken: AtomicU64::new(0),
+            heard_at: AtomicU64::new(0),
+            silence: dial.settings.heartbeat + dial.settings.deadline,
+            found: Notify::new(),
+        });
         let panel = match target {
             Target::Server => None,
             Target::Master(sentinels) => Some(Panel::new(sentinels)),
@@ -124,7 +135,7 @@ impl Link {
         };
         let now = clock::now();
         match shared.breaker.admit(&Call::at(now)) {
-            Ok(permit) => Ok(Admitted { link: self, up, permit }),
+            Ok(permit) => Ok(Admitted { link: self, up, permit, silence: shared.silence }),
             Err(_) => {
                 let retry_in = shared.breaker.retry_in(now);
                 Err(Unmet::Not(StoreError::Open { server: up.server, retry_in }))
@@ -132,10 +143,22 @@ impl Link {
         }
     }
 
-    /// Has this connection replaced, if it is still the one in use.
-    pub(crate) fn give_up(&self, number: u64) {
-        self.0.broken.fetch_max(number, Relaxed);
+    /// When the server answered last, in time or not.
+    pub(crate) fn heard_at(&self) -> Instant {
+        Instant::from_nanos(self.0.heard_at.load(Relaxed))
+    }
+
+    /// Has this connection replaced, if it is still the one in use. Whether nobody has said so before.
+    fn give_up(&self, number: u64) -> bool {
+        let before = self.0.broken.fetch_max(number, Relaxed);
         self.0.found.notify_one();
+        before < number
+    }
+}
+
+impl Shared {
+    fn heard(&self, now: Instant) {
+        self.heard_at.fetch_max(now.as_nanos(), Relaxed);
     }
 }
 
@@ -144,20 +167,31 @@ pub(crate) struct Admitted<'a> {
     link: &'a Link,
     pub(crate) up: Up,
     permit: Permit,
+    /// A server that says nothing for longer is not there.
+    silence: Duration,
 }
 
 impl Admitted<'_> {
+    /// The server has answered, too late for this operation.
+    pub(crate) fn heard(&self) {
+        self.link.0.heard(clock::now());
+    }
+
     /// Tells how it ended, and gives back which server it was.
     pub(crate) fn settle<T>(self, result: &Result<T, Failed>) -> Server {
-        match result {
-            Ok(_) => self.permit.settle(Outcome::Success, clock::now()),
-            Err(failed) => {
-                self.permit.settle(evidence(failed), clock::now());
-                if failed.ends_connection() {
-                    self.link.give_up(self.up.number);
-                }
+        let now = clock::now();
+        let outcome = match result {
+            Ok(_) => {
+                self.link.0.heard(now);
+                Outcome::Success
             }
-        }
+            // A server that answers has too much to do, and is there; one that does not is found out by a probe.
+            Err(Failed::Late(_)) if now.since(self.link.heard_at()) <= self.silence => Outcome::Ignore,
+            // What was under way on a connection that broke is one failure, however much it was.
+            Err(failed) if failed.ends_connection() && !self.link.give_up(self.up.number) => Outcome::Ignore,
+            Err(failed) => evidence(failed),
+        };
+        self.permit.settle(outcome, now);
         self.up.server
     }
 }
@@ -197,7 +231,7 @@ impl Keeper {
     async fn run(mut self) {
         let (mut number, mut tries) = (0, 0);
         loop {
-            let mut began = Instant::now();
+            let mut began = time::Instant::now();
             let error = match self.open().await {
                 Ok((wire, checked)) => {
                     number += 1;
@@ -205,9 +239,10 @@ impl Keeper {
                     let server = self.dial.server.clone();
                     tracing::info!(%server, run_id = %checked.run_id, "store connected");
                     let up = Up { wire, server, checked, clock: ServerClock::default(), number };
+                    self.shared.heard(clock::now());
                     self.shared.state.send_replace(State::Up(up.clone()));
                     let error = self.watch(&up).await;
-                    began = Instant::now();
+                    began = time::Instant::now();
                     error
                 }
                 Err(error) => error,
@@ -271,7 +306,7 @@ impl Keeper {
                 }
             }
             probes += 1;
-            let began = Instant::now();
+            let began = time::Instant::now();
             // Side by side, so that both are known within a beat.
             let master = async {
                 match &mut self.panel {
@@ -286,8 +321,9 @@ impl Keeper {
                 ticks.reset_immediately();
                 continue;
             }
-            if let Err(failed) = probed {
-                return self.excused(failed).at(&up.server);
+            match probed {
+                Ok(()) => self.shared.heard(clock::now()),
+                Err(failed) => return self.excused(failed).at(&up.server),
             }
             match master {
                 // The old master of a failover may go on answering, to nobody's good.

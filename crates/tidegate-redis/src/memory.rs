@@ -101,6 +101,13 @@ impl Memory {
         }
     }
 
+    /// Whether what was seen of a subject is told again when the ledger loses it.
+    pub(crate) fn counts(&self, limit: &str, key: Key, now: Instant) -> bool {
+        let limits = self.0.lock();
+        let known = limits.named.get(limit).and_then(|limit| limit.subjects.get(&key));
+        known.is_some_and(|known| known.until > now)
+    }
+
     /// What the ledger has to be told of subjects whose epoch `is_lost`: questions that ask for nothing.
     ///
     /// Each has the number of the last question that was answered: what was under way then is new to the ledger, and

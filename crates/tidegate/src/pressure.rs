@@ -36,7 +36,7 @@ use crate::gate::{self, Gate};
 
 mod sample;
 
-pub use sample::Sampler;
+use sample::Sampler;
 
 /// How memory is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]

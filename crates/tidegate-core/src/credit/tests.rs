@@ -1,3 +1,7 @@
+mod aside;
+mod denied;
+mod owed;
+
 use std::time::Duration;
 
 use super::*;
@@ -145,79 +149,6 @@ fn credit_is_over_on_the_node_before_it_is_over_in_the_ledger() {
 }
 
 #[test]
-fn exhaustion_is_known_without_asking_until_it_can_be_over() {
-    let mut node = Node1::new(fixed("3/s"));
-    for call in 0..3 {
-        assert!(node.call(1, call * 2000));
-    }
-    let reset = at(4000) + Duration::from_micros(1_000_000 - 4000);
-    assert_eq!(node.spend(1, 10_000), Spend::Deny { retry_at: reset });
-    assert_eq!(node.spend(1, 999_000), Spend::Deny { retry_at: reset });
-    assert!(matches!(node.spend(1, 1_000_000), Spend::Wait(Some(_))), "the next window may have begun");
-}
-
-#[test]
-fn the_ledger_hears_of_the_call_that_exceeds_a_limit_with_a_prohibition() {
-    let quota = Quota::of("3/s".parse().unwrap()).algorithm(Algorithm::FixedWindow).build().unwrap();
-    let mut node = Node1::new(Rule::of(quota).prohibit(Duration::from_secs(60)).build().unwrap());
-    for call in 0..3 {
-        assert!(node.call(1, call * 2000));
-    }
-    assert!(!node.call(1, 10_000));
-    let Spend::Deny { retry_at } = node.spend(1, 20_000) else {
-        panic!("it is barred, and that is known here")
-    };
-    assert_eq!(retry_at, at(10_000) + Duration::from_secs(60));
-}
-
-#[test]
-fn what_is_too_dear_now_does_not_deny_what_is_cheap() {
-    let mut node = Node1::new(fixed("10/s"));
-    assert!(node.call(6, 0));
-    let hand = node.account.in_hand(at(1000));
-    assert!(!node.call(9, 2000));
-    assert!(matches!(node.spend(9, 3000), Spend::Deny { .. }));
-    assert!(node.call(4, 4000), "{hand} in hand, 4 in all");
-    assert_eq!(node.spend(11, 5000), Spend::Impossible);
-}
-
-#[test]
-fn denied_calls_ask_nothing_until_they_may_go() {
-    let quota = |algorithm| Quota::of("10/20s".parse().unwrap()).algorithm(algorithm).build().unwrap();
-    for algorithm in [Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::TokenBucket] {
-        let life = Duration::from_millis(500);
-        let mut node = Node1::new(Rule::of(quota(algorithm)).life(life).build().unwrap());
-        let largest = node.rule.largest() as u32;
-        assert!(node.call(largest, 0), "{algorithm:?}");
-        assert!(!node.call(1, 2000), "{algorithm:?}");
-        let Spend::Deny { retry_at } = node.spend(1, 4000) else { panic!("{algorithm:?}") };
-        let wait = nanos(retry_at.since(at(0))) / 1000;
-        assert!(wait > 3 * node.rule.life(), "{algorithm:?}: {wait}");
-        for part in 1..1000 {
-            assert_eq!(node.spend(1, 4000 + (wait - 4000) * part / 1000), Spend::Deny { retry_at });
-        }
-        assert!(matches!(node.spend(1, wait), Spend::Wait(Some(_))), "{algorithm:?}");
-    }
-}
-
-#[test]
-fn denied_calls_ask_when_they_hear_that_something_was_given_back_or_after_a_while() {
-    let mut node = Node1::new(fixed("3/h"));
-    assert!(node.call(3, 0) && !node.call(1, 2000));
-    let give_back = |node: &mut Node1, micros| {
-        let draft = Account::default().spend(1, &node.terms, at(micros));
-        let _ = node.ask(Draft { least: 0, need: 0, want: 0, back: 1, of: NOON, ..waits(draft) }, micros);
-    };
-    give_back(&mut node, 3000);
-    assert!(matches!(node.spend(1, 4000), Spend::Deny { .. }));
-    node.account.replenished();
-    assert!(node.call(1, 5000) && !node.call(1, 6000));
-    give_back(&mut node, 7000);
-    assert!(matches!(node.spend(1, 30_000_000), Spend::Deny { .. }));
-    assert!(node.call(1, 30_006_000), "the hint was lost");
-}
-
-#[test]
 fn near_the_limit_nothing_is_held_ahead() {
     let mut node = Node1::new(fixed("20/s"));
     let (mut went, mut most_in_hand) = (0, 0);
@@ -282,64 +213,6 @@ fn what_bursts_leave_over_is_not_lost_to_a_long_window() {
 }
 
 #[test]
-fn what_a_call_cost_beyond_its_reserve_is_owed_and_paid_first() {
-    let mut node = Node1::new(fixed("100/s"));
-    let draft = waits(node.spend(10, 0));
-    node.answer(draft, 0);
-    let window = node.account.window();
-    assert_eq!(node.spend(10, 1000), Spend::Allow);
-    let hand = node.account.in_hand(at(2000));
-    node.account.settle(10, 4, window, at(2000));
-    assert_eq!(node.account.in_hand(at(2000)), hand + 6, "6 were not used");
-    node.account.settle(0, hand + 6 + 30, window, at(3000));
-    assert_eq!((node.account.in_hand(at(3000)), node.account.debt()), (0, 30));
-    let reply = {
-        let draft = node.account.hand_back(at(4000)).unwrap();
-        node.answer(draft, 4000)
-    };
-    assert_eq!((reply.remaining, node.account.debt()), (100 - 10 - hand - 30, 0));
-}
-
-#[test]
-fn what_is_owed_is_told_though_no_call_asks() {
-    let mut node = Node1::new(fixed("100/d"));
-    assert!(node.call(10, 0));
-    let window = node.account.window();
-    node.account.settle(10, 10 + node.account.in_hand(at(2000)) + 30, window, at(2000));
-    assert_eq!(node.account.debt(), 30);
-    assert!(!node.account.is_idle(&node.terms, at(3000)), "a call may come that asks");
-    let later = node.rule.life() / 2 + 1000;
-    assert!(node.account.is_idle(&node.terms, at(later)));
-    let draft = node.account.hand_back(at(later)).unwrap();
-    assert!(node.answer(draft, later).remaining <= 60);
-    assert!(!node.account.is_idle(&node.terms, at(later + 2000)));
-}
-
-#[test]
-fn a_question_that_failed_owes_again_what_it_owed() {
-    let mut node = Node1::new(fixed("100/s"));
-    node.account.settle(0, 30, 0, at(0));
-    let draft = node.account.hand_back(at(0)).unwrap();
-    let ask = draft.send(Node(1), 1);
-    assert_eq!(node.account.debt(), 0);
-    node.account.failed(&ask);
-    assert_eq!(node.account.debt(), 30);
-    assert!(node.account.hand_back(at(1)).is_some());
-}
-
-#[test]
-fn a_refund_goes_into_its_own_window_only() {
-    let mut node = Node1::new(fixed("10/s"));
-    assert!(node.call(10, 0));
-    let window = node.account.window();
-    node.account.refund(4, window, at(5000));
-    assert_eq!(node.account.in_hand(at(5000)), 4);
-    assert!(node.call(10, 1_000_000));
-    node.account.refund(4, window, at(1_005_000));
-    assert_eq!(node.account.in_hand(at(1_005_000)), 0, "that window is over");
-}
-
-#[test]
 fn a_hint_of_exhaustion_returns_what_is_not_needed() {
     let mut node = Node1::new(fixed("10000/s"));
     let draft = waits(node.spend(1, 0)).for_all(1000);
@@ -347,88 +220,6 @@ fn a_hint_of_exhaustion_returns_what_is_not_needed() {
     let draft = node.account.exhausted(&node.terms, at(1000)).unwrap();
     assert_eq!(node.answer(draft, 1000).remaining, 10_000, "it has no demand that it knows of");
     assert_eq!(node.account.exhausted(&node.terms, at(2000)), None);
-}
-
-#[test]
-fn a_new_epoch_is_told_what_was_seen_once() {
-    let mut node = Node1::new(fixed("100/h"));
-    assert!(node.call(40, 0));
-    assert_eq!(node.account.reassert(Epoch::WHOLE.id, &node.terms, at(1)), None, "the same one");
-    let spent = 100 - node.book.inspect(&node.rule, NOON).remaining;
-    (node.book, node.epoch) = (Book::default(), Epoch::new(NOON + 5000));
-    let draft = node.account.reassert(node.epoch.id, &node.terms, at(6000)).unwrap();
-    node.answer(draft, 6000);
-    assert_eq!(100 - node.book.inspect(&node.rule, NOON + 7000).remaining, spent);
-    assert_eq!(node.account.reassert(node.epoch.id, &node.terms, at(8000)), None);
-    let (_, later) = node.ask(Draft { seen: Seen::default(), least: 1, need: 1, ..draft }, 9000);
-    assert_eq!(later.granted, 0, "the pause is not over");
-}
-
-#[test]
-fn an_account_that_saw_nothing_used_has_nothing_to_tell() {
-    let bucket = Rule::of(Quota::of("100/s".parse().unwrap()).build().unwrap()).build().unwrap();
-    for rule in [fixed("100/s"), bucket] {
-        let mut node = Node1::new(rule);
-        assert!(node.call(40, 0));
-        assert!(node.account.counts(&node.terms, at(2000)));
-        let draft = node.account.reassert(u64::MAX, &node.terms, at(900_000)).unwrap();
-        node.answer(draft, 1_900_000);
-        assert!(
-            !node.account.counts(&node.terms, at(1_902_000))
-                && node.account.is_recent(&node.terms, at(1_902_000))
-        );
-        assert_eq!(node.account.reassert(u64::MAX, &node.terms, at(1_902_000)), None, "{rule:?}");
-    }
-}
-
-#[test]
-fn credit_held_aside_is_there_when_the_store_is_not() {
-    let mut node = Node1::new(fixed("1000/s"));
-    let mut aside = Aside::default();
-    let ask = aside.ask(50, &node.terms, at(0)).unwrap();
-    assert_eq!(aside.ask(50, &node.terms, at(1)), None, "one question at a time");
-    let (ask, reply) = node.ask(ask, 500);
-    aside.replied(&reply, &node.terms, at(0));
-    assert_eq!((ask.need, aside.units(at(1000)), node.book.inspect(&node.rule, NOON).used), (0, 50, 50));
-    assert_eq!(aside.ask(50, &node.terms, at(1000)), None, "it is fresh");
-    assert!(aside.spend(49, at(2000)) && !aside.spend(2, at(2000)) && aside.spend(1, at(2000)));
-    assert!(aside.ask(50, &node.terms, at(600_000)).is_some());
-    assert_eq!(aside.units(at(1_000_000)), 0, "it died with its window");
-}
-
-#[test]
-fn credit_held_aside_is_kept_where_the_limit_is_used_up() {
-    let mut node = Node1::new(fixed("1000/d"));
-    let mut aside = Aside::default();
-    let ask = aside.ask(50, &node.terms, at(0)).unwrap();
-    let (_, reply) = node.ask(ask, 0);
-    aside.replied(&reply, &node.terms, at(0));
-    let others = Draft { least: 1, need: 950, want: 950, back: 0, of: 0, debt: 0, seen: Seen::default() };
-    assert_eq!(node.ask(others, 1).1.granted, 950);
-    let half_a_life = node.terms.life() / 2_000;
-    for turn in 1..5 {
-        let ask = aside.ask(50, &node.terms, at(turn * half_a_life)).unwrap();
-        let (_, reply) = node.ask(ask, turn * half_a_life);
-        aside.replied(&reply, &node.terms, at(turn * half_a_life));
-        assert_eq!((aside.units(at(turn * half_a_life)), reply.remaining), (50, 0));
-    }
-}
-
-#[test]
-fn credit_held_aside_goes_back_when_the_node_shuts_down() {
-    let mut node = Node1::new(fixed("1000/d"));
-    let mut aside = Aside::default();
-    assert_eq!(aside.hand_back(at(0)), None);
-    let ask = aside.ask(50, &node.terms, at(0)).unwrap();
-    assert_eq!(aside.hand_back(at(0)), None, "one question at a time");
-    let (_, reply) = node.ask(ask, 500);
-    aside.replied(&reply, &node.terms, at(0));
-    let back = aside.hand_back(at(1000)).unwrap();
-    let (_, reply) = node.ask(back, 1000);
-    aside.replied(&reply, &node.terms, at(1000));
-    assert_eq!((reply.remaining, aside.units(at(2000))), (1000, 0));
-    assert_eq!(aside.hand_back(at(2000)), None);
-    assert!(aside.ask(50, &node.terms, at(2000)).is_some(), "and is there again when calls go on");
 }
 
 /// Sends what it asks, and hears the answer at once, every 10 ms for a second: `calls` in all.

@@ -4,6 +4,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    os::fd::AsFd as _,
     pin::pin,
     sync::{
         Arc,
@@ -80,7 +81,27 @@ impl Admin {
     /// # Errors
     /// What the system answers: the address is taken, or not ours.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        Self::open(TcpListener::bind(address).await?)
+    }
+
+    /// Listens on a socket that somebody else bound.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn adopt(socket: std::net::TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Self::open(TcpListener::from_std(socket)?)
+    }
+
+    /// Another handle of its socket, to be handed to another process. The address is taken for as long as one lives.
+    ///
+    /// # Errors
+    /// When there is no file descriptor left.
+    pub fn share(&self) -> io::Result<std::net::TcpListener> {
+        Ok(self.listener.as_fd().try_clone_to_owned()?.into())
+    }
+
+    fn open(listener: TcpListener) -> io::Result<Self> {
         let address = listener.local_addr()?;
         if Audience::of(address) == Audience::Network {
             tracing::warn!(%address, "the admin pages are open to the network; they have no login");

@@ -124,6 +124,8 @@ formats! {
     PartitionKeyText "tidegate-partition-key" "header:x-tenant" => partition_key;
     /// `https://idp.example`.
     IssuerText "tidegate-issuer" "https://idp.example" => |text| issuer(text).map(drop);
+    /// `https://api.example`.
+    BaseText "tidegate-base" "https://api.example" => base;
     /// `20%`.
     PercentText "tidegate-percent" "20%" => parses::<Percent>;
     /// `__Host-tidegate`.
@@ -204,6 +206,22 @@ pub(super) fn endpoint(text: &str) -> Result<ServerUrl, Wrong> {
         ("http" | "https", [_], _) => Err(not("remove the path; calls keep the path that the client sent")),
         ("http" | "https", ..) => Err(not("write one host in each; list several as several endpoints")),
         _ => Err(not("write http://host:port or https://host:port")),
+    }
+}
+
+/// What URLs begin with: a path may follow.
+fn base(text: &str) -> Result<(), Wrong> {
+    let not = |remedy: &str| Wrong::new(format!("{} is no URL that others begin with", quoted(text)), remedy);
+    let url: url::Url = text.parse().map_err(|_| not("write https://host, as the upstream names itself"))?;
+    match url.scheme() {
+        "https" | "http" if !url.username().is_empty() || url.password().is_some() => {
+            Err(not("remove what stands before the @"))
+        }
+        "https" | "http" if url.query().is_some() || url.fragment().is_some() => {
+            Err(not("remove what follows ? or #"))
+        }
+        "https" | "http" => Ok(()),
+        _ => Err(not("write https://host, as the upstream names itself")),
     }
 }
 

@@ -11,7 +11,7 @@ use tidegate_etcd::RegistryUrl;
 use super::{
     formats::Wrong,
     meaning,
-    model::Config,
+    model::{ClientTls, Config},
     pressure::PressureSetting,
     problem::{Problem, Problems, Severity},
     schema,
@@ -194,39 +194,38 @@ fn resolve(config: &mut Config, base: &Path) {
 fn paths(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
     let listener = config.listen.tls.iter_mut().flat_map(|tls| [&mut tls.cert, &mut tls.key]);
     let upstreams = config.upstreams.values_mut().filter_map(|upstream| upstream.tls.as_mut());
-    let upstreams =
-        upstreams.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten());
+    let upstreams = upstreams.flat_map(of_tls);
     let roots = config.store.tls.iter_mut().flat_map(|tls| &mut tls.roots);
     let (registry_tls, registry_password) = match &mut config.registry {
         Some(registry) => (registry.tls.as_mut(), registry.password.as_mut()),
         None => (None, None),
     };
-    let registry = registry_tls
-        .into_iter()
-        .flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten());
+    let registry = registry_tls.into_iter().flat_map(of_tls);
     let store = config.store.password.iter_mut().chain(config.store.key_secret.as_mut());
     let passwords = store.chain(registry_password);
-    let passwords = passwords.filter_map(|password| match password {
-        SecretSetting::File(path) => Some(path),
-        SecretSetting::Env(_) => None,
-    });
+    let passwords = passwords.filter_map(file);
     let tokens = config.tokens.values_mut().flat_map(|token| {
         let secrets = [&mut token.client_secret, &mut token.key].into_iter().flatten();
-        let secrets = secrets.filter_map(|secret| match secret {
-            SecretSetting::File(path) => Some(path),
-            SecretSetting::Env(_) => None,
-        });
-        let tls = token.tls.iter_mut();
-        secrets.chain(tls.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten()))
+        let secrets = secrets.chain(token.dpop.as_mut().and_then(|dpop| dpop.key.as_mut()));
+        secrets.filter_map(file).chain(token.tls.iter_mut().flat_map(of_tls))
     });
     let sessions = config.sessions.values_mut().flat_map(|session| {
         let secrets = [&mut session.client_secret, &mut session.key].into_iter().flatten();
-        let secrets = secrets.chain(&mut session.keys).filter_map(|secret| match secret {
-            SecretSetting::File(path) => Some(path),
-            SecretSetting::Env(_) => None,
-        });
-        let tls = session.tls.iter_mut();
-        secrets.chain(tls.flat_map(|tls| [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten()))
+        let secrets = secrets.chain(session.dpop.as_mut().and_then(|dpop| dpop.key.as_mut()));
+        let secrets = secrets.chain(&mut session.keys).filter_map(file);
+        secrets.chain(session.tls.iter_mut().flat_map(of_tls))
     });
     listener.chain(upstreams).chain(roots).chain(registry).chain(passwords).chain(tokens).chain(sessions)
+}
+
+/// The file that a secret is in, if it is in one.
+fn file(secret: &mut SecretSetting) -> Option<&mut PathBuf> {
+    match secret {
+        SecretSetting::File(path) => Some(path),
+        SecretSetting::Env(_) => None,
+    }
+}
+
+fn of_tls(tls: &mut ClientTls) -> impl Iterator<Item = &mut PathBuf> {
+    [&mut tls.roots, &mut tls.cert, &mut tls.key].into_iter().flatten()
 }

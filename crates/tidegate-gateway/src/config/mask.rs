@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-/// Words in a key that tell its value is a secret.
+/// Parts of words in a key that tell its value is a secret, also in one that is mistyped at its end.
 const SECRET_KEYS: [&str; 8] =
-    ["secret", "password", "passwd", "token", "credential", "api_key", "authorization", "cookie"];
+    ["secr", "passw", "pwd", "token", "credential", "api_key", "authorization", "cookie"];
 
 /// Whether the value of `key`, a setting or a header field, is a secret.
 pub(super) fn holds_secret(key: &str) -> bool {
@@ -80,6 +80,7 @@ mod tests {
             ("client_secret: hunter2", "client_secret: *******"),
             ("  \"password\": \"hunter2\", x: 1", "  \"password\": ***************"),
             ("{ client-secret: hunter2 }", "{ client-secret: *********"),
+            ("client_secrt: hunter2", "client_secrt: *******"),
             ("client_secret: { env: NAME }", "client_secret: { env: NAME }"),
             ("keys: [hunter2]", "keys: *********"),
             ("keys: [{ file: x }]", "keys: [{ file: x }]"),

@@ -2,6 +2,7 @@
 //!
 //! Works on the tree, not on the typed configuration, so that a mistake in one place hides none in another.
 
+mod client;
 mod files;
 mod in_flight;
 mod limits;

@@ -33,7 +33,7 @@ pub enum RegistryForm {
 #[serde(deny_unknown_fields)]
 pub struct Registry {
     /// `etcd://[user:pass@]a:2379,b:2379/prefix/`, or `etcds` over TLS; `file:PATH`, `dns:NAME:PORT`, `srv:NAME` or
-    /// `srv://SERVER/NAME`.
+    /// `srv://SERVER/NAME`, where `{service}` in a name stands for the service.
     #[schemars(with = "RegistryText")]
     pub url: String,
     /// How registrations stand in etcd. Default: `tidegate`.

@@ -11,6 +11,7 @@ use super::{
         default_refresh_before, default_reuse_window, default_scopes, default_session_absolute,
         default_session_idle, default_token_timeout, default_token_wait,
     },
+    dpop::Dpop,
     formats::{AlgorithmText, CookieText, IssuerText, PageText, PercentText},
     model::ClientTls,
     secret::SecretSetting,
@@ -39,6 +40,9 @@ pub struct Session {
     /// The name of `key` at the provider. Default: none.
     #[serde(default)]
     pub key_id: Option<String>,
+    /// Has tokens bound to a key of the gateway's (DPoP, RFC 9449), and proves possession of it. Default: they are bearer tokens.
+    #[serde(default)]
+    pub dpop: Option<Dpop>,
     /// TLS towards the provider. Default: the system's roots, no client certificate.
     #[serde(default)]
     pub tls: Option<ClientTls>,

@@ -146,7 +146,8 @@ impl Checker<'_> {
                 self.report(setting, problem.at(&node.span));
                 None
             }
-            None if wanted.secret => {
+            // A list of secrets too: what stands in its place is most likely one.
+            None if wanted.secret || wanted.list().is_some_and(|of| Wanted::of(self.schema, of).secret) => {
                 let problem = Problem::error(
                     "a secret does not stand in the configuration itself",
                     "write { env: NAME } for an environment variable or { file: PATH } for a file",

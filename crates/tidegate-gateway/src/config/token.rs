@@ -11,6 +11,7 @@ use super::{
         default_refresh_before, default_rejected_interval, default_token_life, default_token_open_for,
         default_token_timeout, default_token_wait,
     },
+    dpop::Dpop,
     formats::{AlgorithmText, IssuerText, PercentText},
     model::ClientTls,
     problem::quoted,
@@ -48,6 +49,9 @@ pub struct Token {
     #[serde(default)]
     #[schemars(with = "Option<AlgorithmText>")]
     pub algorithm: Option<String>,
+    /// Has tokens bound to a key of the gateway's (DPoP, RFC 9449), and proves possession of it. Default: they are bearer tokens.
+    #[serde(default)]
+    pub dpop: Option<Dpop>,
     /// TLS towards the provider. Default: the system's roots, no client certificate.
     #[serde(default)]
     pub tls: Option<ClientTls>,

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, header};
 
-/// The value of the first parameter of this name, as it stands.
-pub(super) fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').find_map(|pair| {
+/// The values of the parameters of this name, as they stand.
+pub(super) fn parameters<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q str> {
+    query.split('&').filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (*decoded(key.as_bytes()) == *name.as_bytes()).then_some(value)
     })
@@ -46,13 +46,14 @@ pub(crate) const fn hex(digit: u8) -> Option<u8> {
     }
 }
 
-/// The value of the first cookie of this name.
+/// The value of the cookie of this name, unless there are several that differ.
 pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    headers.get_all(header::COOKIE).iter().find_map(|line| {
-        line.as_bytes().split(|b| *b == b';').find_map(|pair| {
-            let pair = pair.trim_ascii();
-            let equals = pair.iter().position(|b| *b == b'=')?;
-            (&pair[..equals] == name.as_bytes()).then(|| &pair[equals + 1..])
-        })
-    })
+    let lines = headers.get_all(header::COOKIE).iter();
+    let mut values = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';')).filter_map(|pair| {
+        let pair = pair.trim_ascii();
+        let equals = pair.iter().position(|b| *b == b'=')?;
+        (&pair[..equals] == name.as_bytes()).then(|| &pair[equals + 1..])
+    });
+    let first = values.next()?;
+    values.all(|value| value == first).then_some(first)
 }

@@ -47,6 +47,29 @@ fn each_extractor_reads_its_part() {
 }
 
 #[test]
+fn a_part_that_is_there_more_than_once_makes_no_key_of_a_callers_choice() {
+    let read = |cookies: &[(&str, &str)]| parts("cookie:sid", cookies, "192.0.2.1");
+    assert_eq!(read(&[("cookie", "sid=junk; sid=real")]), [None], "as a call without it");
+    assert_eq!(read(&[("cookie", "sid=junk"), ("cookie", "sid=real")]), [None]);
+    assert_eq!(read(&[("cookie", "sid=real; a=b"), ("cookie", "sid=real")]), some("real"));
+
+    let header = |values: &[&str]| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append("x-key", value.parse().unwrap());
+        }
+        "header:x-key".parse::<Extractor>().unwrap().repeated(None, &headers)
+    };
+    let query = |query| "query:key".parse::<Extractor>().unwrap().repeated(query, &HeaderMap::new());
+    assert_eq!(
+        (header(&[]), header(&["a"]), query(None), query(Some("key=a&b=c"))),
+        (None, None, None, None)
+    );
+    assert!(header(&["a", "a"]).is_some_and(|why| why.contains("header field")));
+    assert!(query(Some("key=a&k%65y=b")).is_some_and(|why| why.contains("query parameter")));
+}
+
+#[test]
 fn a_claim_is_that_of_the_user_and_absent_where_nobody_is_logged_in() {
     let user = Claims::read(r#"{"sub":"ann","https://x/roles":["a","b"],"address":{}}"#);
     let part = |extractor: &str, user| {

@@ -30,6 +30,8 @@ use crate::workers::Workers;
 const BACKLOG: i32 = 4096;
 /// The pause when the system has no connection to give: what it lacks comes back when connections end.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The time that idle connections have to close, however short the drain.
+const IDLE_WITHIN: Duration = Duration::from_millis(100);
 /// The time that connections have to be dropped once they are cut off.
 const CUT_OFF_WITHIN: Duration = Duration::from_secs(1);
 
@@ -62,6 +64,9 @@ pub struct Settings {
     pub tls: Option<Arc<LiveTls>>,
     /// Cancelled to end: nothing new is taken, what is in flight may finish.
     pub drain: CancellationToken,
+    /// Cancelled once another process takes new connections from the same socket: as `drain`, but idle connections may make
+    /// one more call each within the drain time, whose answer says that it is the last.
+    pub handed_over: CancellationToken,
     /// How long it may take to finish.
     pub drain_time: Duration,
 }
@@ -81,13 +86,31 @@ impl Listener {
     /// # Errors
     /// When the address is taken, not this machine's, or not allowed.
     pub fn bind(addr: SocketAddr) -> Result<Self, BindError> {
-        let failed = |source: io::Error| BindError { addr, remedy: remedy(&source), source };
-        let socket = TcpListener::bind(addr).map_err(failed)?;
-        socket.set_nonblocking(true).map_err(failed)?;
+        TcpListener::bind(addr).and_then(Self::adopt).map_err(|source| BindError {
+            addr,
+            remedy: remedy(&source),
+            source,
+        })
+    }
+
+    /// Listens on a socket that somebody else bound.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn adopt(socket: TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
         // The standard library asks for a shorter queue; asking again lengthens it.
-        SockRef::from(&socket).listen(BACKLOG).map_err(failed)?;
-        let addr = socket.local_addr().map_err(failed)?;
+        SockRef::from(&socket).listen(BACKLOG)?;
+        let addr = socket.local_addr()?;
         Ok(Self { socket, addr, stats: Arc::default() })
+    }
+
+    /// Another handle of its socket, to be handed to another process. The address is taken for as long as one lives.
+    ///
+    /// # Errors
+    /// When there is no file descriptor left.
+    pub fn share(&self) -> io::Result<TcpListener> {
+        self.socket.try_clone()
     }
 
     /// The address, with the port that was taken.
@@ -118,9 +141,14 @@ impl Listener {
     ) -> io::Result<Drained> {
         let Self { socket, stats, .. } = self;
         let socket = tokio::net::TcpListener::from_std(socket)?;
-        let Settings { limits, tls, drain, drain_time } = settings;
+        let Settings { limits, tls, drain, handed_over, drain_time } = settings;
         let serving = Serving { handler, stop: Arc::default(), stats: Arc::clone(&stats), limits, tls };
-        let mut drained = pin!(drain.cancelled());
+        let mut drained = pin!(async {
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = handed_over.cancelled() => {}
+            }
+        });
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -147,8 +175,19 @@ impl Listener {
             }
         }
         drop(socket);
+        let end = Instant::now() + drain_time;
+        if !drain.is_cancelled() {
+            serving.stop.raise(Stage::HandedOver);
+            tokio::select! {
+                ended = timeout_at(end, stats.none_open()) => if ended.is_ok() {
+                    return Ok(Drained::Finished);
+                },
+                () = drain.cancelled() => {}
+            }
+        }
         serving.stop.raise(Stage::Draining);
-        if timeout(drain_time, stats.none_open()).await.is_ok() {
+        // Those that are idle at the end of the drain time go before those with a call in flight are counted.
+        if timeout_at(end.max(Instant::now() + IDLE_WITHIN), stats.none_open()).await.is_ok() {
             return Ok(Drained::Finished);
         }
         let left = stats.open.load(Relaxed);
@@ -228,7 +267,7 @@ async fn encrypted<H: Handler>(
     let handshake = Box::pin(timeout_at(Instant::now() + limits.header_timeout, tls.accept(stream)));
     let stream = tokio::select! {
         biased;
-        () = stop.begun() => return,
+        () = stop.reached(Stage::Draining) => return,
         done = handshake => match done {
             Ok(Ok(stream)) => stream,
             failed => {

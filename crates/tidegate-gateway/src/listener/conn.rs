@@ -4,7 +4,7 @@ use std::{
     error::Error,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Poll, ready},
     time::Duration,
 };
@@ -84,7 +84,7 @@ pub(super) async fn serve<H, T>(
     let stats = Arc::clone(io.stats());
     let mut watch = pin!(Watch::new(limits));
     let mut stages = pin!(stop.follow());
-    let connection = Arc::new(Connection { handler, peer });
+    let connection = Arc::new(Connection { handler, peer, stop: Arc::clone(&stop) });
     let activity = &connection.peer.activity;
     let mut patience = limits.header_timeout;
     loop {
@@ -161,8 +161,11 @@ async fn first_bytes<T: AsyncRead + Unpin>(
                 Poll::Pending => break,
             }
         }
-        if stages.as_mut().poll_next(cx).is_ready() {
-            return Poll::Ready(Err(()));
+        while let Poll::Ready(stage) = stages.as_mut().poll_next(cx) {
+            match stage {
+                Stage::Serving | Stage::HandedOver => {}
+                Stage::Draining | Stage::Aborting => return Poll::Ready(Err(())),
+            }
         }
         ready!(watch.as_mut().poll_until(cx, until));
         count(if len > 0 { &stats.slow_closed } else { &stats.idle_closed });
@@ -187,7 +190,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             // First, so that an answer that is ready now already says that it is the last.
             if let Poll::Ready(stage) = stages.as_mut().poll_next(cx) {
                 match stage {
-                    Stage::Serving => {}
+                    // An HTTP/1 client is told by its next answer, an HTTP/2 client below.
+                    Stage::Serving | Stage::HandedOver => {}
                     Stage::Draining => {
                         finish(http.as_mut());
                         watch.as_mut().say_goodbye();
@@ -198,6 +202,13 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             }
             if let Poll::Ready(ended) = http.as_mut().poll(cx) {
                 return Poll::Ready(Left::Ended(ended));
+            }
+            // GOAWAY loses no stream. One that came before the first request would only make the client connect again.
+            let has_called = activity.begun.load(Relaxed) > 0;
+            if speaks == Speaks::Http2 && stages.is_handed_over() && has_called && !watch.is_leaving() {
+                finish(http.as_mut());
+                watch.as_mut().say_goodbye();
+                continue;
             }
             match (ready!(watch.as_mut().poll_overdue(cx, activity)), speaks) {
                 (Overdue::Idle, Speaks::Http2) => {

@@ -17,13 +17,17 @@ use hyper::body::Incoming;
 use super::{
     Handler,
     peer::{Agreement, Peer},
+    stop::{Stage, Stop},
 };
 use crate::body::{BodyError, ResponseBody};
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// What the exchanges of one connection share.
 pub(super) struct Connection<H> {
     pub(super) handler: Arc<H>,
     pub(super) peer: Arc<Peer>,
+    pub(super) stop: Arc<Stop>,
 }
 
 impl<H: Handler> Connection<H> {
@@ -36,12 +40,17 @@ impl<H: Handler> Connection<H> {
         let exchange = Exchange::begin(&self.peer);
         async move {
             let leaves = leaves(&request);
+            let is_http1 = request.version() < Version::HTTP_2;
             let mut response = match contradiction(&request) {
                 None => connection.handler.call(request, &connection.peer).await,
                 Some(why) => bad_request(why),
             };
             if leaves {
                 decide(&connection.peer, &mut response);
+            }
+            let stays = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+            if is_http1 && stays && connection.stop.stage() > Stage::Serving {
+                response.headers_mut().insert(header::CONNECTION, CLOSE);
             }
             Ok(response.map(|body| ExchangeBody { body, _exchange: exchange }))
         }
@@ -64,7 +73,7 @@ fn decide(peer: &Peer, response: &mut Response<ResponseBody>) {
     peer.activity.agree(Agreement::Refused);
     // What came early was not checked as HTTP, so it must not be answered as HTTP.
     if peer.activity.blind.load(Relaxed) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
 }
 

@@ -1,5 +1,5 @@
-//! The end of a listener as its connections see it: serving, then draining, then aborting. A connection that works
-//! pays one load for it, not a lock.
+//! The end of a listener as its connections see it: serving, perhaps handed over, then draining, then aborting. A
+//! connection that works pays one load for it, not a lock.
 
 use std::{
     future::poll_fn,
@@ -16,10 +16,13 @@ use tokio::sync::{Notify, futures::Notified};
 pub(super) enum Stage {
     /// Serving.
     Serving = 0,
+    /// Another process takes new connections. Those that are here may make one more call, so that none is closed while
+    /// its client sends one.
+    HandedOver = 1,
     /// Finishing what is in flight.
-    Draining = 1,
+    Draining = 2,
     /// Dropping what is left.
-    Aborting = 2,
+    Aborting = 3,
 }
 
 /// The stage that all connections of a listener share.
@@ -33,7 +36,8 @@ impl Stop {
     pub(super) fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Serving,
-            1 => Stage::Draining,
+            1 => Stage::HandedOver,
+            2 => Stage::Draining,
             _ => Stage::Aborting,
         }
     }
@@ -44,10 +48,10 @@ impl Stop {
         self.changed.notify_waiters();
     }
 
-    /// Waits until it no longer serves.
-    pub(super) async fn begun(&self) {
+    /// Waits until a stage has begun.
+    pub(super) async fn reached(&self, stage: Stage) {
         let mut stages = pin!(self.follow());
-        poll_fn(|cx| stages.as_mut().poll_next(cx)).await;
+        while poll_fn(|cx| stages.as_mut().poll_next(cx)).await < stage {}
     }
 
     /// Follows the stages from serving on.
@@ -68,6 +72,11 @@ pin_project! {
 }
 
 impl Follow<'_> {
+    /// Whether the last stage that was seen is [`Stage::HandedOver`].
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.seen == Stage::HandedOver
+    }
+
     /// Ready with each stage once; the task is woken when the next begins.
     pub(super) fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Stage> {
         let mut this = self.project();

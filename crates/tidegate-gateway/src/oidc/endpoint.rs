@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use tidegate::{
     Secret,
@@ -18,33 +18,40 @@ use tidegate::{
 use url::Url;
 
 use super::{
+    binding::Binding,
     client::{Auth, Client, Proof},
     date::wall,
-    dpop::{DPOP, Dpop, Nonce},
+    dpop::{Asked, DPOP, Nonce, bare},
     http::{Answer, NoAnswer, Question, Reached},
     id_token::{Expected, IdTokens},
     jose::Parts,
     provider::{Metadata, Provider},
 };
+use crate::config::Unbound;
 
 /// A client of a provider's token endpoint.
 #[derive(Debug)]
 pub struct Endpoint {
     provider: Arc<Provider>,
     client: Client,
-    dpop: Option<Arc<Dpop>>,
+    binding: Option<Binding>,
     ids: Option<Arc<IdTokens>>,
 }
 
 impl Endpoint {
-    /// Makes one. With `dpop`, tokens are bound to its key; with `ids`, ID tokens are verified.
+    /// Makes one. With `binding`, tokens are bound to its key; with `ids`, ID tokens are verified.
     pub fn new(
         provider: Arc<Provider>,
         client: Client,
-        dpop: Option<Arc<Dpop>>,
+        binding: Option<Binding>,
         ids: Option<Arc<IdTokens>>,
     ) -> Self {
-        Self { provider, client, dpop, ids }
+        Self { provider, client, binding, ids }
+    }
+
+    /// What its tokens are bound to, if anything.
+    pub fn binding(&self) -> Option<&Binding> {
+        self.binding.as_ref()
     }
 
     /// The provider it is of.
@@ -79,12 +86,22 @@ impl Endpoint {
         let metadata = self.provider.metadata_within(within).await;
         let metadata = metadata.map_err(|why| GrantError::NotSent { why })?;
         let url = self.url(&metadata);
-        let mut again = self.dpop.is_some();
+        let Some(Binding { dpop, unbound, .. }) = &self.binding else {
+            let answer =
+                self.ask(url, &metadata, fields, None, within.saturating_sub(begun.elapsed())).await?;
+            return read(&answer, self.provider.clock.seconds(), Binds::No);
+        };
+        metadata.takes_proofs(dpop.algorithm()).map_err(|code| GrantError::Misconfigured { code })?;
+        let (htu, server) = bare(url);
+        let asked = Asked { method: &Method::POST, url: &htu, server: &server, access: None };
+        let binds = if *unbound == Unbound::Accept { Binds::May } else { Binds::Must };
+        let mut again = true;
         loop {
+            let proof = dpop.proof(asked, self.provider.clock.seconds());
             let left = within.saturating_sub(begun.elapsed());
-            let answer = self.ask(url, &metadata, fields, left).await?;
-            let nonce = self.dpop.as_ref().map_or(Nonce::Same, |dpop| dpop.learn(url, &answer.headers));
-            let read = read(&answer, self.provider.clock.seconds(), self.dpop.is_some());
+            let answer = self.ask(url, &metadata, fields, Some(proof.field), left).await?;
+            let nonce = dpop.learn(&server, proof.nonce.as_deref(), &answer.headers);
+            let read = read(&answer, self.provider.clock.seconds(), binds);
             match read {
                 Err(GrantError::Misconfigured { code })
                     if &*code == "use_dpop_nonce" && again && nonce == Nonce::New =>
@@ -101,13 +118,12 @@ impl Endpoint {
         url: &Url,
         metadata: &Metadata,
         fields: &[(&'static str, &str)],
+        possession: Option<HeaderValue>,
         within: Duration,
     ) -> Result<Answer, GrantError> {
         let now = self.provider.clock.seconds();
         let Proof { fields: proof, mut headers } = self.client.prove(metadata, now);
-        if let Some(dpop) = &self.dpop {
-            headers.insert(DPOP, dpop.proof(&Method::POST, url, now, None));
-        }
+        headers.extend(possession.map(|possession| (DPOP, possession)));
         let proof = proof.iter().map(|(name, value)| (*name, value.as_str()));
         let fields: Vec<(&str, &str)> = fields.iter().copied().chain(proof).collect();
         let question = Question::form(url.clone(), &fields, headers);
@@ -160,7 +176,7 @@ impl TokenEndpoint for Endpoint {
             None => (&tokens.access, "access_token"),
         };
         let fields = [("token", token.expose()), ("token_type_hint", hint)];
-        let answer = self.ask(url, &metadata, &fields, REVOCATION_TIMEOUT).await;
+        let answer = self.ask(url, &metadata, &fields, None, REVOCATION_TIMEOUT).await;
         if answer.is_ok_and(|answer| !answer.status.is_success()) {
             tracing::debug!(provider = self.provider.issuer(), "tokens that nobody uses were not taken back");
         }
@@ -248,15 +264,28 @@ struct RawError {
 }
 
 /// What to do about tokens that are bound to a key.
-const BOUND: &str = "the provider binds tokens to a key by DPoP, which calls to upstreams do not prove; have it grant Bearer \
-                     tokens to this client, or bind them to its certificate";
+const BOUND: &str = "the provider binds tokens to a key by DPoP, which is not asked for; add dpop: {}, or have it grant Bearer tokens \
+                     to this client";
+/// What to do about tokens that are not.
+const UNBOUND: &str = "its token is bound to no key, though possession of one was proved; have it bind this client's tokens by DPoP, \
+                       or add dpop: { unbound: accept }";
 
-/// What an answer of a token endpoint means. Unless the question `proved` possession of a key, tokens must not be bound to one:
-/// no upstream would take them.
-fn read(answer: &Answer, now: i64, proved: bool) -> Result<Tokens, GrantError> {
+/// Whether tokens are bound to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Binds {
+    /// They must not be: no upstream would take one without a proof.
+    No,
+    /// They must be.
+    Must,
+    /// They should be.
+    May,
+}
+
+/// What an answer of a token endpoint means.
+fn read(answer: &Answer, now: i64, binds: Binds) -> Result<Tokens, GrantError> {
     let status = answer.status;
     if status == StatusCode::OK {
-        return granted(answer, now, proved);
+        return granted(answer, now, binds);
     }
     let told: Option<RawError> = serde_json::from_slice(&answer.body).ok();
     let code = told.map(|told| told.error).filter(|code| is_code(code));
@@ -281,7 +310,7 @@ fn read(answer: &Answer, now: i64, proved: bool) -> Result<Tokens, GrantError> {
         ) => GrantError::Terminal { code: code.into() },
         Some("invalid_scope") => GrantError::Scope,
         Some("temporarily_unavailable" | "server_error" | "slow_down") => transient(),
-        Some(code @ ("use_dpop_nonce" | "invalid_dpop_proof")) if !proved => {
+        Some(code @ ("use_dpop_nonce" | "invalid_dpop_proof")) if binds == Binds::No => {
             GrantError::Misconfigured { code: format!("{code}; {BOUND}").into() }
         }
         Some(code) => GrantError::Misconfigured { code: code.into() },
@@ -290,7 +319,7 @@ fn read(answer: &Answer, now: i64, proved: bool) -> Result<Tokens, GrantError> {
     })
 }
 
-fn granted(answer: &Answer, now: i64, proved: bool) -> Result<Tokens, GrantError> {
+fn granted(answer: &Answer, now: i64, binds: Binds) -> Result<Tokens, GrantError> {
     let protocol = |why: &str, refresh| GrantError::Protocol { why: why.into(), refresh };
     if !answer.is_json() {
         return Err(protocol("it does not say that it is JSON", None));
@@ -308,8 +337,9 @@ fn granted(answer: &Answer, now: i64, proved: bool) -> Result<Tokens, GrantError
     let kind = raw.token_type.unwrap_or_default();
     // Case does not count in it (RFC 6749 §5.1).
     let kind = match kind.to_ascii_lowercase().as_str() {
-        "dpop" if proved => "DPoP",
-        "dpop" => return Err(protocol(BOUND, refresh)),
+        "dpop" if binds == Binds::No => return Err(protocol(BOUND, refresh)),
+        "dpop" => "DPoP",
+        "bearer" | "" if binds == Binds::Must => return Err(protocol(UNBOUND, refresh)),
         "bearer" | "" => "Bearer",
         _ => return Err(protocol("its token_type is neither Bearer nor DPoP", refresh)),
     };

@@ -14,6 +14,7 @@ use url::Url;
 use super::{
     date::{ProviderClock, wall},
     http::{Http, NoAnswer, Question},
+    jose::Algorithm,
 };
 use crate::{config, upstream::UpstreamError};
 
@@ -76,6 +77,9 @@ pub struct Metadata {
     /// How it signs ID tokens.
     #[serde(default)]
     pub id_token_signing_alg_values_supported: Vec<String>,
+    /// How proofs of possession may be signed (RFC 9449 §5.1); none: it does not say.
+    #[serde(default)]
+    pub dpop_signing_alg_values_supported: Option<Vec<String>>,
     /// Whether its callbacks name it (RFC 9207).
     #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
@@ -212,8 +216,24 @@ impl Metadata {
             end_session_endpoint: None,
             token_endpoint_auth_methods_supported: None,
             id_token_signing_alg_values_supported: Vec::new(),
+            dpop_signing_alg_values_supported: None,
             authorization_response_iss_parameter_supported: false,
             mtls_endpoint_aliases: Aliases::default(),
+        }
+    }
+
+    /// Whether it takes proofs of possession that are signed so, as far as it says.
+    pub(super) fn takes_proofs(&self, by: Algorithm) -> Result<(), Arc<str>> {
+        match &self.dpop_signing_alg_values_supported {
+            Some(known) if !known.iter().any(|name| name.parse() == Ok(by)) => {
+                let known: Vec<_> = known.iter().take(10).map(|name| shown(name)).collect();
+                let known = known.join(", ");
+                Err(format!(
+                    "that it takes proofs of possession by {known}, and the key of dpop signs by {by}"
+                )
+                .into())
+            }
+            Some(_) | None => Ok(()),
         }
     }
 

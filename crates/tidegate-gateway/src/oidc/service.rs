@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use tidegate::{
     Secret, clock,
     token::{self, GrantError, Mark, Rejected, ServiceTokens, SessionId, TokenError, Trouble},
@@ -25,7 +25,10 @@ pub use self::build::NoToken;
 use self::grants::{Grants, Wanted, Whom};
 use crate::{
     config::{self, GrantKind},
-    oidc::session::Kept,
+    oidc::{
+        prove::{self, Prover},
+        session::Kept,
+    },
     state::{TokenPhase, TokenState},
     store::Store,
 };
@@ -35,9 +38,11 @@ pub struct ServiceToken {
     name: Box<str>,
     config: config::Token,
     /// As they were read: a changed secret is another token.
-    secrets: [Option<Secret>; 2],
+    secrets: [Option<Secret>; 3],
     tokens: ServiceTokens<Grants, Kept>,
     wanted: Wanted,
+    /// What proves possession of the key that the tokens are bound to, if they are.
+    prover: Option<Arc<Prover>>,
     /// Where they are shared.
     store: Arc<Store>,
     dropped: AtomicU64,
@@ -169,6 +174,14 @@ impl ServiceToken {
         })
     }
 
+    /// Has a call that carries the token prove possession of the key that it is bound to, if it is; what the client proved goes.
+    pub fn prove<B>(&self, request: &mut Request<B>) {
+        prove::forget(request);
+        if let Some(prover) = &self.prover {
+            prover.begin(request);
+        }
+    }
+
     /// The upstream says that the token is invalid: the next call gets another one. Not more often than
     /// `rejected_interval`, as an upstream that says so of every token would make the provider busy for nothing.
     pub fn rejected(&self, carried: &Carried) {
@@ -244,6 +257,7 @@ impl ServiceToken {
             refused: self.refused.load(Relaxed),
             last_error: failing,
             clock_ahead_seconds: grants.clock_ahead(),
+            dpop: self.prover.as_ref().map(|prover| prover.state()),
         }
     }
 }

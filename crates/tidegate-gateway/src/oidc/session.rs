@@ -11,25 +11,27 @@ mod logout;
 mod page;
 mod ring;
 mod roll;
+mod suspect;
 mod watch;
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
+use http::{HeaderMap, HeaderName, Method, Request, Response, header};
 use tidegate::{
     Secret, clock,
     token::{AccessToken, SessionId, TokenCoordinator, TokenError, Trouble},
 };
-use tidegate_core::{Call, recovery::Reach};
+use tidegate_core::{Call, Instant, recovery::Reach};
 use url::form_urlencoded;
 
-pub use self::{build::NoSession, claims::Claims, kept::Kept, ring::KeyRing, watch::Watched};
+pub use self::{build::NoSession, claims::Claims, kept::Kept, ring::KeyRing, suspect::By, watch::Watched};
 use self::{cookies::Marked, ring::LiveRing};
 use super::{
     endpoint::Endpoint,
     id_token::IdTokens,
+    prove::{self, Prover},
     service::{Reason, Refused},
 };
 use crate::{body::ResponseBody, config, proxy::lookalike, state::SessionsState, store::Store};
@@ -50,6 +52,10 @@ pub struct Session {
     /// What seals its file, if it has one.
     file_ring: Option<Arc<LiveRing>>,
     coordinator: TokenCoordinator<Endpoint, Kept>,
+    /// What proves possession of the key that tokens are bound to, if they are.
+    prover: Option<Arc<Prover>>,
+    /// Since when it is this key.
+    bound_since: Instant,
     /// Fields of calls and the claims that they tell.
     headers: Vec<(HeaderName, String)>,
     /// Claims that something else asks for, like limits.
@@ -228,17 +234,19 @@ impl Session {
     }
 
     /// Tells an upstream whose call it is.
-    pub fn tell(&self, user: &User, headers: &mut HeaderMap) {
+    pub fn tell<B>(&self, user: &User, request: &mut Request<B>) {
         for (name, claim) in &self.headers {
             if let Some(value) = user.claims.field(claim) {
-                headers.insert(name.clone(), value);
+                request.headers_mut().insert(name.clone(), value);
             }
         }
         if self.config.pass_token {
-            let mut value = HeaderValue::try_from(user.token.authorization().expose())
-                .expect("an access token that was read is visible ASCII");
-            value.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, value);
+            let value = user.token.header().expect("an access token that was read is visible ASCII");
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+            prove::forget(request);
+            if let Some(prover) = &self.prover {
+                prover.begin(request);
+            }
         }
     }
 
@@ -298,6 +306,7 @@ impl Session {
             store_failures: stats.store_failures,
             store_failing: stats.store_failing,
             logins: self.counts.outcomes(),
+            dpop: self.prover.as_ref().map(|prover| prover.state()),
         }
     }
 
@@ -370,6 +379,8 @@ impl fmt::Debug for Kept {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {

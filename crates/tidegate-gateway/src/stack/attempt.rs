@@ -9,6 +9,7 @@ use http::{Request, Response, StatusCode};
 use tidegate::{Gate as _, clock};
 use tidegate_core::{By, Call, Outcome, Refused};
 
+use super::again::{Again, Repeats};
 use crate::{
     body::RequestBody,
     exchange::Exchange,
@@ -33,8 +34,14 @@ pub(super) async fn send(
         call.attempts_left = 0;
     }
     service.retry.deposit(call.now);
+    let repeats = if call.attempts_left > 0 { Repeats::Once } else { Repeats::Never };
+    let mut again = Again::of(&mut request, repeats);
+    let mut same: Option<Arc<Endpoint>> = None;
     loop {
-        let endpoint = admitted(service, avoid.as_deref(), &call, exchange)?;
+        let endpoint = match same.take() {
+            Some(endpoint) => endpoint,
+            None => admitted(service, avoid.as_deref(), &call, exchange)?,
+        };
         let sending = endpoint.send_noting(request, &call, reach);
         let head_due = service.head_timeout.map(|timeout| call.now + timeout);
         let sent = match [call.deadline, head_due].into_iter().flatten().min() {
@@ -44,7 +51,19 @@ pub(super) async fn send(
             None => sending.await,
         };
         let error = match sent {
-            Ok(response) => {
+            Ok(mut response) => {
+                if let Some(whole) = again.as_mut().and_then(|again| again.heard(&mut response, exchange))
+                    && call.attempts_left > 0
+                {
+                    call.attempts_left -= 1;
+                    call.now = clock::now();
+                    if service.retry.try_enter(&call, "").is_ok() {
+                        service.retries.fetch_add(1, Relaxed);
+                        // Where the nonce is from, under the permit of its breaker that the call holds.
+                        (request, same) = (whole, Some(endpoint));
+                        continue;
+                    }
+                }
                 if let Some(resolver) = &service.resolver
                     && is_proof(response.status())
                 {

@@ -23,6 +23,9 @@ impl Stack {
         {
             token.rejected(carried);
         }
+        if let (Some(session), Some(by)) = (&route.session, &by) {
+            session.answered(by, response.status(), response.headers());
+        }
         exchange.answered(response.status(), response.headers());
         exchange.tab = charge.tab();
         if let Some(tab) = &mut exchange.tab {
@@ -45,7 +48,7 @@ impl Stack {
         if let (Some(session), Some(by)) = (&route.session, by)
             && (events || upgrade.is_some() || exchange.kind == Kind::Stream)
         {
-            exchange.watched = Some(Box::new(session.watch(by)));
+            exchange.watched = Some(Box::new(session.watch(by.id)));
         }
         match upgrade {
             Some(client) => {

@@ -38,6 +38,7 @@ pub(crate) fn example() -> State {
             reloads: 3,
             failed_reloads: 1,
             last_reload_error: Some("line 3: unknown key `upsteams`; did you mean `upstreams`?".into()),
+            needs_restart: vec!["listen.http", "workers"],
         },
         listeners: vec![ListenerState {
             name: "http".into(),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::DpopState;
+
 /// The sessions of one client of a provider, now.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SessionsState {
@@ -43,4 +45,6 @@ pub struct SessionsState {
     pub store_failing: bool,
     /// Logins and logouts by what became of them.
     pub logins: BTreeMap<&'static str, u64>,
+    /// The key that tokens are bound to; none where they are bearer tokens.
+    pub dpop: Option<DpopState>,
 }

@@ -31,6 +31,17 @@ pub struct TokenState {
     pub last_error: Option<String>,
     /// How many seconds the provider's clock is ahead of ours.
     pub clock_ahead_seconds: i64,
+    /// The key that tokens are bound to; none where they are bearer tokens.
+    pub dpop: Option<DpopState>,
+}
+
+/// A key that tokens are bound to (RFC 9449).
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DpopState {
+    /// Its name: the thumbprint that bound tokens hold in `cnf.jkt`.
+    pub thumbprint: String,
+    /// Proofs of possession that upstreams refused.
+    pub refused: u64,
 }
 
 /// Whether there is a token.

@@ -168,6 +168,7 @@ impl Endpoint {
                         Err(error) => return Err(SendError::from(error).giving_back(request)),
                     };
                     self.address.http1(&mut request);
+                    self.address.finish(&mut request);
                     reach.begin();
                     if wire == Wire::Upgrade {
                         let (response, sender) = http1::send_upgrade(connection, request).await?;
@@ -203,6 +204,7 @@ impl Endpoint {
                         Err(error) => return Err(SendError::from(error).giving_back(request)),
                     };
                     self.address.http2(&mut request);
+                    self.address.finish(&mut request);
                     reach.begin();
                     let keep = if call.attempts_left > 0 { Keep::Head } else { Keep::Nothing };
                     match exchange::send(slot, request, keep).await {

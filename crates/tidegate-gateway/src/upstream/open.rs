@@ -168,6 +168,10 @@ impl Link {
         let mut ticket = None;
         loop {
             let waiting = self.pool.enter(Line::Http2, home, ticket)?;
+            // Who stands in line by now is told what a connection finds out; who came too late for that sees it here.
+            if self.protocol == Protocol::Auto && self.learned.load(Ordering::SeqCst) == HTTP1 {
+                return Ok(Reached::Again);
+            }
             let (grant, place) =
                 time::timeout_at(until, waiting.turn()).await.map_err(|_| Unsent::PoolTimeout)?;
             ticket = Some(place);
@@ -213,7 +217,7 @@ impl Link {
             match (self.protocol, &self.connector.tls, agreed) {
                 (Protocol::Auto, Some(_), Agreed::Http1 | Agreed::Nothing) => {
                     let connection = http1::Connection::new(Stream::new(io, slot), opening.home);
-                    self.learned.store(HTTP1, Ordering::Relaxed);
+                    self.learned.store(HTTP1, Ordering::SeqCst);
                     self.pool.put(connection);
                     self.pool.tell_http2(|| Grant::Again);
                 }

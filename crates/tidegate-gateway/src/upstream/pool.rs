@@ -22,6 +22,10 @@ use super::{http1, http2, queue::Queue};
 const FEWEST_SHARDS: usize = 4;
 const MOST_SHARDS: usize = 64;
 
+/// Ticks of idleness after which a connection gives up its buffers: one call with large bodies would make it hold 64 KiB
+/// and more for as long as it is kept. Two, so that it rested for a whole one.
+const RESTED: u32 = 2;
+
 /// The connections of one endpoint.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -247,7 +251,8 @@ impl Pool {
         drop(shard);
     }
 
-    /// Takes out what was idle for `limit` ticks, and what its peer has closed.
+    /// Takes out what was idle for `limit` ticks, and what its peer has closed. What stays gives up its buffers once it
+    /// has rested for a while.
     pub(super) fn expire(&self, now: u32, limit: u32) -> usize {
         let mut http1 = Vec::new();
         let mut http2 = Vec::new();
@@ -256,6 +261,8 @@ impl Pool {
             http1.extend(shard.http1.extract_if(.., |(connection, since)| {
                 now.wrapping_sub(*since) >= limit || !connection.is_reusable()
             }));
+            let resting = shard.http1.iter_mut().filter(|(_, since)| now.wrapping_sub(*since) >= RESTED);
+            resting.for_each(|(connection, _)| connection.shrink());
             http2.extend(shard.http2.extract_if(.., |connection| connection.is_idle_for(now, limit)));
         }
         http1.len() + http2.len()
@@ -276,6 +283,15 @@ impl Pool {
             };
             drop((http1, http2));
         }
+    }
+
+    /// Bytes that idle connections have room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.0.lock().http1.iter().map(|(c, _)| c.room()).sum::<usize>())
+            .sum()
     }
 
     /// Calls under way.

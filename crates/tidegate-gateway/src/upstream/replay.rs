@@ -6,7 +6,7 @@ use crate::body::RequestBody;
 
 /// What is known of a body that is being sent.
 #[derive(Debug, Default)]
-pub(super) enum Replay {
+pub(crate) enum Replay {
     /// Nothing was taken from it.
     #[default]
     Untouched,
@@ -17,15 +17,16 @@ pub(super) enum Replay {
 }
 
 /// Whether a body was read to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Taken {
     All,
+    #[default]
     Part,
 }
 
 impl Replay {
     /// A piece was taken.
-    pub(super) fn take(&mut self, piece: &Bytes) {
+    pub(crate) fn take(&mut self, piece: &Bytes) {
         *self = match std::mem::replace(self, Self::Lost) {
             Self::Untouched => Self::One(piece.clone()),
             Self::One(first) if piece.is_empty() => Self::One(first),
@@ -34,19 +35,27 @@ impl Replay {
     }
 
     /// The end was taken, without a piece before it.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         if matches!(self, Self::Untouched) {
             *self = Self::One(Bytes::new());
         }
     }
 
     /// Something was taken that is not kept.
-    pub(super) fn lose(&mut self) {
+    pub(crate) fn lose(&mut self) {
         *self = Self::Lost;
     }
 
+    /// The whole of a body that is gone, if it was this one piece.
+    pub(crate) fn piece(self, taken: Taken) -> Option<Bytes> {
+        match (self, taken) {
+            (Self::One(piece), Taken::All) => Some(piece),
+            (Self::One(_) | Self::Untouched | Self::Lost, _) => None,
+        }
+    }
+
     /// The body as it was at the beginning, if it still can be had.
-    pub(super) fn body(self, body: RequestBody, taken: Taken) -> Option<RequestBody> {
+    pub(crate) fn body(self, body: RequestBody, taken: Taken) -> Option<RequestBody> {
         match (self, taken) {
             (Self::Untouched, _) => Some(body),
             (Self::One(piece), Taken::All) => Some(piece.into()),

@@ -8,7 +8,8 @@
 //! | `failures` | what a failed refresh costs whom: breaker, probe, cooldown, dead users beside living ones, a pause that was asked for |
 //! | `answers` | answers that come late, are forged, are of somebody else, or are signed by a key that is new |
 //! | `fleet` | a holder of the lease that dies or stands still, a store that is slow or away, a restart |
-//! | `storm` | all sessions expire at once; an outage of the provider |
+//! | `outage` | a provider that is away, for a minute where that is asked for |
+//! | `storm` | all sessions expire at once; a restart with all of them |
 //! | `endings` | a logout or a shutdown while a refresh is out |
 //! | `secrets` | no part of a token, a cookie or a secret anywhere |
 //!
@@ -37,6 +38,7 @@ mod endings;
 mod expiry;
 mod failures;
 mod fleet;
+mod outage;
 mod secrets;
 mod storm;
 

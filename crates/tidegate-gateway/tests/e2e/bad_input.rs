@@ -235,6 +235,30 @@ async fn a_client_too_slow_with_its_body_gives_its_permit_back() {
 }
 
 #[tokio::test]
+async fn a_body_that_trickles_is_cut_over_either_version() {
+    let upstream = Upstream::start(|request| async {
+        let _read = http_body_util::BodyExt::collect(request.into_body()).await;
+        Response::new(client::whole("read"))
+    })
+    .await;
+    let settings = format!("{LIMITED}\nidle_timeout: 500ms");
+    let config = format!("bounds: {{ min_body_rate: 10KiB }}\n{}", to(upstream.addr(), &settings));
+    let gateway = Gateway::start(&config).await;
+    // Never silent for long, and never enough.
+    let trickle = || {
+        let bytes = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Some((Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"drop"))), ()))
+        });
+        client::body(StreamBody::new(bytes))
+    };
+    let one = client::send(gateway.http(), client::request("POST", "/").body(trickle()).unwrap()).await;
+    let two = client::send2(gateway.http(), client::request2("POST", "/").body(trickle()).unwrap()).await;
+    assert_eq!((one.status.as_u16(), two.status.as_u16()), (408, 408));
+    gateway.is_at_rest().await;
+}
+
+#[tokio::test]
 async fn a_client_that_stops_reading_is_cut_in_the_end() {
     let upstream = Upstream::start(|_| async {
         let endless = futures_util::stream::repeat_with(|| {

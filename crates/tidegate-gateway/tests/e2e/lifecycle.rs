@@ -67,6 +67,23 @@ async fn a_changed_file_is_taken_up_without_a_signal() {
 }
 
 #[tokio::test]
+async fn a_reload_says_what_needs_a_restart_until_it_does_not() {
+    let upstream = hello().await;
+    let config = to(upstream.addr(), "");
+    let mut gateway = Gateway::start(&config).await;
+    gateway.write(&format!("tracing: {{ otlp: \"http://127.0.0.1:1\" }}\nlog: {{ format: json }}\n{config}"));
+    gateway.process().signal("HUP");
+    let needs = |list: &[&str]| {
+        let list = serde_json::json!(list);
+        move |state: &serde_json::Value| state["config"]["needs_restart"] == list
+    };
+    gateway.state_is("what needs a restart", needs(&["tracing", "log.format"])).await;
+    gateway.process().printed("tracing, log.format").await;
+    gateway.write(&config);
+    gateway.state_is("nothing that needs one", needs(&[])).await;
+}
+
+#[tokio::test]
 async fn an_address_with_port_0_is_shown_as_the_one_it_became() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.args([

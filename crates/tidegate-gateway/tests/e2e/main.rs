@@ -36,4 +36,5 @@ mod setup;
 mod streams;
 mod tls;
 pub(crate) mod tokens;
+mod upgrade;
 mod websocket;

@@ -7,12 +7,12 @@ use http::Response;
 
 use crate::{
     setup::guarded,
-    support::{client, gateway::Gateway, raw::Raw, upstream::Upstream},
+    support::{client, eventually, gateway::Gateway, raw::Raw, upstream::Upstream},
 };
 
 const CONNECTIONS: usize = 10_000;
-/// What an idle connection may cost, buffers, task and all.
-const BYTES_EACH: usize = 16 << 10;
+/// What an idle connection may cost, its task and all; its buffers are given back.
+const BYTES_EACH: usize = 6 << 10;
 
 /// Resident bytes of a process; what it shares is counted by its share.
 pub(crate) fn resident(id: u32) -> usize {
@@ -58,8 +58,14 @@ async fn ten_thousand_idle_connections_stay_within_their_bound() {
     gateway
         .state_is("every connection there", |state| state["listeners"][0]["connections"] == CONNECTIONS)
         .await;
-    let each = resident(id).saturating_sub(before) / CONNECTIONS;
-    assert!(each <= BYTES_EACH, "an idle connection takes {each} bytes");
+    // What the calls took is given back a moment after the last of them.
+    let mut each = usize::MAX;
+    eventually("idle connections within their bound", async || {
+        each = resident(id).saturating_sub(before) / CONNECTIONS;
+        each <= BYTES_EACH
+    })
+    .await;
+    println!("an idle connection takes {each} bytes");
     drop(idle);
     gateway.is_at_rest().await;
 }

@@ -8,14 +8,17 @@ use tidegate::{
     Secret,
     token::{Grant, GrantError, Identity, TokenEndpoint as _, Tokens, VerifyError},
 };
-use tidegate_gateway::oidc::{
-    client::{Auth, Client},
-    dpop::Dpop,
-    endpoint::Endpoint,
-    id_token::IdTokens,
-    jose::Algorithm,
-    keys::Keys,
-    provider::{Provider, ProviderSettings},
+use tidegate_gateway::{
+    config::Dpop,
+    oidc::{
+        binding::Binding,
+        client::{Auth, Client},
+        endpoint::Endpoint,
+        id_token::IdTokens,
+        jose::Algorithm,
+        keys::Keys,
+        provider::{Provider, ProviderSettings},
+    },
 };
 
 use crate::support::{
@@ -33,6 +36,11 @@ fn provider(issuer: &str) -> Arc<Provider> {
         allow_http: true,
     };
     Arc::new(Provider::new("idp", settings).unwrap())
+}
+
+/// Tokens bound to a key of this process.
+fn bound() -> Binding {
+    Binding::new(&Dpop::default(), None, None).unwrap()
 }
 
 /// A client that verifies ID tokens, and asks for a key that it misses once in `ask_again`.
@@ -75,6 +83,12 @@ async fn tokens_of_somebody_else_are_known_as_such() {
     assert_eq!(
         endpoint.verify(&tokens, Some(&ann)).await.unwrap_err(),
         VerifyError::Mismatch { claim: "sub".into() }
+    );
+    // A user of the same name at another issuer is somebody else, like one from before a change of the configuration.
+    let elsewhere = Identity { issuer: "https://before.example".into(), subject: "bob".into() };
+    assert_eq!(
+        endpoint.verify(&tokens, Some(&elsewhere)).await.unwrap_err(),
+        VerifyError::Mismatch { claim: "iss".into() }
     );
     // A refresh may answer without an ID token: it is still the same user.
     let without = Tokens { id: None, ..tokens };
@@ -159,7 +173,7 @@ async fn possession_is_proved_with_the_nonce_that_the_provider_wants() {
     let idp = Idp::start().await;
     idp.dpop_nonce("n-1");
     let client = Client { id: CLIENT.into(), auth: Auth::Post(Secret::new(SECRET)) };
-    let endpoint = Endpoint::new(provider(idp.issuer()), client, Some(Arc::new(Dpop::new())), None);
+    let endpoint = Endpoint::new(provider(idp.issuer()), client, Some(bound()), None);
     let tokens = refreshed(&endpoint, &idp.refresh_token("ann")).await.unwrap();
     assert_eq!(&*tokens.kind, "DPoP");
     assert_eq!((idp.counts().asked, idp.counts().granted, idp.counts().reused), (2, 1, 0));
@@ -224,8 +238,7 @@ async fn a_certified_provider_takes_our_proofs_of_possession() {
     let provider =
         OidcProvider::start(serde_json::json!({ "clients": [client], "features": features })).await;
     let client = Client { id: CLIENT.into(), auth: Auth::Secret(Secret::new(SECRET)) };
-    let endpoint =
-        Endpoint::new(self::provider(provider.issuer()), client, Some(Arc::new(Dpop::new())), None);
+    let endpoint = Endpoint::new(self::provider(provider.issuer()), client, Some(bound()), None);
     let grant = Grant::ClientCredentials { scope: Some("orders".into()), audience: None, resource: None };
     let tokens = endpoint
         .grant(grant, WITHIN)

@@ -53,17 +53,26 @@ impl Behind {
 
 /// A gateway whose users log in at `issuer`, with these further settings of the session, one a line.
 pub(crate) async fn gateway(behind: &Behind, issuer: &str, settings: &str, store: &str) -> Gateway {
+    of(|| config(behind, issuer, settings, store)).await
+}
+
+/// A gateway with this configuration, which names the files that [`config`] names.
+pub(crate) async fn of(config: impl Fn() -> String) -> Gateway {
     Gateway::start_with(|directory| {
         std::fs::write(directory.join("secret"), SECRET).unwrap();
         std::fs::write(directory.join("session.key"), STANDARD.encode((1..=32).collect::<Vec<u8>>()))
             .unwrap();
-        config(behind, issuer, settings, store)
+        config()
     })
     .await
 }
 
 pub(crate) fn config(behind: &Behind, issuer: &str, settings: &str, store: &str) -> String {
-    let addr = behind.upstream.addr();
+    config_at(behind.upstream.addr(), issuer, settings, store)
+}
+
+/// The same, before a service that listens at `addr`.
+pub(crate) fn config_at(addr: std::net::SocketAddr, issuer: &str, settings: &str, store: &str) -> String {
     let settings: String = settings.lines().map(|line| format!("    {}\n", line.trim())).collect();
     format!(
         "log: {{ level: debug }}

@@ -1,6 +1,9 @@
 //! Access tokens for upstreams, through the front door: how many grants a provider sees, and what calls see when it fails.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -13,6 +16,7 @@ use crate::support::{
     upstream::Upstream,
 };
 
+mod bound;
 mod certificates;
 mod failures;
 mod grants;
@@ -70,7 +74,11 @@ pub(crate) async fn start(upstream: &Guarded, issuer: &str, settings: &str, secr
 
 /// The configuration of [`gateway`].
 pub(crate) fn config(upstream: &Guarded, issuer: &str, settings: &str) -> String {
-    let addr = upstream.upstream.addr();
+    config_at(upstream.upstream.addr(), issuer, settings)
+}
+
+/// The same, before a service that listens at `addr`.
+pub(crate) fn config_at(addr: SocketAddr, issuer: &str, settings: &str) -> String {
     let settings: String = settings.lines().map(|line| format!("    {}\n", line.trim())).collect();
     format!(
         "log: {{ level: debug }}

@@ -54,6 +54,11 @@ server.on('request', async (request, response) => {
     const found = (await provider.ClientCredentials.find(token)) ?? (await provider.AccessToken.find(token));
     return tell(found !== undefined && found.isValid);
   }
+  if (url.pathname === '/bound') {
+    const token = url.searchParams.get('token');
+    const found = (await provider.ClientCredentials.find(token)) ?? (await provider.AccessToken.find(token));
+    return tell(found?.jkt ?? null);
+  }
   if (url.pathname === '/jwks') counts.keys += 1;
   return answer(request, response);
 });

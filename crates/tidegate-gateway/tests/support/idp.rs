@@ -7,16 +7,18 @@ mod tls;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use http::StatusCode;
 use tidegate_gateway::oidc::jose::SigningKey;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use self::grants::Books;
 pub use self::tls::{Authority, Clients, Shown};
+use super::dpop::Proofs;
 
 /// The client that every provider knows, and its secret.
 pub const CLIENT: &str = "gateway";
@@ -26,7 +28,7 @@ pub const SECRET: &str = "s3cret:100%-hunter2";
 /// A running provider. Dropping it closes its port and its connections.
 pub struct Idp {
     shared: Arc<Shared>,
-    accept: Vec<tokio::task::AbortHandle>,
+    accept: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -101,7 +103,7 @@ pub struct Counts {
     pub reused: usize,
     /// Used refresh tokens that were taken again, within a grace.
     pub repeated: usize,
-    /// Tokens given back.
+    /// Tokens given back by a client that proved who it is, each once.
     pub revoked: usize,
     /// Questions at the token endpoint that are not answered yet.
     pub at_once: usize,
@@ -133,10 +135,12 @@ struct State {
     client_keys: Vec<u8>,
     client_certificate: Option<Vec<u8>>,
     clock_ahead: i64,
-    dpop_nonce: Option<String>,
+    proofs: Proofs,
     methods: Vec<&'static str>,
     issuer: Option<String>,
     documents: StatusCode,
+    keys_late: bool,
+    closes: bool,
     claims: serde_json::Map<String, serde_json::Value>,
     books: Books,
 }
@@ -147,40 +151,8 @@ impl Idp {
         let (listener, port) = listen().await;
         let issuer = format!("http://127.0.0.1:{port}");
         let shared = Self::shared(issuer.clone(), None, issuer);
-        let accept = vec![tokio::spawn(server::serve(listener, Arc::clone(&shared), None)).abort_handle()];
+        let accept = vec![tokio::spawn(server::serve(listener, Arc::clone(&shared), None))];
         Self { shared, accept }
-    }
-
-    /// Starts one over TLS that asks its clients for certificates, and knows the client by `known`. With `apart`, it speaks HTTP/2 and asks
-    /// for them on a port of its own, which its document names (RFC 8705 §5).
-    pub async fn start_mtls(
-        authority: &Authority,
-        clients: &Clients<'_>,
-        known: &Shown,
-        apart: bool,
-    ) -> Self {
-        let server = authority.issue("localhost");
-        let (listener, port) = listen().await;
-        let (other, other_port) = listen().await;
-        // Browsers of tests speak no TLS.
-        let (pages, pages_port) = listen().await;
-        let pages_at = format!("http://127.0.0.1:{pages_port}");
-        let at = |port: u16| format!("https://localhost:{port}");
-        let shared = Self::shared(at(port), apart.then(|| at(other_port)), pages_at);
-        let serve = |listener, clients| {
-            let alpn: &[&[u8]] = if apart { &[b"h2", b"http/1.1"] } else { &[] };
-            let acceptor = tls::acceptor(&server, clients, alpn);
-            tokio::spawn(server::serve(listener, Arc::clone(&shared), Some(acceptor))).abort_handle()
-        };
-        let mut accept = vec![tokio::spawn(server::serve(pages, Arc::clone(&shared), None)).abort_handle()];
-        if apart {
-            accept.extend([serve(listener, None), serve(other, Some(clients))]);
-        } else {
-            accept.push(serve(listener, Some(clients)));
-        }
-        let idp = Self { shared, accept };
-        idp.state().client_certificate = Some(known.der().to_vec());
-        idp
     }
 
     fn shared(issuer: String, mtls: Option<String>, pages: String) -> Arc<Shared> {
@@ -201,10 +173,12 @@ impl Idp {
                 client_keys: br#"{"keys":[]}"#.to_vec(),
                 client_certificate: None,
                 clock_ahead: 0,
-                dpop_nonce: None,
+                proofs: Proofs::default(),
                 methods: vec!["client_secret_basic", "client_secret_post", "private_key_jwt"],
                 issuer: None,
                 documents: StatusCode::OK,
+                keys_late: false,
+                closes: false,
                 claims: serde_json::Map::new(),
                 books: Books::default(),
             }),
@@ -275,12 +249,14 @@ impl Idp {
 
     /// Sets its clock ahead by so many seconds.
     pub fn clock_ahead(&self, seconds: i64) {
-        self.state().clock_ahead = seconds;
+        let mut state = self.state();
+        state.clock_ahead = seconds;
+        state.proofs.clock_ahead = seconds;
     }
 
     /// Wants this nonce in proofs of possession from now on.
     pub fn dpop_nonce(&self, nonce: &str) {
-        self.state().dpop_nonce = Some(nonce.to_owned());
+        self.state().proofs.nonce = Some(nonce.to_owned());
     }
 
     /// Says in its document that clients authenticate so.
@@ -296,6 +272,11 @@ impl Idp {
     /// Answers questions for documents with this status.
     pub fn documents(&self, status: StatusCode) {
         self.state().documents = status;
+    }
+
+    /// Answers questions for its keys once they are released, or at once.
+    pub fn keys_late(&self, late: bool) {
+        self.state().keys_late = late;
     }
 
     /// Puts these claims into ID tokens from now on, in place of what stands there.
@@ -329,12 +310,43 @@ impl Idp {
 
     /// A refresh token of a new family, for this user.
     pub fn refresh_token(&self, user: &str) -> String {
-        self.state().books.new_family(user)
+        self.state().books.new_family(user, None)
+    }
+
+    /// Refresh tokens that it would take now: unused, not given back, of a family that lives.
+    pub fn good_refresh_tokens(&self) -> usize {
+        self.state().books.good_refresh_tokens()
+    }
+
+    /// Closes every connection after one answer: when it goes away, nobody can think that it took a question.
+    pub fn closes(&self) {
+        self.state().closes = true;
+    }
+
+    /// Goes away: its port is closed, and so are all connections.
+    pub async fn goes_away(&mut self) {
+        for accept in self.accept.drain(..) {
+            accept.abort();
+            let _ = accept.await;
+        }
+    }
+
+    /// Comes back where it was, one that speaks no TLS.
+    pub async fn comes_back(&mut self) {
+        let addr: SocketAddr = self.issuer().strip_prefix("http://").unwrap().parse().unwrap();
+        let listener = TcpListener::bind(addr).await.unwrap();
+        self.accept.push(tokio::spawn(server::serve(listener, Arc::clone(&self.shared), None)));
     }
 
     /// Forgets an access token: an upstream that asks would say that it is invalid.
     pub fn knows(&self, access: &str) -> bool {
         self.state().books.access.contains(access)
+    }
+
+    /// The thumbprint of the key that a good access token is bound to.
+    pub fn bound_to(&self, access: &str) -> Option<String> {
+        let books = &self.state().books;
+        books.bound.get(access).filter(|_| books.access.contains(access)).cloned()
     }
 
     /// Forgets all access tokens.
@@ -351,6 +363,6 @@ async fn listen() -> (TcpListener, u16) {
 
 impl Drop for Idp {
     fn drop(&mut self) {
-        self.accept.iter().for_each(tokio::task::AbortHandle::abort);
+        self.accept.iter().for_each(JoinHandle::abort);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod clock;
+pub mod dpop;
 pub mod gateway;
 pub mod grpc;
 pub mod idp;

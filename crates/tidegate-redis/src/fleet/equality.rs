@@ -4,7 +4,10 @@ use proptest::prelude::*;
 use tidegate_core::{Instant, lease::Leases};
 
 use super::*;
-use crate::{Client, Namespace, Settings, StoreUrl, support, watch::NOTICED_WITHIN};
+use crate::{
+    equality::{Bench, config},
+    watch::NOTICED_WITHIN,
+};
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -30,26 +33,8 @@ fn events() -> impl Strategy<Value = Event> {
 /// Milliseconds that a lease lives.
 const LIFE: u64 = 1000;
 
-/// Times that a history is compared: the connection may be lost on an overtaken machine.
-const ATTEMPTS: u64 = 10;
-
-async fn agree(client: &Client, limit: u32, events: &[Event], name: u64) {
-    for attempt in 0..ATTEMPTS {
-        match agree_once(client, limit, events, name * ATTEMPTS + attempt).await {
-            Ok(()) => return,
-            Err(error) => {
-                eprintln!("compared anew: {error}");
-                client.ready().await.unwrap();
-            }
-        }
-    }
-    panic!("the server was lost {ATTEMPTS} times");
-}
-
-async fn agree_once(client: &Client, limit: u32, events: &[Event], name: u64) -> Result<(), StoreError> {
-    let namespace = Namespace::new(&format!("t{name}")).unwrap();
-    let mut fleet =
-        RedisFleet { watched: Arc::new(Watched::new(client.clone(), namespace)), name: "db".into(), limit };
+async fn agree_once(watched: Arc<Watched>, limit: u32, events: &[Event]) -> Result<(), StoreError> {
+    let mut fleet = RedisFleet { watched, name: "db".into(), limit };
     let life = Duration::from_millis(LIFE);
     let (mut server, mut seqs, mut now) = (0_u64, [10_u64; 6], 1_764_000_000_000_000_u64);
     let at = |micros: u64| Instant::from_nanos(micros * 1000);
@@ -93,19 +78,8 @@ async fn agree_once(client: &Client, limit: u32, events: &[Event], name: u64) ->
 
 #[test]
 fn the_script_is_the_reference() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let redis = support::Redis::start(&[]);
-    let url: StoreUrl = redis.url().parse().unwrap();
-    let client = runtime.block_on(async {
-        let settings = Settings { deadline: Duration::from_secs(30), ..Settings::default() };
-        let client = Client::start(&url, settings).unwrap();
-        client.ready().await.unwrap();
-        client
-    });
-    let name = std::cell::Cell::new(0);
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    proptest!(config, |(limit in 0..300_u32, events in proptest::collection::vec(events(), 1..60))| {
-        name.set(name.get() + 1);
-        runtime.block_on(agree(&client, limit, &events, name.get()));
+    let bench = Bench::new();
+    proptest!(config(), |(limit in 0..300_u32, events in proptest::collection::vec(events(), 1..60))| {
+        bench.compare(async |watched| agree_once(watched, limit, &events).await);
     });
 }

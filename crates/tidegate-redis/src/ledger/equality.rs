@@ -1,9 +1,6 @@
 //! The script is the reference: reply by reply and state by state, on a real server whose clock the test sets.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use redis::Value;
@@ -13,10 +10,13 @@ use tidegate_core::{
     lease::Node,
     ledger::{Book, Calendar, Epoch, Opening, Seen, State},
 };
-use tokio::runtime::Runtime;
 
 use super::*;
-use crate::{Settings, StoreUrl, support, watch::NOTICED_WITHIN};
+use crate::{
+    equality::{Bench, config},
+    support,
+    watch::NOTICED_WITHIN,
+};
 
 /// Prints an account: what `head.lua` read, as text.
 const SHOW: &str = "
@@ -200,170 +200,129 @@ impl Model {
     }
 }
 
-struct Bench {
-    runtime: Runtime,
-    redis: support::Redis,
-    client: Client,
-    /// Namespaces used.
-    name: AtomicU64,
+async fn state(ledger: &RedisLedger, subject: Subject<'_>, rule: &Rule) -> Result<State, StoreError> {
+    static SHOWN: LazyLock<Script> = LazyLock::new(|| {
+        Script::new(Box::leak(
+            format!("{}{}{SHOW}", include_str!("epoch.lua"), include_str!("head.lua")).into_boxed_str(),
+        ))
+    });
+    let answer =
+        ledger.call_with(&SHOWN, "show", subject, rule, &Seeing { clock: Some(0), run_id: None }, |_| {});
+    let Value::Array(parts) = answer.await?.0 else { panic!("not a list") };
+    let texts: Vec<String> = parts.into_iter().map(|part| redis::from_redis_value(part).unwrap()).collect();
+    let numbers =
+        |text: &str| -> Vec<u64> { text.split_ascii_whitespace().map(|n| n.parse().unwrap()).collect() };
+    let [at, of, level, debt, barred, generation, present, before, unmet] = numbers(&texts[0])[..] else {
+        panic!()
+    };
+    let slices = numbers(&texts[1]).chunks(2).map(|pair| (pair[0], pair[1])).collect();
+    let mut nodes: Vec<_> = texts[2]
+        .split(';')
+        .filter(|seat| !seat.is_empty())
+        .map(|seat| {
+            let (node, rest) = seat.split_once(' ').unwrap();
+            let rest = numbers(rest);
+            (Node(u64::from_str_radix(node, 16).unwrap()), rest[0], rest[1], rest[2])
+        })
+        .collect();
+    nodes.sort_unstable();
+    let rate = numbers(&texts[3]);
+    let small = |n: u64| u32::try_from(n).unwrap();
+    let (present, before) = (small(present), small(before));
+    Ok(State {
+        at,
+        of,
+        level,
+        slices,
+        rate: (rate[0], rate[1]),
+        debt,
+        barred,
+        generation,
+        present,
+        before,
+        nodes,
+        unmet,
+    })
 }
 
-/// Times that a history is compared.
-const ATTEMPTS: u32 = 10;
+/// Compares them in accounts of their own.
+fn agree(bench: &Bench, rules: [Rule; 2], events: &[Event]) {
+    bench.compare(async |watched| agree_once(RedisLedger(watched), &bench.redis, rules, events).await);
+}
 
-impl Bench {
-    fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let redis = support::Redis::start(&[]);
-        let url: StoreUrl = redis.url().parse().unwrap();
-        let client = runtime.block_on(async {
-            let settings = Settings { deadline: Duration::from_secs(30), ..Settings::default() };
-            let client = Client::start(&url, settings).unwrap();
-            client.ready().await.unwrap();
-            client
-        });
-        Self { runtime, redis, client, name: AtomicU64::new(0) }
-    }
-
-    async fn state(
-        &self,
-        ledger: &RedisLedger,
-        subject: Subject<'_>,
-        rule: &Rule,
-    ) -> Result<State, StoreError> {
-        static SHOWN: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(Box::leak(
-                format!("{}{}{SHOW}", include_str!("epoch.lua"), include_str!("head.lua")).into_boxed_str(),
-            ))
-        });
-        let answer =
-            ledger.call_with(&SHOWN, "show", subject, rule, &Seeing { clock: Some(0), run_id: None }, |_| {});
-        let Value::Array(parts) = answer.await?.0 else { panic!("not a list") };
-        let texts: Vec<String> =
-            parts.into_iter().map(|part| redis::from_redis_value(part).unwrap()).collect();
-        let numbers =
-            |text: &str| -> Vec<u64> { text.split_ascii_whitespace().map(|n| n.parse().unwrap()).collect() };
-        let [at, of, level, debt, barred, generation, present, before, unmet] = numbers(&texts[0])[..] else {
-            panic!()
-        };
-        let slices = numbers(&texts[1]).chunks(2).map(|pair| (pair[0], pair[1])).collect();
-        let mut nodes: Vec<_> = texts[2]
-            .split(';')
-            .filter(|seat| !seat.is_empty())
-            .map(|seat| {
-                let (node, rest) = seat.split_once(' ').unwrap();
-                let rest = numbers(rest);
-                (Node(u64::from_str_radix(node, 16).unwrap()), rest[0], rest[1], rest[2])
-            })
-            .collect();
-        nodes.sort_unstable();
-        let rate = numbers(&texts[3]);
-        let small = |n: u64| u32::try_from(n).unwrap();
-        let (present, before) = (small(present), small(before));
-        Ok(State {
-            at,
-            of,
-            level,
-            slices,
-            rate: (rate[0], rate[1]),
-            debt,
-            barred,
-            generation,
-            present,
-            before,
-            nodes,
-            unmet,
-        })
-    }
-
-    /// Compares them in accounts of their own, and anew where the connection was lost: an overtaken machine must not look
-    /// like a difference.
-    async fn agree(&self, rules: [Rule; 2], events: &[Event]) {
-        for _ in 0..ATTEMPTS {
-            match self.agree_once(rules, events).await {
-                Ok(()) => return,
-                Err(error) => {
-                    eprintln!("compared anew: {error}");
-                    self.client.ready().await.unwrap();
+async fn agree_once(
+    ledger: RedisLedger,
+    redis: &support::Redis,
+    rules: [Rule; 2],
+    events: &[Event],
+) -> Result<(), StoreError> {
+    let subjects = [b"alice", b"carol"].map(|key| Subject { limit: "per client", key: Key::of(key) });
+    let mut models = [Model::default(), Model::default()];
+    let (mut marker, mut server, mut which) = (Marker::default(), 0_u64, 0);
+    // Not on any boundary, and far enough from 0 to go back.
+    let mut now = 1_764_000_123_456_789_u64;
+    for event in events {
+        let rule = &rules[which];
+        let (run_id, window) = (server.to_string(), rule.window());
+        let seeing = Seeing { clock: Some(now), run_id: Some(&run_id) };
+        let by = |windows: u64, part: u64| windows * window + window / 1_000 * part + part % 7;
+        match event {
+            Event::Ask { .. } => {
+                // One script: both subjects, and the first one again, which saw no more than before.
+                let (mut questions, mut expected) = (Vec::new(), Vec::new());
+                for of in [0, 1, 0] {
+                    let model = &mut models[of];
+                    let ask = model.ask(event);
+                    let epoch = marker.epoch(server, ask.seen.epoch, now);
+                    expected.push((of, ask, model.book.grant(rule, &ask, now, epoch)));
+                    questions.push(ledger.question(subjects[of], rule, &ask));
+                }
+                let route = Route { rule: *rule, bucket: 0 };
+                let actual = ledger.grant_all(route, &questions, &seeing, None).await?;
+                for ((of, ask, expected), actual) in expected.into_iter().zip(actual) {
+                    assert_eq!(actual, expected, "{ask:?} at {now}");
+                    models[of].last = Some(actual);
+                }
+                for (model, subject) in models.iter().zip(subjects) {
+                    let state = state(&ledger, subject, rule).await?;
+                    assert_eq!(state, model.book.state(), "{event:?} at {now}");
+                    let standing = ledger.look(subject, rule, &seeing).await?;
+                    assert_eq!(standing, model.book.inspect(rule, now), "at {now}");
                 }
             }
-        }
-        panic!("the server was lost {ATTEMPTS} times");
-    }
-
-    async fn agree_once(&self, rules: [Rule; 2], events: &[Event]) -> Result<(), StoreError> {
-        let name = self.name.fetch_add(1, Relaxed);
-        let namespace = Namespace::new(&format!("t{name}")).unwrap();
-        let ledger = RedisLedger(Arc::new(Watched::new(self.client.clone(), namespace)));
-        let subjects = [b"alice", b"carol"].map(|key| Subject { limit: "per client", key: Key::of(key) });
-        let mut models = [Model::default(), Model::default()];
-        let (mut marker, mut server, mut which) = (Marker::default(), 0_u64, 0);
-        // Not on any boundary, and far enough from 0 to go back.
-        let mut now = 1_764_000_123_456_789_u64;
-        for event in events {
-            let rule = &rules[which];
-            let (run_id, window) = (server.to_string(), rule.window());
-            let seeing = Seeing { clock: Some(now), run_id: Some(&run_id) };
-            let by = |windows: u64, part: u64| windows * window + window / 1_000 * part + part % 7;
-            match event {
-                Event::Ask { .. } => {
-                    // One script: both subjects, and the first one again, which saw no more than before.
-                    let (mut questions, mut expected) = (Vec::new(), Vec::new());
-                    for of in [0, 1, 0] {
-                        let model = &mut models[of];
-                        let ask = model.ask(event);
-                        let epoch = marker.epoch(server, ask.seen.epoch, now);
-                        expected.push((of, ask, model.book.grant(rule, &ask, now, epoch)));
-                        questions.push(ledger.question(subjects[of], rule, &ask));
-                    }
-                    let route = Route { rule: *rule, bucket: 0 };
-                    let actual = ledger.grant_all(route, &questions, &seeing).await?;
-                    for ((of, ask, expected), actual) in expected.into_iter().zip(actual) {
-                        assert_eq!(actual, expected, "{ask:?} at {now}");
-                        models[of].last = Some(actual);
-                    }
-                    for (model, subject) in models.iter().zip(subjects) {
-                        let state = self.state(&ledger, subject, rule).await?;
-                        assert_eq!(state, model.book.state(), "{event:?} at {now}");
-                        let standing = ledger.look(subject, rule, &seeing).await?;
-                        assert_eq!(standing, model.book.inspect(rule, now), "at {now}");
-                    }
-                }
-                Event::Forward { windows, part } => now += by(*windows, *part),
-                Event::Backward { windows, part } => now -= by(*windows, *part).min(now / 2),
-                Event::AnotherServer => server += 1,
-                Event::AnotherRule => which = 1 - which,
-                Event::Emptied => {
-                    let () = self.redis.say("FLUSHALL").await;
-                    marker = Marker::default();
-                    for model in &mut models {
-                        model.book = Book::default();
-                    }
-                }
-                Event::Adjusted(adjustment) => {
-                    let ([model, _], [subject, _]) = (&mut models, subjects);
-                    let before = model.book.inspect(rule, now);
-                    match *adjustment {
-                        Adjustment::Relieve(units) => model.book.relieve(rule, units, now),
-                        Adjustment::Charge(units) => model.book.charge(rule, units, now),
-                        Adjustment::Reset => model.book.reset(),
-                    }
-                    let after = model.book.inspect(rule, now);
-                    let actual = ledger.change(subject, rule, *adjustment, &seeing).await?;
-                    assert_eq!(actual, Adjusted { before, after }, "{adjustment:?} at {now}");
+            Event::Forward { windows, part } => now += by(*windows, *part),
+            Event::Backward { windows, part } => now -= by(*windows, *part).min(now / 2),
+            Event::AnotherServer => server += 1,
+            Event::AnotherRule => which = 1 - which,
+            Event::Emptied => {
+                let () = redis.say("FLUSHALL").await;
+                marker = Marker::default();
+                for model in &mut models {
+                    model.book = Book::default();
                 }
             }
+            Event::Adjusted(adjustment) => {
+                let ([model, _], [subject, _]) = (&mut models, subjects);
+                let before = model.book.inspect(rule, now);
+                match *adjustment {
+                    Adjustment::Relieve(units) => model.book.relieve(rule, units, now),
+                    Adjustment::Charge(units) => model.book.charge(rule, units, now),
+                    Adjustment::Reset => model.book.reset(),
+                }
+                let after = model.book.inspect(rule, now);
+                let actual = ledger.change(subject, rule, *adjustment, &seeing).await?;
+                assert_eq!(actual, Adjusted { before, after }, "{adjustment:?} at {now}");
+            }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 #[test]
 fn the_script_is_the_reference() {
     let bench = Bench::new();
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    proptest!(config, |(rules in rules(), events in proptest::collection::vec(events(), 1..40))| {
-        bench.runtime.block_on(bench.agree(rules, &events));
+    proptest!(config(), |(rules in rules(), events in proptest::collection::vec(events(), 1..40))| {
+        agree(&bench, rules, &events);
     });
 }
 
@@ -382,5 +341,5 @@ fn a_reset_after_the_clock_went_back_forgets_no_node() {
         Event::Forward { windows: 3, part: 0 },
         ask(0),
     ];
-    bench.runtime.block_on(bench.agree([rule, rule], &events));
+    agree(&bench, [rule, rule], &events);
 }

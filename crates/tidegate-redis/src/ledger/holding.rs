@@ -42,7 +42,7 @@ async fn a_ledger_waits_for_a_node_that_has_much_to_tell_and_not_for_ever() {
         let subject = Subject { limit: "per client", key: Key::of(b"alice") };
         let question = ledger.question(subject, &rule, &ask);
         let route = Route { rule, bucket: 0 };
-        ledger.grant_all(route, &[question], &seeing).await.unwrap()[0].retry_in
+        ledger.grant_all(route, &[question], &seeing, None).await.unwrap()[0].retry_in
     };
     let hold = async |at: u64| {
         let seeing = Seeing { clock: Some(start + at), run_id: Some("a") };

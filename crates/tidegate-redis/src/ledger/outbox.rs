@@ -218,11 +218,18 @@ impl Lane {
     async fn carry(&self, questions: Vec<Waiting>) {
         let (asked, tells): (Vec<_>, Vec<_>) =
             questions.into_iter().map(|waiting| (waiting.question, waiting.tell)).unzip();
+        let tells = Mutex::new(tells);
         let ledger = RedisLedger::of(Arc::clone(&self.watched));
-        let result = ledger.grant_all(self.route, &asked, &Seeing::REAL).await;
+        // Until the server has done with it the script is under way, however late: more of them would make it later.
+        let fail = |error: StoreError| {
+            for tell in tells.lock().drain(..) {
+                let _ = tell.send(Err(error.clone()));
+            }
+        };
+        let result = ledger.grant_all(self.route, &asked, &Seeing::REAL, Some(&fail)).await;
         match result {
             Ok(replies) => {
-                for (tell, reply) in tells.into_iter().zip(replies) {
+                for (tell, reply) in tells.into_inner().into_iter().zip(replies) {
                     // Whoever does not wait any more has no use for it: what was granted is over with its window.
                     let _ = tell.send(Ok(reply));
                 }
@@ -230,17 +237,14 @@ impl Lane {
             // One account that makes no sense, or is on its way elsewhere, must not cost the others their answers. What was
             // booked is known again by its number.
             Err(error) if asked.len() > 1 && is_of_one(&error) => {
-                for (tell, question) in tells.into_iter().zip(&asked) {
-                    let alone = ledger.grant_all(self.route, std::slice::from_ref(question), &Seeing::REAL);
+                for (tell, question) in tells.into_inner().into_iter().zip(&asked) {
+                    let alone =
+                        ledger.grant_all(self.route, std::slice::from_ref(question), &Seeing::REAL, None);
                     let reply = alone.await.map(|replies| replies[0]);
                     let _ = tell.send(reply);
                 }
             }
-            Err(error) => {
-                for tell in tells {
-                    let _ = tell.send(Err(error.clone()));
-                }
-            }
+            Err(error) => fail(error),
         }
     }
 
@@ -304,18 +308,14 @@ impl RedisLedger {
                 queue.waiting.retain(|waiting| !waiting.tell.is_closed());
             }
             queue.waiting.push_back(Waiting { question, since, tell });
-            let opens = queue.opens();
-            (opens, queue.is_full())
+            queue.opens()
         });
-        let (_asker, (opens, is_full)) = entered.ok_or(StoreError::Busy(most))?;
+        let (_asker, opens) = entered.ok_or(StoreError::Busy(most))?;
         if opens {
             Lane::open(watched, route);
         }
-        // A script has a deadline; whoever may have to wait for one to come back has it from here.
-        let within = watched.client.settings().deadline;
-        let told = async { if is_full { timeout(within, told).await } else { Ok(told.await) } };
-        let server = nowhere();
-        match told.await {
+        let (within, server) = (watched.client.settings().deadline, nowhere());
+        match timeout(within, told).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => {
                 Err(StoreError::Unavailable { server, why: "the runtime that asks has ended".into() })

@@ -8,6 +8,7 @@ pub(crate) mod ports;
 pub(crate) mod sentinels;
 
 use std::{
+    env,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -46,14 +47,12 @@ impl Redis {
     /// Starts it again, on the same port; it is as empty as its directory.
     pub(crate) fn run(&mut self) {
         let directory = self.directory.path().to_str().expect("a path in UTF-8");
-        let mut child = Command::new("redis-server")
+        let mut command = server();
+        command
             .args(["--port", &self.port.to_string(), "--dir", directory, "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no"])
-            .args(&self.arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
+            .args(&self.arguments);
+        let mut child = spawn(&mut command);
         wait_for_line(&mut child, "Ready to accept connections");
         self.child = Some(child);
     }
@@ -118,6 +117,26 @@ pub(crate) async fn say<T: FromRedisValue>(connection: &mut MultiplexedConnectio
     command.query_async(connection).await.unwrap_or_else(|error| panic!("{words}: {error}"))
 }
 
+/// The variable that names another server than `redis-server`.
+const SERVER: &str = "TIDEGATE_REDIS_SERVER";
+
+/// A server of Redis or Valkey.
+pub(crate) fn server() -> Command {
+    Command::new(env::var_os(SERVER).unwrap_or_else(|| "redis-server".into()))
+}
+
+/// Starts it, with its log in a pipe.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    let started = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    started.unwrap_or_else(|error| {
+        panic!(
+            "{} cannot be started, and these tests need one: {error}; run scripts/install-test-tools, or name another, like \
+             {SERVER}=/usr/bin/valkey-server",
+            command.get_program().display()
+        )
+    })
+}
+
 pub(crate) fn signal_to(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("the process is there");
 }
@@ -139,7 +158,8 @@ pub(crate) fn wait_for_line(child: &mut Child, wanted: &'static str) {
     });
     match line.recv_timeout(PATIENCE) {
         Ok(Ok(())) => {}
-        other => panic!("the server did not come up: {other:?}"),
+        Ok(Err(log)) => panic!("the server ended before it said `{wanted}`; its log:\n{log}"),
+        Err(_) => panic!("the server did not say `{wanted}` in {PATIENCE:?}"),
     }
 }
 

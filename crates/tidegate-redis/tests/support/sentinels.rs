@@ -1,11 +1,11 @@
 //! A master, a replica and three sentinels.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{Redis, connect, eventually, ports, say, signal_to, wait_for_line};
+use super::{Redis, connect, eventually, ports, say, server, signal_to, spawn, wait_for_line};
 
 /// The name under which the sentinels know the master.
 pub(crate) const NAME: &str = "cache";
@@ -34,13 +34,7 @@ impl Sentinels {
                 directory.path().display()
             );
             std::fs::write(&path, text).expect("a file");
-            let mut child = Command::new("redis-server")
-                .arg(&path)
-                .arg("--sentinel")
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("redis-server is installed");
+            let mut child = spawn(server().arg(&path).arg("--sentinel"));
             wait_for_line(&mut child, "+monitor");
             ports.push(own);
             children.push(child);

@@ -2,13 +2,17 @@
 
 use std::{future::Future, pin::Pin};
 
-use tidegate_core::ledger::{Ask, Reply, Rule, Standing};
+use tidegate_core::{
+    Instant,
+    ledger::{Ask, Reply, Rule, Standing},
+};
 use tokio::sync::broadcast;
 
 use super::{
     error::LedgerError,
     ledger::{Adjusted, Adjustment, Hint, Ledger, Subject},
 };
+use crate::throttle::Key;
 
 pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, LedgerError>> + Send + 'a>>;
 
@@ -19,6 +23,8 @@ pub(super) trait AnyLedger: Send + Sync {
     fn adjust<'a>(&'a self, subject: Subject<'a>, rule: &'a Rule, by: Adjustment) -> Answer<'a, Adjusted>;
     fn hints(&self) -> broadcast::Receiver<Hint>;
     fn parts(&self) -> u32;
+    fn tells_again(&self, subject: Subject<'_>) -> bool;
+    fn heard_at(&self, key: Key) -> Option<Instant>;
 }
 
 impl<L: Ledger> AnyLedger for L {
@@ -40,5 +46,13 @@ impl<L: Ledger> AnyLedger for L {
 
     fn parts(&self) -> u32 {
         Ledger::parts(self)
+    }
+
+    fn tells_again(&self, subject: Subject<'_>) -> bool {
+        Ledger::tells_again(self, subject)
+    }
+
+    fn heard_at(&self, key: Key) -> Option<Instant> {
+        Ledger::heard_at(self, key)
     }
 }

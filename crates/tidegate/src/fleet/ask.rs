@@ -208,7 +208,9 @@ impl Shared {
                 self.store.errors[error.kind().index()].fetch_add(1, Ordering::Relaxed);
                 // What a process missed that stood still itself says nothing of the store.
                 let stood_still = now.since(sent_at) > self.patience * 2;
-                if is_evidence(error.kind()) && !stood_still {
+                let is_answering = error.kind() == LedgerErrorKind::Late
+                    && self.ledger.heard_at(subject.key).is_some_and(|heard_at| heard_at >= sent_at);
+                if is_evidence(error.kind()) && !stood_still && !is_answering {
                     self.away.failed(subject.key, sent_at, now);
                 }
                 (None, [sent_at, now])

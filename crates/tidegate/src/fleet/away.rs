@@ -21,7 +21,8 @@ use crate::{
     throttle::Key,
 };
 
-/// Questions in a row without an answer after which the store is known to be away. One may be lost on the way.
+/// Questions in a row without an answer after which the store is known to be away. One may be lost on the way. In a row
+/// are those of which each was sent half a deadline or more after the one before: what is under way together fails together.
 const FAILURES: u32 = 2;
 /// The time between two probes while calls need the store, about.
 pub(super) const PROBES_APART: Duration = Duration::from_millis(100);
@@ -34,6 +35,10 @@ pub(super) struct Away {
     parts: Box<[Part]>,
     /// Parts that are away. Written after the part's own word: who reads it looks there, too.
     away: AtomicU32,
+    /// How much later than the one before a question was sent that says more.
+    apart: Duration,
+    /// How often one was found to be away.
+    found: AtomicU64,
     wanted: Arc<Notify>,
 }
 
@@ -41,6 +46,8 @@ pub(super) struct Away {
 struct Part {
     /// Questions in a row without an answer.
     failures: AtomicU32,
+    /// When the latest of them was sent, in nanoseconds.
+    failure: AtomicU64,
     /// When it answered last, in nanoseconds.
     heard_at: AtomicU64,
     /// When it was last found to be away, in nanoseconds.
@@ -48,11 +55,21 @@ struct Part {
 }
 
 impl Away {
-    /// Of a store of so many parts, a power of two.
-    pub(super) fn new(parts: usize) -> Self {
-        let part =
-            |_| Part { failures: AtomicU32::new(0), heard_at: AtomicU64::new(0), since: AtomicU64::new(0) };
-        Self { parts: (0..parts).map(part).collect(), away: AtomicU32::new(0), wanted: Arc::default() }
+    /// Of a store of so many parts, a power of two, and with such a deadline.
+    pub(super) fn new(parts: usize, deadline: Duration) -> Self {
+        let part = |_| Part {
+            failures: AtomicU32::new(0),
+            failure: AtomicU64::new(0),
+            heard_at: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+        };
+        Self {
+            parts: (0..parts).map(part).collect(),
+            away: AtomicU32::new(0),
+            apart: deadline / 2,
+            found: AtomicU64::new(0),
+            wanted: Arc::default(),
+        }
     }
 
     /// Whether the key's part of the store does not answer, as far as is known.
@@ -71,6 +88,11 @@ impl Away {
         self.parts.len()
     }
 
+    /// How often a part was found to be away so far.
+    pub(super) fn found(&self) -> u64 {
+        self.found.load(Ordering::Relaxed)
+    }
+
     /// How many parts are away, and since when the first of them.
     pub(super) fn known(&self) -> (usize, Option<Instant>) {
         let away = || self.parts.iter().filter(|part| part.is_away());
@@ -87,10 +109,17 @@ impl Away {
         }
     }
 
-    /// A question about the key, sent at `sent_at`, was not answered. One that was sent before the latest answer says nothing.
+    /// A question about the key, sent at `sent_at`, was not answered. One that was sent before the latest answer says nothing,
+    /// and one that was sent together with another says nothing that this one did not.
     pub(super) fn failed(&self, key: Key, sent_at: Instant, now: Instant) {
         let part = self.part(key);
         if sent_at.as_nanos() < part.heard_at.load(Ordering::Relaxed) {
+            return;
+        }
+        let before = part.failure.load(Ordering::Relaxed);
+        let says_more = before == 0 || sent_at >= Instant::from_nanos(before) + self.apart;
+        let (relaxed, sent) = (Ordering::Relaxed, sent_at.as_nanos());
+        if !says_more || part.failure.compare_exchange(before, sent, relaxed, relaxed).is_err() {
             return;
         }
         if !part.is_away() {
@@ -101,6 +130,7 @@ impl Away {
         let before = part.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         if before == Ok(FAILURES - 1) {
             self.away.fetch_add(1, Ordering::Relaxed);
+            self.found.fetch_add(1, Ordering::Relaxed);
             self.wanted.notify_one();
         }
     }

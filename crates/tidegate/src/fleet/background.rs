@@ -10,14 +10,14 @@ use tokio::{sync::broadcast, time::timeout};
 
 use super::{
     away::Away,
-    ledger::{Hint, NOTICED_WITHIN, Tidings},
+    ledger::{Hint, NOTICED_WITHIN, Subject, Tidings},
     shard::State,
     shared::Shared,
     slot::{Answer, Open},
     stats::tell,
     step::{Delivery, Errand, Whose},
 };
-use crate::{clock, sync::Ordering};
+use crate::{clock, sync::Ordering, throttle::Key};
 
 /// The shortest time between two looks at all accounts.
 const PASS: Duration = Duration::from_millis(250);
@@ -95,7 +95,8 @@ impl Shared {
         for shard in &self.shards {
             let errands = {
                 let mut state = shard.0.lock();
-                let (errands, told) = state.tend(losses, &self.away, now);
+                let is_told = |key| self.ledger.tells_again(Subject { limit: &self.name, key });
+                let (errands, told) = state.tend(losses, &self.away, is_told, now);
                 all_told &= told;
                 errands
             };
@@ -156,7 +157,13 @@ impl Shared {
 }
 
 impl State {
-    fn tend(&mut self, losses: u32, away: &Away, now: Instant) -> (Vec<Errand>, bool) {
+    fn tend(
+        &mut self,
+        losses: u32,
+        away: &Away,
+        is_told: impl Fn(Key) -> bool,
+        now: Instant,
+    ) -> (Vec<Errand>, bool) {
         let (rule, era, terms) = (self.rule, self.era, self.terms);
         let (mut errands, mut all_told) = (self.tell_debts(now), true);
         self.accounts.retain(|slot| {
@@ -166,12 +173,16 @@ impl State {
             }
             let account = &mut slot.account;
             let is_needed = account.counts(&terms, now);
-            let draft = if slot.told != losses && is_needed {
+            let is_due = slot.told != losses && is_needed;
+            let draft = if is_due && !is_told(slot.key) {
                 all_told = false;
                 // Of whatever epoch it is: each part of a store may have its own.
                 account.reassert(u64::MAX, &terms, now)
             } else {
-                slot.told = losses;
+                // Where another one tells it, its next question still finds the loss that is known.
+                if !is_due {
+                    slot.told = losses;
+                }
                 account.renew(&terms, now).or_else(|| {
                     let idle = account.is_idle(&terms, now);
                     if idle { account.hand_back(now) } else { None }
@@ -228,7 +239,7 @@ impl State {
             })
     }
 
-    fn close(&mut self) -> Vec<(crate::throttle::Key, Vec<Delivery>)> {
+    fn close(&mut self) -> Vec<(Key, Vec<Delivery>)> {
         self.is_closed = true;
         let waiting = self.accounts.iter_mut().filter(|slot| slot.line.is_some());
         waiting

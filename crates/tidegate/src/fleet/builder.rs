@@ -157,7 +157,7 @@ impl FleetBuilder {
             on_failure: Mutex::new(self.on_failure),
             places: Arc::new(Semaphore::new(self.max_asks.get() as usize)),
             most_asks: self.max_asks.get(),
-            away: Away::new(parts),
+            away: Away::new(parts, self.patience),
             store: Store::new(),
             losses: AtomicU32::new(0),
             loss_noticed: Notify::new(),

@@ -2,7 +2,10 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tidegate_core::ledger::{Ask, Reply, Rule, Standing};
+use tidegate_core::{
+    Instant,
+    ledger::{Ask, Reply, Rule, Standing},
+};
 use tokio::sync::broadcast;
 
 use super::error::LedgerError;
@@ -68,6 +71,19 @@ pub trait Ledger: Send + Sync + 'static {
     /// the part of its [bits](Key::bits) modulo this number. Default: 1, the whole.
     fn parts(&self) -> u32 {
         1
+    }
+
+    /// Whether this ledger itself tells again, after a loss of what it knew, what this node saw of a subject: whoever holds
+    /// an account of it need not, then. Default: no.
+    fn tells_again(&self, _subject: Subject<'_>) -> bool {
+        false
+    }
+
+    /// When the part that a key is in answered last, whomever and however late, where that is known. A question that is
+    /// not answered in time while others are has met a ledger with too much to do, and not one that is away.
+    /// Default: `None`, nothing but the answers themselves says so.
+    fn heard_at(&self, _key: Key) -> Option<Instant> {
+        None
     }
 }
 

@@ -56,6 +56,8 @@ pub struct FleetStats {
     pub parts_away: usize,
     /// How long the first of them has been known to be away.
     pub away_for: Option<Duration>,
+    /// How often the store, or a part of it, was found to be away so far.
+    pub outages: u64,
     /// Questions under way.
     pub asking: usize,
     /// Operations of the store: questions sent.

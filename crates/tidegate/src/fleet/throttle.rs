@@ -187,6 +187,7 @@ impl FleetThrottle {
         stats.parts = shared.away.parts();
         let (parts_away, since) = shared.away.known();
         (stats.is_away, stats.parts_away) = (parts_away > 0, parts_away);
+        stats.outages = shared.away.found();
         stats.away_for = since.map(|since| now.since(since));
         stats.asking = shared.most_asks as usize - shared.places.available_permits();
         stats.asked = store.asked.load(Ordering::Relaxed);

@@ -9,7 +9,7 @@ use tidegate_core::pressure::Reading;
 
 /// Reads what the kernel tells.
 #[derive(Clone, Debug)]
-pub struct Sampler {
+pub(super) struct Sampler {
     /// The process's cgroup, from its own up to the root: the tightest limit counts.
     groups: Vec<PathBuf>,
     machine: PathBuf,
@@ -17,7 +17,7 @@ pub struct Sampler {
 
 impl Sampler {
     /// Looks for the process's cgroup in the kernel's files below `root`.
-    pub fn below(root: &Path) -> Self {
+    pub(super) fn below(root: &Path) -> Self {
         let mount = root.join("sys/fs/cgroup");
         let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
         // Of version 2 there is one line, `0::/path`.
@@ -28,7 +28,7 @@ impl Sampler {
     }
 
     /// Looks once. `None`: there is nothing to read.
-    pub fn read(&self) -> Option<Reading> {
+    pub(super) fn read(&self) -> Option<Reading> {
         let tightest = self.groups.iter().filter_map(|group| read_group(group)).max_by_key(|reading| {
             let limit = u128::from(reading.limit.unwrap_or(u64::MAX).max(1));
             u128::from(reading.used) * 1_000_000 / limit

@@ -60,6 +60,9 @@ fn summary(html: &mut Html, state: &State, now: f64) {
     fact(html, "hash", &config.hash);
     fact(html, "loaded", &ago(now, config.loaded_at_seconds));
     fact(html, "reloads", &format!("{} applied, {} refused", config.reloads, config.failed_reloads));
+    if !config.needs_restart.is_empty() {
+        fact(html, "needs a restart", &config.needs_restart.join(", "));
+    }
     let telemetry = &state.telemetry;
     for (name, lost) in [
         ("log lines lost", telemetry.access_log_dropped),

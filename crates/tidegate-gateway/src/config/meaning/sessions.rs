@@ -6,13 +6,13 @@ use super::{
     super::{
         defaults::{default_callback, default_logout},
         formats,
-        secret::{NoSecret, SecretSetting},
         session::page_below,
-        token::{Percent, issuer},
     },
-    DAY, Entry, GRANT_TIMES, Named, Node, Problem, SECOND, entries, not_zero, parsed, quoted, time_within,
+    DAY, Entry, GRANT_TIMES, Named, Node, Problem, SECOND,
+    client::{Client, Live, secret},
+    entries, not_zero, parsed, quoted, store, time_within,
 };
-use crate::oidc::{http::MOST_GRANTS, provider::is_allowed, session::KeyRing};
+use crate::oidc::{http::MOST_GRANTS, session::KeyRing};
 
 const SESSIONS: Named = Named { section: "sessions", noun: "session", user: "route", in_one: "a route" };
 
@@ -20,9 +20,20 @@ const SESSIONS: Named = Named { section: "sessions", noun: "session", user: "rou
 pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     let mut pages: HashMap<String, &Entry> = HashMap::new();
     let mut files: HashMap<&str, &Entry> = HashMap::new();
-    let shared = super::store::url(root).is_some_and(|url| url.text() != Some(super::MEMORY));
+    let shared = store::is_shared(root);
     for entry in entries(root, "sessions") {
         let setting = format!("sessions.{}", entry.key.escape_debug());
+        let mut client = Client::new("sessions", entry, problems);
+        client.check(base, (GRANT_TIMES, "write 10ms to 10m, like 30s"));
+        let file = entry.value.get("file").and_then(Node::text);
+        client.dpop(
+            base,
+            match file {
+                _ if shared => Live::InStore,
+                Some(_) => Live::InFile,
+                None => Live::Here,
+            },
+        );
         one(entry, &setting, base, problems);
         if let Some(node) = entry.value.get("file")
             && let Some(file) = node.text()
@@ -60,32 +71,11 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
 
 fn one(entry: &Entry, setting: &str, base: &Path, problems: &mut Vec<Problem>) {
     let node = &entry.value;
-    let given = |key: &str| node.entry(key).filter(|entry| !entry.value.is_null());
     let allow_http = node.get("allow_http").and_then(Node::text) == Some("true");
     let mut wrong = |key: &str, message: String, remedy: &str| {
         let span = node.get(key).map_or(&entry.key_span, |node| &node.span);
         problems.push(Problem::error(message, remedy).at(span).of(format!("{setting}.{key}")));
     };
-    if let Some(text) = node.get("issuer").and_then(Node::text)
-        && let Ok(url) = issuer(text)
-        && !is_allowed(&url, allow_http)
-    {
-        let remedy = "write https://, or, on loopback for a test, add allow_http: true";
-        wrong("issuer", format!("{} is plain HTTP, which shows secrets", quoted(text)), remedy);
-    }
-    let has = |key: &str| given(key).is_some();
-    let cert = node.get("tls").and_then(|tls| tls.get("cert")).is_some_and(|cert| !cert.is_null());
-    if !has("auth") && !has("client_secret") && !has("key") && !cert {
-        let remedy = "add client_secret: { env: NAME }, key: { file: PATH } or tls: { cert: PATH, key: PATH }; or auth: none";
-        wrong("client_id", "nothing proves who the client is".into(), remedy);
-    }
-    if let Some(auth @ ("tls_client_auth" | "self_signed_tls_client_auth")) =
-        node.get("auth").and_then(Node::text)
-        && !cert
-    {
-        let message = format!("`{auth}` has nothing to prove the client by");
-        wrong("auth", message, "add tls: { cert: PATH, key: PATH }");
-    }
     if node.get("keys").is_some_and(|keys| keys.items().is_empty() && !keys.is_null()) {
         let remedy = "make one with openssl rand -base64 32 > session.key, and write [{ file: session.key }]";
         wrong("keys", "there are no keys, and none is made up".into(), remedy);
@@ -106,11 +96,6 @@ fn one(entry: &Entry, setting: &str, base: &Path, problems: &mut Vec<Problem>) {
     {
         wrong("scopes", "without `openid` nobody says who the user is".into(), "add openid");
     }
-    let percent: Option<Percent> = parsed(node, "refresh_before");
-    if let Some(percent) = percent.filter(|percent| !(5..=90).contains(&percent.0)) {
-        let message = format!("{percent} of its life is too much or too little to refresh a token in");
-        wrong("refresh_before", message, "write 5% to 90%; most providers are served well by 20%");
-    }
     let grants: Option<NonZeroU32> = parsed(node, "grants");
     if let Some(grants) = grants.filter(|grants| grants.get() > MOST_GRANTS) {
         let message = format!("{grants} refreshes at once are more than a provider has connections for");
@@ -123,11 +108,6 @@ fn one(entry: &Entry, setting: &str, base: &Path, problems: &mut Vec<Problem>) {
             );
         }
     }
-    for key in ["client_secret", "key"] {
-        if let Some(node) = node.get(key) {
-            secret(node, &format!("{setting}.{key}"), base, problems);
-        }
-    }
     for key in node.get("keys").map_or(&[][..], Node::items) {
         let setting = format!("{setting}.keys");
         if let Some(text) = secret(key, &setting, base, problems)
@@ -138,37 +118,11 @@ fn one(entry: &Entry, setting: &str, base: &Path, problems: &mut Vec<Problem>) {
             problems.push(Problem::error(message, remedy).at(&key.span).of(setting));
         }
     }
-    for key in ["absolute", "max_wait"] {
-        not_zero(node, key, "write a time that is not zero, like 30s", setting, problems);
-    }
+    not_zero(node, "absolute", "write a time that is not zero, like 24h", setting, problems);
     for (key, range, remedy) in [
         ("idle", SECOND..=366 * DAY, "write 1s to 366d, like 8h"),
         ("reuse_window", SECOND..=DAY, "write 1s to 1d, like 30s"),
-        ("open_for", GRANT_TIMES, "write 10ms to 10m, like 30s"),
-        ("timeout", GRANT_TIMES, "write 10ms to 10m, like 30s"),
     ] {
         time_within((node, key), range, remedy, setting, problems);
     }
-}
-
-/// Files must be there and be read; a variable may well be set where the gateway runs and not here.
-fn secret(node: &Node, setting: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<tidegate::Secret> {
-    let text = |kind: &str| node.get(kind).and_then(Node::text).map(str::to_owned);
-    let place = match (text("file"), text("env")) {
-        (Some(path), None) => SecretSetting::File(path.into()),
-        (None, Some(name)) => SecretSetting::Env(name),
-        _ => return None,
-    };
-    let wrong = match place.read(base) {
-        Ok(secret) => return Some(secret),
-        Err(wrong) => wrong,
-    };
-    let said = wrong.to_string();
-    let (message, remedy) = said.split_once("; ").unwrap_or((&said, ""));
-    let problem = match wrong {
-        NoSecret::Env(_) => Problem::warning(message, "set it where the gateway runs, or name another one"),
-        NoSecret::File { .. } | NoSecret::Empty(_) => Problem::error(message, remedy),
-    };
-    problems.push(problem.at(&node.span).of(setting));
-    None
 }

@@ -13,6 +13,11 @@ pub(super) fn url(root: &Node) -> Option<&Node> {
     }
 }
 
+/// Whether gateways share it.
+pub(super) fn is_shared(root: &Node) -> bool {
+    url(root).is_some_and(|url| url.text() != Some(super::MEMORY))
+}
+
 /// Finds what is wrong with the store.
 pub(super) fn check(root: &Node, problems: &mut Vec<Problem>) {
     let Some(store) = root.get("store").filter(|store| matches!(store.value, Value::Map(_))) else { return };

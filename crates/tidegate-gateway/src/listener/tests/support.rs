@@ -107,6 +107,9 @@ pub(super) struct Server {
     pub(super) workers: Arc<Workers>,
     pub(super) limits: LiveLimits,
     pub(super) drain: CancellationToken,
+    pub(super) handed_over: CancellationToken,
+    /// What a successor would be given; taken out, the listener's own is the last handle.
+    pub(super) socket: Option<std::net::TcpListener>,
     pub(super) run: JoinHandle<Drained>,
 }
 
@@ -125,13 +128,21 @@ impl Server {
         let (addr, stats) = (listener.addr(), listener.stats());
         let workers = Arc::new(Workers::start(NonZeroUsize::new(2).unwrap()).unwrap());
         let answers = Arc::new(answers);
-        let (limits, drain) = (limits.live(), CancellationToken::new());
-        let settings = Settings { limits: Arc::clone(&limits), tls, drain: drain.clone(), drain_time };
+        let (limits, drain, handed_over) =
+            (limits.live(), CancellationToken::new(), CancellationToken::new());
+        let socket = listener.share().unwrap();
+        let settings = Settings {
+            limits: Arc::clone(&limits),
+            tls,
+            drain: drain.clone(),
+            handed_over: handed_over.clone(),
+            drain_time,
+        };
         let run = tokio::spawn({
             let (answers, workers) = (Arc::clone(&answers), Arc::clone(&workers));
             async move { listener.run(answers, &workers, settings).await.unwrap() }
         });
-        Self { addr, stats, answers, workers, limits, drain, run }
+        Self { addr, stats, answers, workers, limits, drain, handed_over, socket: Some(socket), run }
     }
 
     pub(super) async fn connect(&self) -> Client {

@@ -42,7 +42,7 @@ fn every_failure_has_the_class_that_decides_what_becomes_of_a_session() {
         (200, r#"{"access_token":"a b","token_type":"Bearer"}"#.into(), "protocol"),
         (200, r#"{"access_token":"ab","token_type":"mac"}"#.into(), "protocol"),
     ] {
-        let error = read(&answer(status, &body), 0, false).unwrap_err();
+        let error = read(&answer(status, &body), 0, Binds::No).unwrap_err();
         assert_eq!(error.as_str(), class, "{status} {body}");
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
     }
@@ -50,7 +50,7 @@ fn every_failure_has_the_class_that_decides_what_becomes_of_a_session() {
 
 #[test]
 fn a_rotated_refresh_token_survives_an_answer_that_is_worth_nothing_else() {
-    let error = read(&answer(200, r#"{"refresh_token":"r2"}"#), 0, false).unwrap_err();
+    let error = read(&answer(200, r#"{"refresh_token":"r2"}"#), 0, Binds::No).unwrap_err();
     let GrantError::Protocol { refresh: Some(refresh), .. } = error else { panic!("{error:?}") };
     assert_eq!(refresh.expose(), "r2");
 }
@@ -59,7 +59,7 @@ fn a_rotated_refresh_token_survives_an_answer_that_is_worth_nothing_else() {
 fn a_provider_says_when_to_come_back() {
     let mut busy = answer(429, "");
     busy.headers.insert(http::header::RETRY_AFTER, "7".parse().unwrap());
-    let Err(GrantError::Transient { retry_after, .. }) = read(&busy, 0, false) else { panic!() };
+    let Err(GrantError::Transient { retry_after, .. }) = read(&busy, 0, Binds::No) else { panic!() };
     assert_eq!(retry_after, Some(Duration::from_secs(7)));
 }
 
@@ -67,7 +67,7 @@ fn a_provider_says_when_to_come_back() {
 fn lives_are_read_as_numbers_and_as_texts_or_from_the_token() {
     let life = |members: &str| {
         let body = format!(r#"{{"access_token":"abc","token_type":"bearer"{members}}}"#);
-        read(&answer(200, &body), 0, false).unwrap().expires_in
+        read(&answer(200, &body), 0, Binds::No).unwrap().expires_in
     };
     assert_eq!(life(r#","expires_in":3600"#), Some(Duration::from_secs(3600)));
     assert_eq!(life(r#","expires_in":"3600""#), Some(Duration::from_secs(3600)));
@@ -76,7 +76,7 @@ fn lives_are_read_as_numbers_and_as_texts_or_from_the_token() {
     let jwt =
         super::super::jose::SigningKey::generate().sign("JWT", &[], &serde_json::json!({ "exp": 1300 }));
     let body = format!(r#"{{"access_token":"{jwt}","token_type":"Bearer","scope":"a b"}}"#);
-    let tokens = read(&answer(200, &body), 1000, false).unwrap();
+    let tokens = read(&answer(200, &body), 1000, Binds::No).unwrap();
     assert_eq!(tokens.expires_in, Some(Duration::from_secs(300)));
     assert_eq!((&*tokens.kind, tokens.scope.as_deref()), ("Bearer", Some("a b")));
 }
@@ -84,19 +84,21 @@ fn lives_are_read_as_numbers_and_as_texts_or_from_the_token() {
 #[test]
 fn a_token_that_is_bound_to_a_key_is_taken_only_by_who_proves_the_key() {
     let bound = answer(200, r#"{"access_token":"abc","token_type":"DPoP","refresh_token":"r2"}"#);
-    assert_eq!(&*read(&bound, 0, true).unwrap().kind, "DPoP");
-    let error = read(&bound, 0, false).unwrap_err();
+    assert_eq!(&*read(&bound, 0, Binds::Must).unwrap().kind, "DPoP");
+    let error = read(&bound, 0, Binds::No).unwrap_err();
     assert!(error.to_string().contains("have it grant Bearer tokens"), "{error}");
     // The refresh token is good, and the only one there is.
     let GrantError::Protocol { refresh: Some(refresh), .. } = error else { panic!("{error:?}") };
     assert_eq!(refresh.expose(), "r2");
     for code in ["use_dpop_nonce", "invalid_dpop_proof"] {
         let wanted = answer(400, &format!(r#"{{"error":"{code}"}}"#));
-        let error = read(&wanted, 0, false).unwrap_err();
+        let error = read(&wanted, 0, Binds::No).unwrap_err();
         assert_eq!(error.as_str(), "client_error");
         let said = error.to_string();
         assert!(said.contains(code) && said.contains("have it grant Bearer tokens"), "{said}");
-        let GrantError::Misconfigured { code: told } = read(&wanted, 0, true).unwrap_err() else { panic!() };
+        let GrantError::Misconfigured { code: told } = read(&wanted, 0, Binds::Must).unwrap_err() else {
+            panic!()
+        };
         assert_eq!(&*told, code);
     }
 }

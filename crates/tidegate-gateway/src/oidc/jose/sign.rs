@@ -77,6 +77,11 @@ impl SigningKey {
     /// # Panics
     /// When claims can not be written as JSON.
     pub fn sign(&self, kind: &str, more: &[(&str, Json)], claims: &impl Serialize) -> String {
+        self.sign_under(&self.header(kind, more), claims)
+    }
+
+    /// The header of tokens that [`Self::sign_under`] signs.
+    pub fn header(&self, kind: &str, more: &[(&str, Json)]) -> String {
         let mut header = json!({ "alg": self.algorithm.name(), "typ": kind });
         if let Some(id) = &self.key_id {
             header["kid"] = id.as_str().into();
@@ -84,8 +89,16 @@ impl SigningKey {
         for (name, value) in more {
             header[*name] = value.clone();
         }
+        base64url(header.to_string())
+    }
+
+    /// As [`Self::sign`], under a header that was made before.
+    ///
+    /// # Panics
+    /// When claims can not be written as JSON.
+    pub fn sign_under(&self, header: &str, claims: &impl Serialize) -> String {
         let claims = serde_json::to_vec(claims).expect("claims are JSON");
-        let signed = format!("{}.{}", base64url(header.to_string()), base64url(claims));
+        let signed = format!("{header}.{}", base64url(claims));
         let signature = self.signature(signed.as_bytes());
         format!("{signed}.{}", base64url(signature))
     }

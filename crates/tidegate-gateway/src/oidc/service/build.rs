@@ -14,9 +14,11 @@ use super::{Grants, ServiceToken, Wanted, print::Print};
 use crate::{
     config::{self, NoSecret, SecretSetting},
     oidc::{
+        binding::{Binding, NoBinding},
         client::{Client, Given, NoProof},
         endpoint::Endpoint,
         jose::InvalidKey,
+        prove::Prover,
         provider::{Provider, ProviderSettings},
     },
     store::Store,
@@ -65,6 +67,14 @@ pub enum NoToken {
         /// Why not.
         why: InvalidKey,
     },
+    /// A key that tokens can not be bound to.
+    #[error("tokens.{token}.dpop.key: {why}")]
+    Dpop {
+        /// The token.
+        token: String,
+        /// Why not.
+        why: NoBinding,
+    },
     /// Nothing proves who the client is.
     #[error("tokens.{token}: nothing proves who the client is; add client_secret, key or tls.cert")]
     NoProof {
@@ -106,7 +116,9 @@ impl ServiceToken {
                 Err(why) => Err(NoToken::Secret { token: name.to_owned(), key, why }),
             },
         };
-        let secrets = [read("client_secret", &config.client_secret)?, read("key", &config.key)?];
+        let unbound = |why| NoToken::Dpop { token: name.to_owned(), why };
+        let bound_to = Binding::key(config.dpop.as_ref()).map_err(unbound)?;
+        let secrets = [read("client_secret", &config.client_secret)?, read("key", &config.key)?, bound_to];
         // Certificates may have changed under the same names.
         let same = |old: &&Arc<Self>| {
             Arc::ptr_eq(&old.store, store)
@@ -146,8 +158,17 @@ impl ServiceToken {
                 allow_http: config.allow_http,
             },
         )?;
-        let endpoint = Endpoint::new(Arc::new(provider), client, None, None);
-        let print = Print::of(config, &secrets);
+        let binding = config.dpop.as_ref().map(|dpop| {
+            let running = running.and_then(|running| running.tokens.endpoint().binding());
+            Binding::new(dpop, secrets[2].as_ref(), running).map_err(unbound)
+        });
+        let binding = binding.transpose()?;
+        let url = config.dpop.as_ref().and_then(|dpop| dpop.url.as_deref());
+        let prover = binding.as_ref().map(|binding| {
+            Arc::new(Prover::new(Arc::clone(&binding.dpop), Arc::clone(&provider.clock), url))
+        });
+        let print = Print::of(config, &secrets, binding.as_ref());
+        let endpoint = Endpoint::new(Arc::new(provider), client, binding, None);
         // Sealed where others could read them: without anything to seal with, they stay here.
         let shared = (store.is_shared() && print.ring.is_some()).then(|| store.sessions());
         let interval = *config.rejected_interval;
@@ -177,6 +198,7 @@ impl ServiceToken {
             secrets,
             tokens,
             wanted: Wanted::new(config, print.text),
+            prover,
             store: Arc::clone(store),
             dropped: AtomicU64::default(),
             refused: AtomicU64::default(),

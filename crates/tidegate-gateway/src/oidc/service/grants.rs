@@ -13,7 +13,7 @@ use tidegate::{
 use super::Reason;
 use crate::{
     config::{self, GrantKind},
-    oidc::endpoint::Endpoint,
+    oidc::{binding::Binding, endpoint::Endpoint},
 };
 
 /// Longest token of a caller that is exchanged. Default: 16 KiB.
@@ -36,6 +36,11 @@ struct Counts {
 impl Grants {
     pub(super) fn new(name: &str, endpoint: Endpoint) -> Self {
         Self { name: name.into(), endpoint, counts: Mutex::default() }
+    }
+
+    /// What tokens are bound to, if anything.
+    pub(super) fn binding(&self) -> Option<&Binding> {
+        self.endpoint.binding()
     }
 
     fn count(&self, outcome: &'static str, failing: Option<String>) {

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config,
-    oidc::{jose::base64url, session::KeyRing},
+    oidc::{binding::Binding, jose::base64url, session::KeyRing},
 };
 
 /// What the key is for.
@@ -28,7 +28,11 @@ pub(super) struct Print {
 }
 
 impl Print {
-    pub(super) fn of(config: &config::Token, secrets: &[Option<Secret>; 2]) -> Self {
+    pub(super) fn of(
+        config: &config::Token,
+        secrets: &[Option<Secret>; 3],
+        binding: Option<&Binding>,
+    ) -> Self {
         let file = |path: &Option<PathBuf>| {
             let bytes = path.as_ref().and_then(|path| fs::read(path).ok()).unwrap_or_default();
             Zeroizing::new(bytes)
@@ -51,6 +55,10 @@ impl Print {
         for part in all.chain(proofs) {
             hash.update(&(part.len() as u64).to_be_bytes());
             hash.update(part);
+        }
+        // Gateways that prove possession of another key could not use the token.
+        if let Some(binding) = binding {
+            hash.update(binding.dpop.thumbprint().as_bytes());
         }
         let hash = hash.finish();
         let material = Zeroizing::new(proofs.concat());
@@ -83,7 +91,7 @@ mod tests {
     }
 
     fn print(client: &str, secret: &str) -> Print {
-        Print::of(&token(client), &[Some(Secret::new(secret)), None])
+        Print::of(&token(client), &[Some(Secret::new(secret)), None, None], None)
     }
 
     #[test]
@@ -99,7 +107,18 @@ mod tests {
     }
 
     #[test]
+    fn gateways_whose_tokens_are_bound_to_other_keys_share_none() {
+        let bound = || Binding::new(&config::Dpop::default(), None, None).unwrap();
+        let of = |binding: &Binding| {
+            Print::of(&token("gw"), &[Some(Secret::new("hunter2")), None, None], Some(binding)).text
+        };
+        let (one, other) = (bound(), bound());
+        assert_eq!(of(&one), of(&one));
+        assert!(of(&one) != of(&other) && of(&one) != print("gw", "hunter2").text);
+    }
+
+    #[test]
     fn without_anything_secret_nothing_is_shared() {
-        assert!(Print::of(&token("gw"), &[None, None]).ring.is_none());
+        assert!(Print::of(&token("gw"), &[None, None, None], None).ring.is_none());
     }
 }

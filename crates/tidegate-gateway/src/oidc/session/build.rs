@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use http::HeaderName;
 use tidegate::{
-    Secret,
+    Secret, clock,
     token::{
         InvalidSettings, JournalError, Lead, MemorySessions, Schedule, Seal, Settings, TokenCoordinator,
     },
@@ -21,10 +21,12 @@ use super::{
 use crate::{
     config::{self, NoSecret, SecretSetting},
     oidc::{
+        binding::{Binding, NoBinding},
         client::{Client, Given, NoProof},
         endpoint::Endpoint,
         id_token::IdTokens,
         jose,
+        prove::Prover,
         provider::{Provider, ProviderSettings},
     },
     store::Store,
@@ -66,6 +68,14 @@ pub enum NoSession {
         session: String,
         /// Why not.
         why: jose::InvalidKey,
+    },
+    /// A key that tokens can not be bound to.
+    #[error("sessions.{session}.dpop.key: {why}")]
+    Dpop {
+        /// The session.
+        session: String,
+        /// Why not.
+        why: NoBinding,
     },
     /// A key that cannot seal.
     #[error("sessions.{session}.keys: {why}")]
@@ -141,8 +151,12 @@ impl Session {
         let key = optional("key", &config.key)?;
         let keys: Vec<Secret> =
             config.keys.iter().map(|setting| read("keys", setting)).collect::<Result<_, _>>()?;
-        let secrets: Vec<_> =
-            [secret.clone(), key.clone()].into_iter().chain(keys.iter().cloned().map(Some)).collect();
+        let unbound = |why| NoSession::Dpop { session: session(), why };
+        let bound_to = Binding::key(config.dpop.as_ref()).map_err(unbound)?;
+        let secrets: Vec<_> = [secret.clone(), key.clone(), bound_to.clone()]
+            .into_iter()
+            .chain(keys.iter().cloned().map(Some))
+            .collect();
         // Certificates may have changed under the same names.
         let same = |old: &&Arc<Self>| {
             Arc::ptr_eq(&old.store, store)
@@ -188,7 +202,21 @@ impl Session {
         let algorithms = config.algorithms.iter().filter_map(|text| text.parse().ok()).collect();
         let ids = Arc::new(IdTokens::new(Arc::clone(&provider), algorithms));
         let client = Client { id: config.client_id.clone(), auth };
-        let endpoint = Endpoint::new(provider, client, None, Some(Arc::clone(&ids)));
+        let binding = config.dpop.as_ref().map(|dpop| {
+            let running = running.and_then(|running| running.coordinator.endpoint().binding());
+            Binding::new(dpop, bound_to.as_ref(), running).map_err(unbound)
+        });
+        let binding = binding.transpose()?;
+        let same_key = |running: &&Arc<Self>| {
+            let running = running.coordinator.endpoint().binding();
+            running.zip(binding.as_ref()).is_some_and(|(old, new)| Arc::ptr_eq(&old.dpop, &new.dpop))
+        };
+        let bound_since = running.filter(same_key).map_or_else(clock::now, |running| running.bound_since);
+        let url = config.dpop.as_ref().and_then(|dpop| dpop.url.as_deref());
+        let prover = binding.as_ref().map(|binding| {
+            Arc::new(Prover::new(Arc::clone(&binding.dpop), Arc::clone(&provider.clock), url))
+        });
+        let endpoint = Endpoint::new(provider, client, binding, Some(Arc::clone(&ids)));
         let settings = Settings {
             endpoint: config.issuer.as_str().into(),
             schedule: Schedule { lead: Lead::Percent(config.refresh_before.0.into()), ..Schedule::default() },
@@ -236,6 +264,8 @@ impl Session {
             kept,
             file_ring,
             coordinator,
+            prover,
+            bound_since,
             headers: headers.collect(),
             asked,
             line: Arc::new(Semaphore::new(MOST_IN_LINE)),

@@ -119,7 +119,11 @@ impl Session {
             tracing::info!(session = %self.name, "logins can begin again");
         }
         let flow = Flow::begin(visit.target);
-        let more = self.config.parameters.clone();
+        let mut more = self.config.parameters.clone();
+        if let Some(binding) = self.coordinator.endpoint().binding() {
+            // The code is worth nothing to who can not prove possession either (RFC 9449 §10).
+            more.insert("dpop_jkt".into(), binding.dpop.thumbprint().into());
+        }
         let client = &self.coordinator.endpoint().client().id;
         let url = flow.url(endpoint, client, &self.callback_url(visit), &self.config.scopes.join(" "), more);
         let name = flow.cookie(&self.flows);

@@ -9,7 +9,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response};
 use http_body::{Body, Frame};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, ReadBuf};
 
 use super::{
     super::{
@@ -94,8 +94,13 @@ impl Connection {
 
     /// Looks whether the peer has closed it, or speaks unasked.
     pub(in super::super) fn is_reusable(&mut self) -> bool {
+        // Into a byte of its own, as a connection that rests needs no room to read; what it says unasked ends it anyway.
+        let mut byte = [0];
+        let mut unasked = ReadBuf::new(&mut byte);
         // Unconstrained: to a task that has used up its budget, a socket with bytes would look silent.
-        let mut looking = tokio::task::unconstrained(std::future::poll_fn(|cx| self.poll_fill(cx, 1)));
+        let mut looking = tokio::task::unconstrained(std::future::poll_fn(|cx| {
+            Pin::new(&mut self.stream).poll_read(cx, &mut unasked)
+        }));
         let silent = Pin::new(&mut looking).poll(&mut Context::from_waker(Waker::noop())).is_pending();
         silent && self.read.is_empty()
     }
@@ -109,6 +114,18 @@ impl Connection {
     pub(super) fn rest(&mut self) {
         self.out.forget();
         self.use_ = Use::Again;
+    }
+
+    /// Gives up the room for what it read and wrote; the next call makes it anew.
+    pub(in super::super) fn shrink(&mut self) {
+        self.read = BytesMut::new();
+        self.out.shrink();
+    }
+
+    /// Bytes that it has room for.
+    #[cfg(test)]
+    pub(in super::super) fn room(&self) -> usize {
+        self.read.capacity() + self.out.room()
     }
 
     /// Reads once; 0 is the end.

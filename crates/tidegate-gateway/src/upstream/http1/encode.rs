@@ -119,6 +119,17 @@ impl Outbox {
         self.piece = Bytes::new();
     }
 
+    /// Gives up the room for what was written.
+    pub(super) fn shrink(&mut self) {
+        self.bytes = BytesMut::new();
+    }
+
+    /// Bytes that it has room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Takes from the body what is there; pending when it has no more for now.
     fn gather(&mut self, body: &mut RequestBody, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         while self.left != Left::Nothing && self.piece.is_empty() && self.bytes.len() < GATHERED {

@@ -6,6 +6,8 @@ use std::sync::{
 };
 
 use bytes::Bytes;
+use http::Request;
+use http_body_util::BodyExt;
 
 use super::{
     super::{SendErrorKind, Unsent},
@@ -129,4 +131,24 @@ async fn idle_connections_are_closed_after_their_time() {
     until("they are closed", || is_at_rest(&endpoint) && seen.now_open() == 0).await;
     assert_eq!(fetch(&endpoint, get("/")).await.unwrap(), "hello");
     until("the sweep goes on for later ones", || is_at_rest(&endpoint)).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_gives_its_buffers_up_and_serves_on() {
+    let (address, seen) = http1(async |request: Request<_>| {
+        let _read_to_the_end = request.into_body().collect().await;
+        answer("x".repeat(300_000))
+    })
+    .await;
+    let endpoint = endpoint(address, r#""connections": {"idle": "10m"}"#);
+    let pool = &endpoint.link.pool;
+    for _ in 0..2 {
+        assert_eq!(fetch(&endpoint, post("/", vec![b'x'; 300_000])).await.unwrap().len(), 300_000);
+        let tick = pool.tick.load(Ordering::Relaxed);
+        assert_eq!(pool.expire(tick + 1, 8), 0);
+        assert!(pool.room() > 0, "it may be used again any moment");
+        assert_eq!(pool.expire(tick + 2, 8), 0);
+        assert_eq!(pool.room(), 0);
+    }
+    assert_eq!(seen.accepted(), 1);
 }

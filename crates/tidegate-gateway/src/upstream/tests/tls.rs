@@ -13,7 +13,10 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    super::{Endpoint, SendErrorKind, Unsent, Upstream},
+    super::{
+        Endpoint, SendErrorKind, Unsent, Upstream,
+        open::{Reached, Wire},
+    },
     server::*,
 };
 
@@ -109,6 +112,23 @@ async fn alpn_decides_once_for_a_burst_and_is_remembered() {
             assert_eq!(endpoint.connections().open, 1);
         }
     }
+}
+
+#[tokio::test]
+async fn who_comes_late_to_what_alpn_decided_does_not_wait_in_the_wrong_line() {
+    let authority = Authority::new();
+    let dir = tempfile::tempdir().unwrap();
+    let roots = write(dir.path(), "ca.pem", &authority.0.pem());
+    let address = server(&authority, "localhost", &[b"http/1.1"], None).await;
+    let connections = r#""connections": {"max": 1, "connect_timeout": "60s"}"#;
+    let endpoint = secure(address, &format!(r#""tls": {{"roots": "{roots}"}}, {connections}"#));
+    assert_eq!(fetch(&endpoint, get("/")).await.unwrap(), "HTTP/1.1");
+    let _the_only_one_is_busy = endpoint.link.http1(Wire::Http1, &call()).await.unwrap();
+    // It looked before the protocol was known, and stands in line after all who stood there were told.
+    let call = call();
+    let late = tokio::time::timeout(SOON, endpoint.link.http2(&call)).await.expect("told at once");
+    assert!(matches!(late, Ok(Reached::Again)), "{late:?}");
+    assert_eq!(endpoint.connections().waiting, 0);
 }
 
 #[tokio::test]

@@ -34,8 +34,18 @@ async fn with_a_holder(settings: &str, acts_late: bool) -> (Idp, Behind, Redis, 
     (idp, behind, redis, first, second, cookie)
 }
 
+/// Each waits for a lease to run out, which takes ten seconds: all of them at once.
 #[tokio::test]
-async fn a_holder_that_is_killed_after_the_provider_rotated_is_followed_within_the_grace() {
+async fn a_holder_that_dies_or_stands_still_is_followed_by_another_one_and_nothing_is_used_twice() {
+    tokio::join!(
+        killed_after_the_provider_rotated(),
+        killed_before_the_provider_acted(),
+        killed_without_a_grace(),
+        an_old_answer_after_a_newer_one(),
+    );
+}
+
+async fn killed_after_the_provider_rotated() {
     let (idp, _behind, _redis, first, second, cookie) = with_a_holder(GRACE, false).await;
     idp.grace(Grace::Last);
     first.kill();
@@ -46,8 +56,7 @@ async fn a_holder_that_is_killed_after_the_provider_rotated_is_followed_within_t
     assert_eq!((counts.granted, counts.repeated, counts.reused), (3, 1, 0));
 }
 
-#[tokio::test]
-async fn a_holder_that_is_killed_before_the_provider_acted_is_followed_within_the_grace() {
+async fn killed_before_the_provider_acted() {
     let (idp, _behind, _redis, first, second, cookie) = with_a_holder(GRACE, true).await;
     first.kill();
     eventually("the question being gone", async || idp.counts().at_once == 0).await;
@@ -57,8 +66,8 @@ async fn a_holder_that_is_killed_before_the_provider_acted_is_followed_within_th
     assert_eq!((counts.asked, counts.granted, counts.repeated, counts.reused), (2, 2, 0, 0));
 }
 
-#[tokio::test]
-async fn without_a_grace_what_a_dead_holder_sent_is_not_repeated_and_the_user_logs_in_soon() {
+/// What a dead holder sent is not repeated, and the user logs in soon.
+async fn killed_without_a_grace() {
     let (idp, _behind, _redis, first, second, cookie) =
         with_a_holder("max_wait: 60s\ntimeout: 60s", false).await;
     first.kill();
@@ -69,8 +78,7 @@ async fn without_a_grace_what_a_dead_holder_sent_is_not_repeated_and_the_user_lo
     assert_eq!(fetch(&second, &again).await.status, StatusCode::OK);
 }
 
-#[tokio::test]
-async fn an_old_answer_does_not_take_the_place_of_a_newer_one() {
+async fn an_old_answer_after_a_newer_one() {
     let (idp, behind, redis, mut first, second, cookie) = with_a_holder(GRACE, false).await;
     idp.grace(Grace::Last);
     first.process().signal("STOP");
@@ -98,7 +106,7 @@ async fn a_store_that_is_away_costs_no_session_and_good_tokens_are_served() {
     are_over().await;
     idp.life(3600);
     redis.signal(Signal::STOP);
-    for _ in 0..5 {
+    for _ in 0..3 {
         assert_eq!(fetch(gateway, &good).await.status, StatusCode::OK);
         let answer = fetch(gateway, &over).await;
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "nobody is logged out: {}", answer.text());

@@ -70,4 +70,9 @@ async fn a_name_is_resolved_to_its_addresses() {
     let answer = client::get(gateway.http(), "/").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(service(&gateway.state().await)["provenance"], "fresh");
+
+    let by_name = config(&format!("dns:{{service}}:{}", server.addr().port()), "");
+    let gateway = Gateway::start(&by_name.replace("service: orders", "service: localhost")).await;
+    let answer = client::get(gateway.http(), "/").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }

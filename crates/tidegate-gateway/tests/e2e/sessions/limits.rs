@@ -14,13 +14,7 @@ fn limited(behind: &Behind, issuer: &str, limits: &str, names: &str) -> String {
 }
 
 async fn started(behind: &Behind, idp: &Idp, limits: &str, names: &str) -> Gateway {
-    Gateway::start_with(|directory| {
-        std::fs::write(directory.join("secret"), SECRET).unwrap();
-        std::fs::write(directory.join("session.key"), STANDARD.encode((1..=32).collect::<Vec<u8>>()))
-            .unwrap();
-        limited(behind, idp.issuer(), limits, names)
-    })
-    .await
+    of(|| limited(behind, idp.issuer(), limits, names)).await
 }
 
 #[tokio::test]
@@ -80,10 +74,7 @@ async fn users_without_the_claim_share_a_counter_as_calls_without_a_header_do() 
 #[tokio::test]
 async fn an_upstream_is_shared_out_by_what_users_are() {
     let (idp, behind) = (Idp::start().await, Behind::start().await);
-    let gateway = Gateway::start_with(|directory| {
-        std::fs::write(directory.join("secret"), SECRET).unwrap();
-        std::fs::write(directory.join("session.key"), STANDARD.encode((1..=32).collect::<Vec<u8>>()))
-            .unwrap();
+    let gateway = of(|| {
         let parted =
             "main:\n    in_flight: { limit: 5, partitions: { by: \"claim:plan\", shares: { gold: 3 } } }\n";
         config(&behind, idp.issuer(), "", "memory://").replace("main:\n", parted)

@@ -1,7 +1,10 @@
 //! How a session begins and ends, and who may do that.
 
 use super::*;
-use crate::{support::idp::Does, tokens::shows_no_secret};
+use crate::{
+    support::idp::{Authority, Does},
+    tokens::shows_no_secret,
+};
 
 #[tokio::test]
 async fn a_user_logs_in_and_lands_where_it_wanted_to_go() {
@@ -113,6 +116,82 @@ async fn a_callback_that_nobody_began_makes_no_session() {
     let twice = format!("{back}&state=x");
     assert_eq!(browser.goes(&gateway, &twice).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(idp.counts().granted, 1);
+}
+
+#[tokio::test]
+async fn an_id_token_of_another_login_or_beside_another_access_token_makes_no_session() {
+    let (idp, behind) = (Idp::start().await, Behind::start().await);
+    let gateway = gateway(&behind, idp.issuer(), "", "memory://").await;
+    for wrong in
+        [serde_json::json!({ "nonce": "of another login" }), serde_json::json!({ "at_hash": "wrong" })]
+    {
+        idp.claims(wrong.clone());
+        let mut browser = Browser::default();
+        let back = at_provider(&browser.goes(&gateway, "/").await).await;
+        let answer = browser.goes(&gateway, &back).await;
+        assert_eq!((answer.status, browser.session()), (StatusCode::BAD_GATEWAY, None), "{wrong}");
+        assert_eq!(answer.json()["reason"], "id-token", "{wrong}");
+    }
+    idp.claims(serde_json::json!({}));
+    assert_eq!(Browser::default().logs_in(&gateway, "/").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn nothing_that_a_login_is_checked_by_can_be_known_from_another_one() {
+    let (idp, behind) = (Idp::start().await, Behind::start().await);
+    let gateway = gateway(&behind, idp.issuer(), "", "memory://").await;
+    let mut seen = std::collections::BTreeSet::new();
+    for count in 1..=20 {
+        let mut browser = Browser::default();
+        let away = browser.goes(&gateway, "/").await;
+        let url: Url = away.header("location").parse().unwrap();
+        for (name, value) in url.query_pairs() {
+            if ["state", "nonce", "code_challenge"].contains(&&*name) {
+                assert!(value.len() >= 22, "{name}: {value}");
+                seen.insert(value.into_owned());
+            }
+        }
+        let back = at_provider(&away).await;
+        browser.goes(&gateway, &back).await;
+        seen.insert(browser.session().unwrap().clone());
+        seen.insert(idp.asked().last().unwrap().form["code_verifier"].clone());
+        assert_eq!(seen.len(), count * 5);
+    }
+}
+
+#[tokio::test]
+async fn where_all_goes_over_tls_cookies_are_for_this_host_alone_and_never_in_the_clear() {
+    let (authority, behind) = (Authority::new(), Behind::start().await);
+    let (idp, pages) = Idp::start_tls(&authority).await;
+    let gateway = Gateway::start_with(|directory| {
+        std::fs::write(directory.join("ca.pem"), authority.pem()).unwrap();
+        std::fs::write(directory.join("secret"), SECRET).unwrap();
+        std::fs::write(directory.join("session.key"), STANDARD.encode((1..=32).collect::<Vec<u8>>()))
+            .unwrap();
+        config(&behind, idp.issuer(), "tls: { roots: ca.pem }", "memory://")
+            .replace("    allow_http: true\n", "")
+    })
+    .await;
+    let mut browser = Browser::default();
+    let away = browser.goes(&gateway, "/").await;
+    let url: Url = away.header("location").parse().unwrap();
+    assert!(url.as_str().starts_with(idp.issuer()), "{url}");
+    let agreed = client::get_at(pages, &url[url::Position::BeforePath..], &[]).await;
+    let back: Url = agreed.header("location").parse().unwrap();
+    assert_eq!((back.scheme(), back.host_str()), ("https", Some("gateway.test")));
+    let landed = browser.goes(&gateway, &back[url::Position::BeforePath..]).await;
+    assert_eq!(landed.status, StatusCode::SEE_OTHER, "{}", landed.text());
+    assert!(browser.cookies.contains_key("__Host-tidegate"), "{:?}", browser.cookies.keys());
+    for answer in [away, landed] {
+        for cookie in answer.headers.get_all(header::SET_COOKIE) {
+            let text = cookie.to_str().unwrap();
+            assert!(
+                text.starts_with("__Host-") && text.contains("; Secure") && !text.contains("Domain"),
+                "{text}"
+            );
+        }
+    }
+    assert_eq!(browser.fetches(&gateway, "/").await.status, StatusCode::OK);
 }
 
 #[tokio::test]

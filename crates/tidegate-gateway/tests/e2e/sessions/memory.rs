@@ -49,13 +49,7 @@ fn watched(behind: &Behind, issuer: &str, root: &Path) -> String {
 #[tokio::test]
 async fn new_logins_wait_while_memory_is_short_and_sessions_go_on() {
     let (idp, behind, kernel) = (Idp::start().await, Behind::start().await, Kernel::new());
-    let gateway = Gateway::start_with(|directory| {
-        std::fs::write(directory.join("secret"), SECRET).unwrap();
-        std::fs::write(directory.join("session.key"), STANDARD.encode((1..=32).collect::<Vec<u8>>()))
-            .unwrap();
-        watched(&behind, idp.issuer(), &kernel.root)
-    })
-    .await;
+    let gateway = of(|| watched(&behind, idp.issuer(), &kernel.root)).await;
     let mut ann = Browser::default();
     assert_eq!(ann.logs_in(&gateway, "/").await.status, StatusCode::OK);
     let mut half = Browser::default();
@@ -102,13 +96,7 @@ async fn new_logins_wait_while_memory_is_short_and_sessions_go_on() {
 async fn tasks_that_wait_for_memory_hold_new_logins_off_too_and_the_gate_can_be_taken_away() {
     let (idp, behind, kernel) = (Idp::start().await, Behind::start().await, Kernel::new());
     kernel.says(100, "35.00");
-    let gateway = Gateway::start_with(|directory| {
-        std::fs::write(directory.join("secret"), SECRET).unwrap();
-        std::fs::write(directory.join("session.key"), STANDARD.encode((1..=32).collect::<Vec<u8>>()))
-            .unwrap();
-        watched(&behind, idp.issuer(), &kernel.root)
-    })
-    .await;
+    let gateway = of(|| watched(&behind, idp.issuer(), &kernel.root)).await;
     assert_eq!(Browser::default().goes(&gateway, "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
     let state = gateway.state().await;
     assert_eq!(

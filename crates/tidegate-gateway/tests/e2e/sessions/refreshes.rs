@@ -1,7 +1,5 @@
 //! How sessions are kept fresh: one refresh for all who ask, over every gateway, and nobody logged out by it.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use futures_util::future::join_all;
 
 use super::*;
@@ -13,54 +11,6 @@ use crate::{
 
 /// Short enough to end within a test: counted as over after about two seconds.
 const LIFE: u64 = 3;
-
-/// Waits until the session's access token is over, by what its calls carry: until then nothing is asked.
-async fn until_refreshed(browser: &mut Browser, gateway: &Gateway, idp: &Idp, granted: usize) {
-    eventually("a refresh", async || {
-        assert_eq!(browser.fetches(gateway, "/").await.status, StatusCode::OK);
-        idp.counts().granted >= granted
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_thousand_calls_of_one_session_share_every_refresh() {
-    let (idp, behind) = (Idp::start().await, Behind::start().await);
-    let mut gateway = gateway(&behind, idp.issuer(), "max_wait: 60s", "memory://").await;
-    idp.life(LIFE);
-    let mut browser = Browser::default();
-    assert_eq!(browser.logs_in(&gateway, "/").await.status, StatusCode::OK);
-    // Whatever is granted from now on is good for long, however late it comes.
-    idp.life(3600);
-    idp.always(Does::GrantsLate);
-    let fetch = || {
-        let (mut browser, gateway) = (browser.clone(), &gateway);
-        async move { browser.fetches(gateway, "/").await.status }
-    };
-    let waiting = |count: u64| move |state: &serde_json::Value| state["sessions"][0]["waiting"] == count;
-    // One call after another, until one has to wait: the token is over.
-    let released = std::sync::atomic::AtomicBool::new(false);
-    let first = async {
-        while !released.load(Relaxed) {
-            assert_eq!(fetch().await, StatusCode::OK);
-        }
-    };
-    let others = async {
-        gateway.state_is("a call waiting", waiting(1)).await;
-        let calls = join_all((0..999).map(|_| fetch()));
-        let release = async {
-            gateway.state_is("all calls waiting", waiting(1000)).await;
-            assert_eq!(idp.counts().asked, 2);
-            released.store(true, Relaxed);
-            idp.release();
-        };
-        tokio::join!(calls, release).0
-    };
-    let ((), statuses) = tokio::join!(first, others);
-    assert!(statuses.iter().all(|status| *status == StatusCode::OK));
-    assert_eq!((idp.counts().asked, idp.counts().granted, idp.counts().reused), (2, 2, 0));
-    shows_no_secret(&mut gateway, &secrets(&idp, &[&browser])).await;
-}
 
 #[tokio::test]
 async fn gateways_that_share_a_store_share_every_refresh_and_every_session() {
@@ -192,27 +142,4 @@ async fn a_session_that_the_provider_ended_leads_to_a_login() {
     .await;
     idp.always(Does::Grants);
     assert_eq!(browser.logs_in(&gateway, "/").await.status, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn clients_that_leave_in_the_middle_of_a_refresh_lose_no_tokens() {
-    let (idp, behind) = (Idp::start().await, Behind::start().await);
-    let gateway = gateway(&behind, idp.issuer(), "", "memory://").await;
-    idp.life(LIFE);
-    let mut browser = Browser::default();
-    assert_eq!(browser.logs_in(&gateway, "/").await.status, StatusCode::OK);
-    idp.life(3600);
-    idp.next(Does::GrantsLate);
-    // Gone as soon as the refresh is out.
-    let (addr, cookie) = (gateway.http(), browser.cookie());
-    let calls = tokio::spawn(async move {
-        loop {
-            client::get_with(addr, "/", &[("cookie", &cookie)]).await;
-        }
-    });
-    eventually("the refresh being out", async || idp.counts().asked == 2).await;
-    calls.abort();
-    idp.release();
-    until_refreshed(&mut browser, &gateway, &idp, 2).await;
-    assert_eq!((idp.counts().asked, idp.counts().reused), (2, 0));
 }

@@ -159,9 +159,7 @@ async fn open(gateway: &Gateway, cookie: &str) -> Result<WebSocketStream<TcpStre
 #[tokio::test]
 async fn a_websocket_is_closed_with_a_word_when_its_session_ends() {
     let (idp, behind, addr) = (Idp::start().await, Behind::start().await, echo().await);
-    let gateway = Gateway::start_with(|directory| {
-        std::fs::write(directory.join("secret"), SECRET).unwrap();
-        std::fs::write(directory.join("session.key"), STANDARD.encode((1..=32).collect::<Vec<u8>>())).unwrap();
+    let gateway = of(|| {
         let chat = format!(
             "  chat:\n    endpoints: [\"http://{addr}\"]\nroutes:\n  - {{ upstream: chat, match: {{ path: /chat }}, session: idp }}\n"
         );

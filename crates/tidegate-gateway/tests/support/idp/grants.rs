@@ -11,7 +11,7 @@ use tidegate_gateway::oidc::{
 };
 use url::form_urlencoded;
 
-use super::{Asked, CLIENT, Does, Grace, SECRET, Shared, State};
+use super::{super::dpop::NoProof, Asked, CLIENT, Does, Grace, SECRET, Shared, State};
 
 /// What the provider remembers.
 #[derive(Default)]
@@ -20,6 +20,8 @@ pub struct Books {
     pub secrets: Vec<String>,
     /// Access tokens that are good.
     pub access: BTreeSet<String>,
+    /// The thumbprints of the keys that access tokens are bound to.
+    pub bound: HashMap<String, String>,
     refresh: HashMap<String, Refresh>,
     dead_families: HashSet<u64>,
     /// The place of the last token that was used, of each family.
@@ -35,6 +37,8 @@ struct Refresh {
     place: u64,
     user: String,
     used: bool,
+    /// The thumbprint of the key that it is bound to.
+    key: Option<String>,
 }
 
 /// A user who logged in, until the code is redeemed.
@@ -42,6 +46,8 @@ pub struct Code {
     pub redirect: String,
     pub nonce: Option<String>,
     pub challenge: Option<String>,
+    /// The thumbprint of the key that it is bound to (RFC 9449 §10).
+    pub key: Option<String>,
     pub user: String,
 }
 
@@ -53,11 +59,11 @@ impl Books {
     }
 
     /// A refresh token of a family that begins.
-    pub fn new_family(&mut self, user: &str) -> String {
+    pub fn new_family(&mut self, user: &str, key: Option<String>) -> String {
         self.families += 1;
         let (family, user) = (self.families, user.to_owned());
         let token = self.secret("rt");
-        self.refresh.insert(token.clone(), Refresh { family, place: 0, user, used: false });
+        self.refresh.insert(token.clone(), Refresh { family, place: 0, user, used: false, key });
         self.places.insert(family, 0);
         token
     }
@@ -67,6 +73,18 @@ impl Books {
         let secret = self.secret("code");
         self.codes.insert(secret.clone(), code);
         secret
+    }
+
+    /// Refresh tokens that would be taken.
+    pub fn good_refresh_tokens(&self) -> usize {
+        let good = |known: &&Refresh| !known.used && !self.dead_families.contains(&known.family);
+        self.refresh.values().filter(good).count()
+    }
+
+    /// Takes a token back; whether there was one. A refresh token takes no other one with it: whoever holds two of a family
+    /// has to give both back.
+    fn take_back(&mut self, token: &str) -> bool {
+        self.refresh.remove(token).is_some() || self.access.remove(token)
     }
 }
 
@@ -100,7 +118,7 @@ pub fn token(shared: &Shared, headers: &HeaderMap, shown: Option<&[u8]>, body: &
         grant: grant.clone(),
         auth: auth.unwrap_or("wrong"),
         form: form.clone(),
-        dpop: dpop == Ok(true),
+        dpop: matches!(dpop, Ok(Some(_))),
     });
     let does = state.next.pop_front().unwrap_or_else(|| state.always.clone());
     match does {
@@ -134,19 +152,22 @@ pub fn token(shared: &Shared, headers: &HeaderMap, shown: Option<&[u8]>, body: &
     if auth.is_none() {
         return (does, Reply::error(401, "invalid_client"));
     }
-    if let Err(nonce) = dpop {
-        let mut reply = Reply::error(400, "use_dpop_nonce");
-        reply.headers.insert("dpop-nonce", nonce.parse().unwrap());
-        return (does, reply);
+    let mut fields = HeaderMap::new();
+    if let Some(nonce) = &state.proofs.nonce {
+        fields.insert("dpop-nonce", nonce.parse().unwrap());
     }
+    let key = match dpop {
+        Ok(key) => key,
+        Err(code) => return (does, Reply { headers: fields, ..Reply::error(400, code) }),
+    };
     let granted = match grant.as_str() {
         "client_credentials" => Ok((None, None, None)),
         "urn:ietf:params:oauth:grant-type:token-exchange" => match form.get("subject_token") {
             Some(subject) if subject.starts_with("good") => Ok((None, None, None)),
             _ => Err("invalid_request"),
         },
-        "refresh_token" => refresh(state, &form),
-        "authorization_code" => code(state, &form),
+        "refresh_token" => refresh(state, &form, key.as_deref()),
+        "authorization_code" => code(state, &form, auth, key.as_deref()),
         _ => Err("unsupported_grant_type"),
     };
     let (refresh, user, nonce) = match granted {
@@ -156,8 +177,8 @@ pub fn token(shared: &Shared, headers: &HeaderMap, shown: Option<&[u8]>, body: &
     state.counts.granted += 1;
     let access = state.books.secret("at");
     state.books.access.insert(access.clone());
-    let bound = dpop == Ok(true);
-    let kind = if bound { "DPoP" } else { "Bearer" };
+    let kind = if key.is_some() { "DPoP" } else { "Bearer" };
+    state.books.bound.extend(key.map(|key| (access.clone(), key)));
     let mut body = json!({ "access_token": access, "token_type": kind, "expires_in": state.life });
     if let Some(refresh) = refresh {
         body["refresh_token"] = refresh.into();
@@ -173,13 +194,29 @@ pub fn token(shared: &Shared, headers: &HeaderMap, shown: Option<&[u8]>, body: &
     if let Does::Says(text) = &does {
         body = serde_json::from_str(text).unwrap_or_else(|_| Json::from(*text));
     }
-    (does, Reply { status: StatusCode::OK, headers: HeaderMap::new(), body })
+    (does, Reply { status: StatusCode::OK, headers: fields, body })
+}
+
+/// Takes tokens back (RFC 7009).
+pub fn revoke(shared: &Shared, headers: &HeaderMap, shown: Option<&[u8]>, body: &[u8]) -> Reply {
+    let mut state = shared.state.lock().unwrap();
+    let mut form: BTreeMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
+    if client(&state, &shared.issuer, headers, shown, &mut form).is_none() {
+        return Reply::error(401, "invalid_client");
+    }
+    let known = form.get("token").is_some_and(|token| state.books.take_back(token));
+    state.counts.revoked += usize::from(known);
+    Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: Json::Null }
 }
 
 type Granted = (Option<String>, Option<String>, Option<String>);
 
 /// Rotates. A token that comes again is a thief's or ours: the family is dead.
-fn refresh(state: &mut State, form: &BTreeMap<String, String>) -> Result<Granted, &'static str> {
+fn refresh(
+    state: &mut State,
+    form: &BTreeMap<String, String>,
+    key: Option<&str>,
+) -> Result<Granted, &'static str> {
     let books = &mut state.books;
     let presented = form.get("refresh_token").ok_or("invalid_request")?;
     let known = books.refresh.get_mut(presented).ok_or("invalid_grant")?;
@@ -194,6 +231,10 @@ fn refresh(state: &mut State, form: &BTreeMap<String, String>) -> Result<Granted
     if books.dead_families.contains(&known.family) {
         return Err("invalid_grant");
     }
+    // Of a client that proves nothing else (RFC 9449 §5).
+    if known.key.as_deref().is_some_and(|bound| key != Some(bound)) {
+        return Err("invalid_grant");
+    }
     known.used = true;
     let known = known.clone();
     books.places.insert(known.family, known.place);
@@ -203,7 +244,12 @@ fn refresh(state: &mut State, form: &BTreeMap<String, String>) -> Result<Granted
     Ok((Some(next), Some(user), None))
 }
 
-fn code(state: &mut State, form: &BTreeMap<String, String>) -> Result<Granted, &'static str> {
+fn code(
+    state: &mut State,
+    form: &BTreeMap<String, String>,
+    auth: Option<&str>,
+    key: Option<&str>,
+) -> Result<Granted, &'static str> {
     let code = form.get("code").and_then(|code| state.books.codes.remove(code)).ok_or("invalid_grant")?;
     if form.get("redirect_uri") != Some(&code.redirect) {
         return Err("invalid_grant");
@@ -215,7 +261,11 @@ fn code(state: &mut State, form: &BTreeMap<String, String>) -> Result<Granted, &
             return Err("invalid_grant");
         }
     }
-    let refresh = state.books.new_family(&code.user);
+    if code.key.as_deref().is_some_and(|bound| key != Some(bound)) {
+        return Err("invalid_grant");
+    }
+    let key = key.filter(|_| auth == Some("none")).map(str::to_owned);
+    let refresh = state.books.new_family(&code.user, key);
     Ok((Some(refresh), Some(code.user), code.nonce))
 }
 
@@ -242,7 +292,7 @@ fn id_token(
 
 /// How the client proved who it is; none when it did not.
 fn client(
-    state: &mut State,
+    state: &State,
     issuer: &str,
     headers: &HeaderMap,
     shown: Option<&[u8]>,
@@ -286,15 +336,12 @@ fn client(
     }
 }
 
-/// Whether possession was proved; the nonce that is wanted where the proof lacks it.
-fn proof(state: &State, issuer: &str, headers: &HeaderMap) -> Result<bool, String> {
-    let Some(proof) = headers.get("dpop") else { return Ok(false) };
-    let parts = Parts::of(proof.to_str().unwrap()).unwrap();
-    let claims: Json = parts.claims().unwrap();
-    assert_eq!(claims["htm"], Method::POST.as_str());
-    assert_eq!(claims["htu"], format!("{issuer}/token"));
-    match &state.dpop_nonce {
-        Some(nonce) if claims["nonce"] != nonce.as_str() => Err(nonce.clone()),
-        _ => Ok(true),
+/// The thumbprint of the key that was proved, if one was; the error where the proof is none.
+fn proof(state: &mut State, issuer: &str, headers: &HeaderMap) -> Result<Option<String>, &'static str> {
+    match state.proofs.check(headers, Method::POST.as_str(), &format!("{issuer}/token"), None) {
+        Ok(key) => Ok(Some(key)),
+        Err(NoProof::Missing) => Ok(None),
+        Err(NoProof::Nonce) => Err("use_dpop_nonce"),
+        Err(NoProof::Wrong(_)) => Err("invalid_dpop_proof"),
     }
 }

@@ -27,8 +27,12 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Optio
         let (shared, tls) = (Arc::clone(&shared), tls.clone());
         connections.spawn(async move {
             let Some(tls) = tls else {
+                let lasts = !shared.state.lock().unwrap().closes;
                 let service = service_fn(move |request| answer(Arc::clone(&shared), None, request));
-                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ = http1::Builder::new()
+                    .keep_alive(lasts)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
                 return;
             };
             let Some(stream) = tls::accept(&tls, stream, &shared).await else { return };
@@ -76,7 +80,13 @@ async fn answer(
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let reply = match head.uri.path() {
         "/.well-known/openid-configuration" => discovery(&shared),
-        "/keys" => keys(&shared),
+        "/keys" => {
+            let reply = keys(&shared);
+            if shared.state.lock().unwrap().keys_late {
+                released(&shared).await;
+            }
+            reply
+        }
         "/token" => {
             let _out = Out::begin(&shared);
             if shared.state.lock().unwrap().acts_late {
@@ -97,11 +107,7 @@ async fn answer(
             }
             reply
         }
-        "/revoke" => {
-            let mut state = shared.state.lock().unwrap();
-            state.counts.revoked += usize::from(state.client_certificate == shown);
-            plain(StatusCode::OK, Json::Null)
-        }
+        "/revoke" => grants::revoke(&shared, &head.headers, shown.as_deref(), &body),
         "/authorize" => authorize(&shared, head.uri.query().unwrap_or_default()),
         _ => plain(StatusCode::NOT_FOUND, json!({ "error": "no such page" })),
     };
@@ -166,6 +172,7 @@ fn authorize(shared: &Shared, query: &str) -> Reply {
         redirect: redirect.clone(),
         nonce: field("nonce"),
         challenge: field("code_challenge"),
+        key: field("dpop_jkt"),
         user: field("login_hint").unwrap_or_else(|| "ann".into()),
     };
     let code = shared.state.lock().unwrap().books.code(code);

@@ -1,6 +1,6 @@
 //! The provider over TLS, where it asks its clients for certificates (RFC 8705).
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::Shared;
+use super::{Idp, Shared, listen, server};
 
 /// Who signs certificates of servers and of clients.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -38,6 +38,55 @@ pub enum Clients<'a> {
     SignedBy(&'a Authority),
     /// Everybody, and of certificates this one alone, which signs itself.
     Known(&'a Shown),
+}
+
+impl Idp {
+    /// Starts one over TLS that asks its clients for certificates, and knows the client by `known`. With `apart`, it speaks HTTP/2 and asks
+    /// for them on a port of its own, which its document names (RFC 8705 §5).
+    pub async fn start_mtls(
+        authority: &Authority,
+        clients: &Clients<'_>,
+        known: &Shown,
+        apart: bool,
+    ) -> Self {
+        let server = authority.issue("localhost");
+        let (listener, port) = listen().await;
+        let (other, other_port) = listen().await;
+        // Browsers of tests speak no TLS.
+        let (pages, pages_port) = listen().await;
+        let pages_at = format!("http://127.0.0.1:{pages_port}");
+        let at = |port: u16| format!("https://localhost:{port}");
+        let shared = Self::shared(at(port), apart.then(|| at(other_port)), pages_at);
+        let serve = |listener, clients| {
+            let alpn: &[&[u8]] = if apart { &[b"h2", b"http/1.1"] } else { &[] };
+            let acceptor = acceptor(&server, clients, alpn);
+            tokio::spawn(server::serve(listener, Arc::clone(&shared), Some(acceptor)))
+        };
+        let mut accept = vec![tokio::spawn(server::serve(pages, Arc::clone(&shared), None))];
+        if apart {
+            accept.extend([serve(listener, None), serve(other, Some(clients))]);
+        } else {
+            accept.push(serve(listener, Some(clients)));
+        }
+        let idp = Self { shared, accept };
+        idp.state().client_certificate = Some(known.der().to_vec());
+        idp
+    }
+
+    /// Starts one that speaks TLS alone, by its own word; and where browsers of tests, which do not, find its pages.
+    pub async fn start_tls(authority: &Authority) -> (Self, SocketAddr) {
+        let server = authority.issue("localhost");
+        let (listener, port) = listen().await;
+        let (pages, pages_port) = listen().await;
+        let issuer = format!("https://localhost:{port}");
+        let shared = Self::shared(issuer.clone(), None, issuer);
+        let acceptor = acceptor(&server, None, &[]);
+        let accept = vec![
+            tokio::spawn(server::serve(listener, Arc::clone(&shared), Some(acceptor))),
+            tokio::spawn(server::serve(pages, Arc::clone(&shared), None)),
+        ];
+        (Self { shared, accept }, ([127, 0, 0, 1], pages_port).into())
+    }
 }
 
 impl Authority {
