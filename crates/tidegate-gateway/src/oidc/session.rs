@@ -4,6 +4,7 @@
 mod build;
 mod claims;
 mod cookies;
+mod denied;
 mod flow;
 mod kept;
 mod login;
@@ -26,7 +27,9 @@ use tidegate::{
 use tidegate_core::{Call, Instant, recovery::Reach};
 use url::form_urlencoded;
 
-pub use self::{build::NoSession, claims::Claims, kept::Kept, ring::KeyRing, suspect::By, watch::Watched};
+pub use self::{
+    build::NoSession, claims::Claims, denied::Denied, kept::Kept, ring::KeyRing, suspect::By, watch::Watched,
+};
 use self::{cookies::Marked, ring::LiveRing};
 use super::{
     endpoint::Endpoint,
@@ -324,41 +327,6 @@ impl Session {
     }
 }
 
-/// Why a call does not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denied {
-    /// The user has to log in, and it is a page that the user looks at.
-    Login,
-    /// The user has to log in, and a program asks.
-    Unauthorized,
-    /// The user is on no list.
-    Forbidden,
-    /// It can not be told now.
-    Refused(Refused),
-}
-
-impl Denied {
-    /// What a call without a session is told: a browser that goes to a page is sent to log in, programs are not.
-    fn of(method: &Method, headers: &HeaderMap) -> Self {
-        if is_navigation(method, headers) { Self::Login } else { Self::Unauthorized }
-    }
-}
-
-/// Whether somebody goes to a page: what is fetched for a page must not begin a login each.
-fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if *method != Method::GET && *method != Method::HEAD {
-        return false;
-    }
-    if text("x-requested-with").is_some() || headers.contains_key(header::UPGRADE) {
-        return false;
-    }
-    match text("sec-fetch-mode") {
-        Some(mode) => mode == "navigate",
-        None => text("accept").is_some_and(|accept| accept.contains("text/html")),
-    }
-}
-
 /// Whether there is no token because the store did not answer.
 fn is_of_the_store(told: &Result<AccessToken, TokenError>) -> bool {
     matches!(told, Err(TokenError::Unavailable { why: Trouble::Store(_), .. }))
@@ -376,37 +344,5 @@ impl fmt::Debug for Kept {
             Self::Memory(_) => "Memory",
             Self::Redis(_) => "Redis",
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields
-            .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect()
-    }
-
-    #[test]
-    fn pages_are_navigations_and_what_they_fetch_is_none() {
-        for (method, fields, is) in [
-            (Method::GET, &[("sec-fetch-mode", "navigate")][..], true),
-            (Method::GET, &[("accept", "text/html,*/*")], true),
-            (Method::GET, &[("accept", "*/*")], false),
-            (Method::GET, &[], false),
-            (Method::GET, &[("sec-fetch-mode", "cors"), ("accept", "text/html")], false),
-            (Method::GET, &[("accept", "text/html"), ("x-requested-with", "XMLHttpRequest")], false),
-            (Method::GET, &[("accept", "text/html"), ("upgrade", "websocket")], false),
-            (Method::GET, &[("accept", "text/event-stream")], false),
-            (Method::POST, &[("sec-fetch-mode", "navigate")], false),
-            (Method::OPTIONS, &[("accept", "text/html")], false),
-        ] {
-            assert_eq!(is_navigation(&method, &headers(fields)), is, "{method} {fields:?}");
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use url::Url;
 
-use super::is_navigation;
+use super::denied::is_navigation;
 use crate::body::ResponseBody;
 
 /// Sends a browser elsewhere.
