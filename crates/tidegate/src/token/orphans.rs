@@ -1,5 +1,10 @@
 //! Grants that other processes have out: of one that is not heard of for longer than a lease lasts its process died, and
 //! while the endpoint takes the refresh token again, another one repeats it, whether or not anybody asks.
+//!
+//! That a grant was sent is a hint, which may be lost, or come to a process that has no room for it. A session does not hang
+//! on it: whoever asks for it next finds what the store knows, that a lease ran out under which something was sent, at most
+//! a lease's life (default: 10 s) after the process died, and repeats the grant. What is lost with the hint is only a session that
+//! nobody asks for before the endpoint's grace is over: that is an unknown outcome, as it is without a grace.
 
 use std::{
     collections::{HashMap, VecDeque},
