@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey},
     digest::{SHA256, digest},
+    hkdf::{HKDF_SHA256, Salt},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tidegate::{Secret, token::Seal};
@@ -16,13 +17,15 @@ const KEY_BYTES: usize = 32;
 const NAME_BYTES: usize = 4;
 const NONCE_BYTES: usize = 12;
 
-/// A ring of keys, AES-256-GCM with random nonces: good for 2^32 sealings a key.
+/// A ring of keys, AES-256-GCM with random nonces: good for 2^32 sealings a key. What browsers keep is sealed with another
+/// key that is derived from it: anybody may begin logins, as often as they like, and must not use up what seals sessions.
 pub struct KeyRing(Vec<Key>);
 
 struct Key {
     /// The beginning of its hash: which key sealed a text stands before it.
     name: [u8; NAME_BYTES],
     key: RandomizedNonceKey,
+    for_browsers: RandomizedNonceKey,
 }
 
 /// Why a text is no key. It holds nothing of it.
@@ -39,14 +42,41 @@ impl KeyRing {
         keys.iter().map(key).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Seals a text as base64url, to be opened with the same `context` only.
+    /// Seals a text for browsers as base64url, to be opened with the same `context` only.
     pub(super) fn seal_text(&self, plain: &[u8], context: &str) -> String {
-        crate::oidc::jose::base64url(self.seal(plain, context.as_bytes()))
+        crate::oidc::jose::base64url(self.seal_with(|key| &key.for_browsers, plain, context.as_bytes()))
     }
 
     /// Opens what [`Self::seal_text`] made.
     pub(super) fn open_text(&self, sealed: &str, context: &str) -> Option<Zeroizing<Vec<u8>>> {
-        self.open(&crate::oidc::jose::from_base64url(sealed)?, context.as_bytes())
+        let sealed = crate::oidc::jose::from_base64url(sealed)?;
+        self.open_with(|key| &key.for_browsers, &sealed, context.as_bytes())
+    }
+
+    fn seal_with(&self, by: impl Fn(&Key) -> &RandomizedNonceKey, plain: &[u8], context: &[u8]) -> Vec<u8> {
+        let first = self.0.first().expect("a configuration without a key is refused");
+        let mut text = plain.to_vec();
+        let nonce = by(first).seal_in_place_append_tag(Aad::from(context), &mut text);
+        let nonce = nonce.expect("the system gives randomness, and a text is shorter than a cipher can take");
+        [&[FORMAT][..], &first.name, nonce.as_ref(), &text].concat()
+    }
+
+    fn open_with(
+        &self,
+        by: impl Fn(&Key) -> &RandomizedNonceKey,
+        sealed: &[u8],
+        context: &[u8],
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let (FORMAT, rest) = sealed.split_first().map(|(format, rest)| (*format, rest))? else { return None };
+        let (name, rest) = rest.split_at_checked(NAME_BYTES)?;
+        let (nonce, text) = rest.split_at_checked(NONCE_BYTES)?;
+        self.0.iter().filter(|key| key.name == name).find_map(|key| {
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            let mut text = Zeroizing::new(text.to_vec());
+            let length = by(key).open_in_place(nonce, Aad::from(context), &mut text).ok()?.len();
+            text.truncate(length);
+            Some(text)
+        })
     }
 }
 
@@ -80,30 +110,21 @@ fn key(text: &Secret) -> Result<Key, InvalidKey> {
     }
     let hash = digest(&SHA256, &bytes);
     let name = hash.as_ref()[..NAME_BYTES].try_into().expect("a hash is longer than its beginning");
-    let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| InvalidKey)?;
-    Ok(Key { name, key })
+    let mut derived = Zeroizing::new([0; KEY_BYTES]);
+    let secret = Salt::new(HKDF_SHA256, b"tidegate").extract(&bytes);
+    let filled = secret.expand(&[b"what browsers keep"], HKDF_SHA256).and_then(|key| key.fill(&mut *derived));
+    filled.map_err(|_| InvalidKey)?;
+    let cipher = |bytes: &[u8]| RandomizedNonceKey::new(&AES_256_GCM, bytes).map_err(|_| InvalidKey);
+    Ok(Key { name, key: cipher(&bytes)?, for_browsers: cipher(&*derived)? })
 }
 
 impl Seal for KeyRing {
     fn seal(&self, plain: &[u8], context: &[u8]) -> Vec<u8> {
-        let first = self.0.first().expect("a configuration without a key is refused");
-        let mut text = plain.to_vec();
-        let nonce = first.key.seal_in_place_append_tag(Aad::from(context), &mut text);
-        let nonce = nonce.expect("the system gives randomness, and a text is shorter than a cipher can take");
-        [&[FORMAT][..], &first.name, nonce.as_ref(), &text].concat()
+        self.seal_with(|key| &key.key, plain, context)
     }
 
     fn open(&self, sealed: &[u8], context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (FORMAT, rest) = sealed.split_first().map(|(format, rest)| (*format, rest))? else { return None };
-        let (name, rest) = rest.split_at_checked(NAME_BYTES)?;
-        let (nonce, text) = rest.split_at_checked(NONCE_BYTES)?;
-        self.0.iter().filter(|key| key.name == name).find_map(|key| {
-            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-            let mut text = Zeroizing::new(text.to_vec());
-            let length = key.key.open_in_place(nonce, Aad::from(context), &mut text).ok()?.len();
-            text.truncate(length);
-            Some(text)
-        })
+        self.open_with(|key| &key.key, sealed, context)
     }
 }
 
@@ -141,6 +162,16 @@ mod tests {
             assert_eq!(old.open(&sealed[..length], b"here"), None, "{length}");
         }
         assert_ne!(old.seal(b"hunter2", b"here"), sealed, "no nonce comes twice");
+    }
+
+    #[test]
+    fn what_browsers_keep_and_what_is_stored_open_in_no_place_of_each_other() {
+        let ring = KeyRing::new(&[secret(1)]).unwrap();
+        let kept = ring.seal_text(b"hunter2", "here");
+        assert_eq!(ring.open_text(&kept, "here").unwrap().as_slice(), b"hunter2");
+        assert_eq!(ring.open(&crate::oidc::jose::from_base64url(&kept).unwrap(), b"here"), None);
+        let stored = crate::oidc::jose::base64url(ring.seal(b"hunter2", b"here"));
+        assert_eq!(ring.open_text(&stored, "here"), None);
     }
 
     #[test]
