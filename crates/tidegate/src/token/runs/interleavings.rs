@@ -20,8 +20,7 @@ struct Process {
     session: AtomicU32,
     /// What is known of it.
     known: AtomicU32,
-    /// Refreshes under way that are joined.
-    joined: AtomicUsize,
+    /// Refreshes that came to their end.
     done: AtomicUsize,
 }
 
