@@ -72,6 +72,14 @@ impl Health {
         inner.paused_until = inner.paused_until.max(now + pause.min(LONGEST_PAUSE));
     }
 
+    /// It answered a grant that was settled as failed.
+    pub(super) fn answered_late(&self) {
+        let now = now();
+        let inner = &mut *self.inner.lock();
+        inner.answered_at = Some(now);
+        inner.recovery.answered_late(now);
+    }
+
     /// Whether a session's trouble at `failed_at` was the endpoint's, which is back since.
     pub(super) fn has_lifted(&self, trouble: &Trouble, failed_at: Instant) -> bool {
         let since = match trouble {

@@ -125,6 +125,36 @@ async fn to_be_probed(settings: Settings) -> (Idp, Process, [SessionId; 2]) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_that_is_answered_after_its_callers_left_shows_that_the_endpoint_is_there() {
+    let (idp, process, [probed, other]) = to_be_probed(Settings::default()).await;
+    let before = idp.grants();
+    // Callers wait for 30 s, and a grant may take 2 min.
+    idp.next(Fault::Slow(Duration::from_secs(40)));
+    assert!(matches!(process.within(&probed, 60).await, Err(TokenError::Unavailable { .. })));
+    assert!(matches!(process.tokens.stats().reach, Reach::Down { .. }), "nobody may know yet");
+    assert!(process.within(&other, 1).await.is_err());
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!((process.tokens.stats().reach, idp.grants() - before), (Reach::Up, 1), "one probe");
+    assert_eq!(process.within(&probed, 1).await.unwrap().generation(), 2);
+    assert_eq!(process.within(&other, 1).await.unwrap().generation(), 2, "at once");
+    assert_eq!((idp.grants() - before, idp.reuses()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_fails_after_its_callers_left_shows_nothing() {
+    let (idp, process, [probed, other]) = to_be_probed(Settings::default()).await;
+    let before = idp.grants();
+    idp.next(Fault::Slow(Duration::from_secs(200)));
+    assert!(process.within(&probed, 60).await.is_err());
+    // A grant is given up after 2 min.
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(process.tokens.stats().grants(GrantOutcome::Unknown), 1);
+    assert!(matches!(process.tokens.stats().reach, Reach::Down { .. }));
+    assert_eq!(process.fresh(&other).await.unwrap().generation(), 2, "by another probe");
+    assert_eq!((process.tokens.stats().reach, idp.grants() - before), (Reach::Up, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waited_while_a_probe_was_out_is_served_as_soon_as_that_succeeds() {
     let (idp, process, [probed, other]) = to_be_probed(Settings::default()).await;
     let (process, before) = (Arc::new(process), idp.grants());
