@@ -153,16 +153,42 @@ impl<V, W> Slot<V, W> {
         now: Instant,
         dice: Dice,
     ) -> Landed {
+        self.fail(run, why, 1, now, |tries| backoff.next(tries, asked, now, dice))
+    }
+
+    /// A fetch found that its source is not to be asked now: the next one waits as long as one after the failures so far, as
+    /// this was none.
+    pub fn put_off(
+        &mut self,
+        run: Run,
+        why: W,
+        asked: Option<Duration>,
+        backoff: &Backoff,
+        now: Instant,
+        dice: Dice,
+    ) -> Landed {
+        self.fail(run, why, 0, now, |tries| backoff.next(tries, asked, now, dice))
+    }
+
+    fn fail(
+        &mut self,
+        run: Run,
+        why: W,
+        more: u32,
+        now: Instant,
+        next: impl FnOnce(u32) -> Instant,
+    ) -> Landed {
         if self.out != Some(run.0) {
             return Landed::Unwanted;
         }
         self.out = None;
-        let (held, tries) = match std::mem::replace(&mut self.state, State::Absent) {
-            State::Absent => (None, 1),
-            State::Held(held) => (Some(held), 1),
-            State::Failing { held, tries, .. } => (held, tries.saturating_add(1)),
+        let (held, before) = match std::mem::replace(&mut self.state, State::Absent) {
+            State::Absent => (None, 0),
+            State::Held(held) => (Some(held), 0),
+            State::Failing { held, tries, .. } => (held, tries),
         };
-        let not_before = backoff.next(tries, asked, now, dice);
+        let tries = before.saturating_add(more);
+        let not_before = next(tries);
         self.state = State::Failing { held, tries, failed_at: now, not_before, why };
         Landed::Taken
     }
@@ -264,6 +290,28 @@ mod tests {
             matches!(slot.state(), State::Failing { held: None, tries: 2, .. }),
             "a failure is not forgotten"
         );
+    }
+
+    #[test]
+    fn a_fetch_that_was_put_off_keeps_what_is_held_and_makes_no_pause_longer() {
+        let mut slot = Slot::default();
+        slot.put(held(1, START));
+        fail(&mut slot, at(10));
+        for second in [12, 14, 16] {
+            let run = slot.begin();
+            let landed = slot.put_off(run, "left alone", None, &BACKOFF, at(second), Dice::MOST);
+            assert_eq!(landed, Landed::Taken);
+            let State::Failing { held: Some(_), tries: 1, not_before, why: "left alone", .. } = slot.state()
+            else {
+                panic!("{:?}", slot.state())
+            };
+            // A floor of 1 s, and a part of the base of 1 s.
+            assert!(*not_before < at(second + 2), "{not_before:?}");
+        }
+        let run = slot.begin();
+        let asked = Some(Duration::from_secs(3));
+        slot.put_off(run, "left alone", asked, &BACKOFF, at(18), Dice::LEAST);
+        assert_eq!(slot.look(at(18)), Look::Stale(Fetch::NotBefore(at(21))), "as it is told");
     }
 
     #[test]

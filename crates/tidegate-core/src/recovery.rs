@@ -106,11 +106,7 @@ impl Recovery {
                     self.down(1, retry_after, backoff, now, dice);
                 }
             }
-            (Reach::Probing { .. }, Ended::Answered) => {
-                (self.reach, self.failures, self.last_key) = (Reach::Up, 0, None);
-                self.era += 1;
-                self.recovered_at = Some(now);
-            }
+            (Reach::Probing { .. }, Ended::Answered) => self.up(now),
             (Reach::Probing { tries }, Ended::Unreachable { retry_after, .. }) => {
                 self.down(tries.saturating_add(1), retry_after, backoff, now, dice);
             }
@@ -120,6 +116,21 @@ impl Recovery {
             }
             (Reach::Up | Reach::Down { .. }, Ended::Abandoned) | (Reach::Down { .. }, _) => {}
         }
+    }
+
+    /// Learns that asking was answered which was settled as unreachable: late, but the source is there.
+    pub fn answered_late(&mut self, now: Instant) {
+        match self.reach {
+            // Who answers late only is still to be left alone after some failures.
+            Reach::Up => {}
+            Reach::Down { .. } | Reach::Probing { .. } => self.up(now),
+        }
+    }
+
+    fn up(&mut self, now: Instant) {
+        (self.reach, self.failures, self.last_key) = (Reach::Up, 0, None);
+        self.era += 1;
+        self.recovered_at = Some(now);
     }
 
     fn down(&mut self, tries: u32, asked: Option<Duration>, backoff: &Backoff, now: Instant, dice: Dice) {
@@ -206,6 +217,35 @@ mod tests {
         let _probe = recovery.admit(at(1)).unwrap();
         recovery.settle(late, Ended::Answered, &BACKOFF, at(1), Dice::LEAST);
         assert!(matches!(recovery.reach(), Reach::Probing { .. }));
+    }
+
+    #[test]
+    fn a_late_answer_to_what_counted_as_a_failure_shows_that_it_is_there() {
+        let mut recovery = down();
+        let probe = recovery.admit(at(1)).unwrap();
+        recovery.settle(probe, Ended::Unreachable { key: 0, retry_after: None }, &BACKOFF, at(2), Dice::MOST);
+        assert!(recovery.admit(at(3)).is_err());
+        recovery.answered_late(at(3));
+        assert_eq!((recovery.reach(), recovery.recovered_at()), (Reach::Up, Some(at(3))));
+        // What another probe brings, which was out then, counts no more.
+        let mut recovery = down();
+        let probe = recovery.admit(at(1)).unwrap();
+        recovery.answered_late(at(1));
+        recovery.settle(probe, Ended::Unreachable { key: 0, retry_after: None }, &BACKOFF, at(2), Dice::MOST);
+        assert_eq!(recovery.reach(), Reach::Up);
+    }
+
+    #[test]
+    fn a_source_that_answers_late_only_is_left_alone_all_the_same() {
+        let mut recovery = Recovery::default();
+        for key in 0..3 {
+            assert_eq!(recovery.reach(), Reach::Up);
+            fail(&mut recovery, key, START);
+            if key < 2 {
+                recovery.answered_late(at(1));
+            }
+        }
+        assert!(matches!(recovery.reach(), Reach::Down { .. }));
     }
 
     #[test]

@@ -62,5 +62,5 @@ pub use stats::{GrantOutcome, Stats};
 pub use store::{
     Change, Fence, Leased, Phase, SessionStore, SessionStoreError, Stored, Under, Write, Written,
 };
-pub use tidegate_core::token::{InvalidSchedule, InvalidTries, Lead, Limits, Over, Schedule};
+pub use tidegate_core::token::{Blame, InvalidSchedule, InvalidTries, Lead, Limits, Over, Schedule};
 pub use tokens::{Identity, Tokens};

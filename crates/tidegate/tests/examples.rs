@@ -10,22 +10,22 @@ mod limit_tonic;
 #[expect(dead_code, reason = "its main prints what run returns")]
 mod registry_tonic;
 
-#[path = "../examples/token_http.rs"]
+#[path = "../examples/token_reqwest.rs"]
 #[expect(dead_code, reason = "its main prints what run returns")]
-mod token_http;
+mod token_reqwest;
 
 #[path = "../examples/token_tonic.rs"]
 #[expect(dead_code, reason = "its main prints what run returns")]
 mod token_tonic;
 
 #[tokio::test]
-async fn token_http_answers_all_calls_with_one_grant() {
-    assert_eq!(token_http::run().await.unwrap(), (100, 1));
+async fn token_reqwest_answers_all_calls_with_one_grant_and_gives_back_what_is_left() {
+    assert_eq!(token_reqwest::run().await.unwrap(), (100, (1, true)));
 }
 
 #[tokio::test]
-async fn token_tonic_asks_for_one_token() {
-    assert_eq!(token_tonic::run().await.unwrap(), (100, 1));
+async fn token_tonic_answers_all_calls_with_one_grant_and_gives_back_what_is_left() {
+    assert_eq!(token_tonic::run().await.unwrap(), (100, 1, true));
 }
 
 #[tokio::test]

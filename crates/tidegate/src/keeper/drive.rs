@@ -115,7 +115,7 @@ impl<F: Fetch> Keeper<F> {
                 let look = Look::Empty(Wanted::No);
                 return Seen { look, item: None, why: None, start: Start::Evicted };
             }
-            self.pace(slot, state);
+            self.pace(slot, state, now);
             let look = state.keep.look(now);
             let (Look::Good(wanted) | Look::Stale(wanted) | Look::Empty(wanted)) = look;
             let start = self.start(state, wanted, now);
@@ -151,14 +151,20 @@ impl<F: Fetch> Keeper<F> {
     }
 
     /// A key that failed because the source was down waits for a part of a while after it came back, in place of the rest
-    /// of its own pause: all are soon tried, and not all at once.
-    fn pace(&self, slot: &Slot<F>, state: &mut slot::State<F>) {
+    /// of its own pause: all are soon tried, and not all at once. One whose trouble is over waits no longer.
+    fn pace(&self, slot: &Slot<F>, state: &mut slot::State<F>, now: Instant) {
         if let State::Failing { failed_at, why: (_, Fault::Source), .. } = state.keep.state()
             && let Some(recovered_at) = self.0.source.recovered_at()
             && *failed_at < recovered_at
         {
             let own = Dice((slot.hash >> 32) as u32).part_of(self.0.settings.recovery);
             state.keep.pace(recovered_at + own);
+        }
+        if let State::Failing { failed_at, not_before, why: (Why::Failed(error), _), .. } = state.keep.state()
+            && now < *not_before
+            && self.0.fetch.is_lifted(error, *failed_at)
+        {
+            state.keep.pace(now);
         }
     }
 
@@ -185,7 +191,7 @@ impl<F: Fetch> Keeper<F> {
             if state.evicted {
                 return Start::Evicted;
             }
-            self.pace(slot, state);
+            self.pace(slot, state, now);
             let wanted = match state.keep.look(now) {
                 Look::Good(Wanted::No) if !state.keep.is_fetching() => Wanted::Begin,
                 Look::Good(Wanted::No) => Wanted::UnderWay,
@@ -321,7 +327,7 @@ impl<F: Fetch> Out<F> {
                         shared.source.unreachable(self.leave, self.slot.hash, retry_after, why.clone(), now);
                     }
                     Some(Fault::Key) => shared.source.answered(self.leave, now),
-                    None => shared.source.abandoned(self.leave, now),
+                    Some(Fault::Unasked) | None => shared.source.abandoned(self.leave, now),
                 }
                 shared.counters.failed();
                 self.failed((why, fault.unwrap_or(Fault::Key)), retry_after, now)
@@ -352,7 +358,11 @@ impl<F: Fetch> Out<F> {
     fn failed(&self, blame: slot::Blame<F::Error>, retry_after: Option<Duration>, now: Instant) -> End<F> {
         self.slot.with(|state| {
             let backoff = &self.keeper.0.settings.backoff;
-            let landed = state.keep.failed(self.run, blame.clone(), retry_after, backoff, now, dice());
+            let (run, keep, why) = (self.run, &mut state.keep, blame.clone());
+            let landed = match blame.1 {
+                Fault::Source | Fault::Key => keep.failed(run, why, retry_after, backoff, now, dice()),
+                Fault::Unasked => keep.put_off(run, why, retry_after, backoff, now, dice()),
+            };
             if landed == Landed::Unwanted {
                 return End::Unwanted;
             }

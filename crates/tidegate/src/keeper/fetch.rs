@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, hash::Hash, time::Duration};
 
-use tidegate_core::Lifetime;
+use tidegate_core::{Instant, Lifetime};
 
 /// Knows how to fetch the value of a key.
 pub trait Fetch: Send + Sync + 'static {
@@ -22,6 +22,13 @@ pub trait Fetch: Send + Sync + 'static {
         &self,
         key: &Self::Key,
     ) -> impl Future<Output = Result<Fetched<Self::Value>, Failed<Self::Error>>> + Send;
+
+    /// Whether the pause of a key whose fetch failed with `error` at `failed_at` is over already, because what it failed for
+    /// is. Asked with every look at such a key, under its lock: it is quick, and asks no keeper.
+    fn is_lifted(&self, error: &Self::Error, failed_at: Instant) -> bool {
+        let _ = (error, failed_at);
+        false
+    }
 
     /// Learns that a key was forgotten, because it was idle or others needed its place.
     fn evicted(&self, key: &Self::Key) {
@@ -74,6 +81,9 @@ pub enum Fault {
     Source,
     /// It answered, and this key failed.
     Key,
+    /// Nobody's: the source was not asked, as it is to be left alone now. No evidence of anything, and the pause of the key
+    /// does not grow.
+    Unasked,
 }
 
 /// A fetch that failed.
@@ -91,6 +101,11 @@ impl<E> Failed<E> {
     /// The source could not be reached.
     pub const fn source(error: E) -> Self {
         Self { error, fault: Fault::Source, retry_after: None }
+    }
+
+    /// The source was not asked.
+    pub const fn unasked(error: E) -> Self {
+        Self { error, fault: Fault::Unasked, retry_after: None }
     }
 
     /// This key failed.

@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use tidegate_core::{Freshness, Instant, Term, token::Over};
+use tidegate_core::{
+    Freshness, Instant, Term,
+    token::{Blame, Over},
+};
 
 use super::{
     GrantError, Identity, LONGEST_PAUSE, SessionId, SessionStoreError, VerifyError, record::Record,
@@ -218,6 +221,8 @@ pub enum Trouble {
     Cooling {
         /// Until when.
         until: Instant,
+        /// Whose failures they were; those of the endpoint alone are forgiven when it answers anybody.
+        blame: Blame,
     },
     /// A grant is out for longer than one may take. What it brings is taken.
     Overdue(Duration),
@@ -238,10 +243,15 @@ impl Trouble {
         })
     }
 
+    /// Whether nothing was asked.
+    pub(super) const fn is_unasked(&self) -> bool {
+        matches!(self, Self::Resting { .. } | Self::Cooling { .. })
+    }
+
     /// When to come back, as far as the trouble tells.
     pub(super) fn retry_after(&self, now: Instant) -> Option<Duration> {
         match self {
-            Self::Resting { until } | Self::Cooling { until } => Some(until.since(now)),
+            Self::Resting { until } | Self::Cooling { until, .. } => Some(until.since(now)),
             Self::Grant(error) => error.retry_after().map(|after| after.min(LONGEST_PAUSE)),
             Self::Store(_)
             | Self::Record(_)

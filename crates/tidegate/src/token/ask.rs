@@ -93,7 +93,8 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
                 asking.failed()
             }
             (_, Some(asking)) => asking.answered(),
-            (_, None) => {}
+            (GrantOutcome::Transient | GrantOutcome::NotSent | GrantOutcome::Unknown, None) => {}
+            (_, None) => self.health.answered_late(),
         }
         if let Err(GrantError::Transient { retry_after: Some(pause), .. }) = result {
             self.rest(*pause).await;

@@ -8,12 +8,17 @@ use tidegate_core::{
     Backoff, Instant,
     attempts::{self, Attempts},
     recovery::{Ended, Leave, Reach, Recovery},
+    token::Blame,
 };
 
+use super::{GrantError, Trouble};
 use crate::sync::{Mutex, now};
 
 /// The longest pause that an endpoint is given because it asked for it.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// The pause of those who would ask while a probe is out: its success ends that, and no store is read all the time meanwhile.
+const PROBE_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Health {
     inner: Mutex<Inner>,
@@ -50,7 +55,8 @@ impl Health {
         if now < inner.paused_until {
             return Err(inner.paused_until);
         }
-        let leave = inner.recovery.admit(now)?;
+        // While a probe is out nobody knows; its success ends the pauses.
+        let leave = inner.recovery.admit(now).map_err(|until| until.max(now + PROBE_PAUSE))?;
         if let Some(Err(refused)) = inner.budget.as_mut().map(|budget| budget.attempt(now)) {
             let dice = tidegate_core::Dice(fastrand::u32(..));
             inner.recovery.settle(leave, Ended::Abandoned, &self.backoff, now, dice);
@@ -64,6 +70,42 @@ impl Health {
     pub(super) fn pause(&self, pause: Duration, now: Instant) {
         let inner = &mut *self.inner.lock();
         inner.paused_until = inner.paused_until.max(now + pause.min(LONGEST_PAUSE));
+    }
+
+    /// It answered a grant that was settled as failed.
+    pub(super) fn answered_late(&self) {
+        let now = now();
+        let inner = &mut *self.inner.lock();
+        inner.answered_at = Some(now);
+        inner.recovery.answered_late(now);
+    }
+
+    /// Whether a session's trouble at `failed_at` was the endpoint's, which is back since.
+    pub(super) fn has_lifted(&self, trouble: &Trouble, failed_at: Instant) -> bool {
+        let since = match trouble {
+            // An answer to somebody else is enough only of the cooldown, which is rare: who fails between good answers to
+            // others is to wait longer each time.
+            Trouble::Cooling { blame: Blame::Endpoint, .. } => self.answered_at(),
+            Trouble::Resting { .. }
+            | Trouble::Overdue(_)
+            | Trouble::Grant(
+                GrantError::Transient { .. } | GrantError::NotSent { .. } | GrantError::Unknown { .. },
+            ) => self.inner.lock().recovery.recovered_at(),
+            Trouble::Cooling { blame: Blame::Session, .. }
+            | Trouble::Grant(
+                GrantError::Terminal { .. }
+                | GrantError::Scope
+                | GrantError::Misconfigured { .. }
+                | GrantError::Protocol { .. },
+            )
+            | Trouble::Store(_)
+            | Trouble::Record(_)
+            | Trouble::Stillborn
+            | Trouble::Unverified(_)
+            | Trouble::Closed
+            | Trouble::Lost(_) => None,
+        };
+        since.is_some_and(|since| failed_at < since)
     }
 
     pub(super) fn answered_at(&self) -> Option<Instant> {

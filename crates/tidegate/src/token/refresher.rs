@@ -8,7 +8,7 @@ use std::{
 
 use tidegate_core::{
     Freshness, Instant, Lifetime, Term,
-    token::{Over, Plan},
+    token::{Blame, Over, Plan},
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -137,7 +137,10 @@ impl<E: TokenEndpoint, S: SessionStore> Refresher<E, S> {
             Plan::ServeOut(over) => Assessed::Tell(good(Some(over), term.dead_at)),
             Plan::Over(over) => Assessed::Tell(self.over(over, record.generation, now)),
             Plan::Cooling(until) if alive => Assessed::Tell(good(None, until)),
-            Plan::Cooling(until) => Assessed::Barred(Trouble::Cooling { until }),
+            Plan::Cooling(until) => {
+                let blame = if record.tries.own { Blame::Session } else { Blame::Endpoint };
+                Assessed::Barred(Trouble::Cooling { until, blame })
+            }
             Plan::Refresh => Assessed::Refresh(alive.then(|| good(None, now))),
             Plan::Verify => Assessed::Verify(alive.then(|| good(None, now))),
         }
@@ -247,9 +250,17 @@ impl<E: TokenEndpoint, S: SessionStore> Fetch for Fetcher<E, S> {
         let started = now();
         match self.0.look(id).await {
             Ok(found) => Ok(found.fetched(started)),
+            // A grant that was not sent is no failure.
+            Err((error, retry_after)) if error.is_unasked() => {
+                Err(Failed { retry_after, ..Failed::unasked(error) })
+            }
             // Always the key's: whether the endpoint can be reached is decided beside the keeper, so that sessions can
             // be read from the store while it cannot.
             Err((error, retry_after)) => Err(Failed { retry_after, ..Failed::key(error) }),
         }
+    }
+
+    fn is_lifted(&self, trouble: &Trouble, failed_at: Instant) -> bool {
+        self.0.health.has_lifted(trouble, failed_at)
     }
 }
