@@ -241,6 +241,8 @@ async fn a_login_that_cannot_begin_is_logged_once_with_the_reason() {
         let answer = Browser::default().goes(&gateway, "/").await;
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     }
+    let route = &gateway.state().await["routes"][0];
+    assert_eq!(route["refused"], serde_json::json!({ "session": 3 }), "{route}");
     gateway.process().printed("no login can begin").await;
     let output = gateway.process().output();
     assert!(output.contains("is of the issuer \"https://other.example\""), "{output}");
