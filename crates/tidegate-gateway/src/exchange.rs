@@ -3,9 +3,9 @@
 mod held;
 mod kept;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use tidegate::{ByStatus, Classify as _, Judged, clock, grpc, limiter::FleetLimiter};
 use tidegate_core::{Call, Instant, Outcome};
@@ -184,6 +184,8 @@ impl Exchange {
         let now = clock::now();
         if let Cause::Refused(refused) = cause {
             self.metrics.refused(*refused, limit, now);
+        } else if let Cause::NoToken(refused) = cause {
+            self.metrics.without(refused.of(), refused.retry_after, now);
         }
         let grpc_status = self.is_grpc().then(|| cause.grpc_status());
         self.close(Close {
@@ -221,12 +223,18 @@ impl Exchange {
             response = refusal::grpc_end(status, why);
         }
         response.headers_mut().insert(trace::X_REQUEST_ID, self.request_id.clone());
+        let now = clock::now();
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            let told = response.headers().get(header::RETRY_AFTER).and_then(|told| told.to_str().ok());
+            let retry_after = told.and_then(|told| told.parse().ok()).map(Duration::from_secs);
+            self.metrics.without(reason, retry_after, now);
+        }
         self.close(Close {
             outcome: Outcome::Unsent,
             status: response.status().as_u16(),
             grpc_status: grpc.map(|(status, _)| status),
             bytes: response.body().size_hint().lower(),
-            now: clock::now(),
+            now,
             reason: Some(reason),
             limit: None,
         });

@@ -261,11 +261,35 @@ async fn steer(
             }
             Ok(()) = signals.reload.changed(), if serves => {
                 notify.reloading();
-                reload(gateway, origin, &mut watch).await;
+                reload_unless(drained(&signals, ends), gateway, origin, &mut watch).await;
                 notify.ready();
             }
-            () = watch.changed(), if serves => reload(gateway, origin, &mut watch).await,
+            () = watch.changed(), if serves => {
+                reload_unless(drained(&signals, ends), gateway, origin, &mut watch).await;
+            }
         }
+    }
+}
+
+/// Waits until the process is told to drain, unless it does already.
+async fn drained(signals: &Signals, ends: &Ends) {
+    if ends.drain.is_cancelled() {
+        std::future::pending::<()>().await;
+    }
+    signals.drain.cancelled().await;
+}
+
+/// Reloads, and gives that up when the process is told to drain meanwhile: a new store may let it wait for seconds. Until that
+/// is open nothing has changed.
+async fn reload_unless(
+    drained: impl Future<Output = ()>,
+    gateway: &Gateway,
+    origin: &Origin,
+    watch: &mut Watch,
+) {
+    tokio::select! {
+        () = reload(gateway, origin, watch) => {}
+        () = drained => tracing::warn!("the reload is given up: the process ends"),
     }
 }
 

@@ -301,6 +301,9 @@ fn find<'t>(
         Kind::of(route.kind, &route.service.stream_paths, wanted, request.uri().path(), request.headers());
     let upgrades = wanted.is_some();
     exchange.take_route(route, kind, request.headers());
+    if upgrades && let Some(session) = &route.session {
+        user::from_own_pages(session, &request, &host)?;
+    }
     if route.body_bytes.is_some_and(|most| request.body().size_hint().lower() > most) {
         return Err(Cause::TooLarge.into());
     }

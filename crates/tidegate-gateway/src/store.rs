@@ -230,10 +230,19 @@ impl Secrets {
         };
         let password = read(&config.password).map_err(NoStore::Password)?;
         let key = read(&config.key_secret).map_err(NoStore::KeySecret)?;
-        match key.as_ref().map(|key| key.expose().len()) {
-            Some(bytes) if bytes < SHORTEST_KEY_SECRET => Err(NoStore::ShortKeySecret { bytes }),
-            Some(_) | None => Ok(Self { password, key }),
-        }
+        key.as_ref().map(long_enough).transpose()?;
+        Ok(Self { password, key })
+    }
+}
+
+/// Checks that nobody can guess what keys are hashed with.
+///
+/// # Errors
+/// [`NoStore::ShortKeySecret`].
+pub(crate) fn long_enough(key_secret: &Secret) -> Result<(), NoStore> {
+    match key_secret.expose().len() {
+        bytes if bytes < SHORTEST_KEY_SECRET => Err(NoStore::ShortKeySecret { bytes }),
+        _ => Ok(()),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     in_flight::StreamPath,
     key::{Extractor, InvalidExtractor},
     logging::check_filter,
-    oidc::jose::Algorithm,
+    oidc::{jose::Algorithm, session::origin},
     route::{InvalidMatch, Matcher},
 };
 
@@ -130,6 +130,8 @@ formats! {
     PercentText "tidegate-percent" "20%" => parses::<Percent>;
     /// `__Host-tidegate`.
     CookieText "tidegate-cookie" "__Host-tidegate" => cookie;
+    /// `https://app.example`.
+    OriginText "tidegate-origin" "https://app.example" => own_origin;
     /// `/oauth2/callback`.
     PageText "tidegate-page" "/oauth2/callback" => page;
     /// `ES256`.
@@ -330,6 +332,23 @@ pub(super) fn claim_field(text: &str) -> Result<(), Wrong> {
     }
     let remedy = "write the name of a header field that says who the user is, with dashes, like x-user";
     Err(Wrong::new(format!("{} is not a header field for a claim", quoted(text)), remedy))
+}
+
+/// An origin of pages, as browsers name it in `Origin`.
+fn own_origin(text: &str) -> Result<(), Wrong> {
+    let not = |remedy: &str| Wrong::new(format!("{} is not an origin", quoted(text)), remedy);
+    if text.contains('*') {
+        return Err(not(
+            "name each one, like https://app.example: a page of any other could act as the user",
+        ));
+    }
+    match origin(text) {
+        Some(_) => Ok(()),
+        None if text.split_once("://").is_some_and(|(_, rest)| rest.contains(['/', '?', '#'])) => {
+            Err(not("remove what follows the host and the port"))
+        }
+        None => Err(not("write scheme://host or scheme://host:port, like https://app.example")),
+    }
 }
 
 fn page(text: &str) -> Result<(), Wrong> {

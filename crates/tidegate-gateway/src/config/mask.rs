@@ -12,10 +12,13 @@ pub(super) fn holds_secret(key: &str) -> bool {
     SECRET_KEYS.iter().any(|word| key.contains(word))
 }
 
-/// Masks passwords in URLs, and values of keys like `client_secret`, unless such a value is a section.
+/// Shortest text that is taken for a key itself, in bytes: what stands at `key` may also be a path, or what a limit counts by.
+const SHORTEST_KEY: usize = 32;
+
+/// Masks passwords in URLs, private keys, and values of keys like `client_secret`, unless such a value is a section.
 pub(super) fn masked(text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
-    for range in url_passwords(text).chain(secret_values(text)) {
+    for range in url_passwords(text).chain(secret_values(text)).chain(pem_keys(text)) {
         bytes[range].fill(b'*');
     }
     String::from_utf8(bytes).expect("whole characters were replaced by ASCII")
@@ -49,6 +52,45 @@ fn secret_values(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     })
 }
 
+/// The lines of private keys in PEM: to the end of each, or, where that is not to be found, as far as lines are as deep.
+fn pem_keys(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
+    let (mut line_start, mut depth) = (0, None);
+    text.split_inclusive('\n').filter_map(move |line| {
+        let start = line_start;
+        line_start += line.len();
+        let end = start + line.trim_end().len();
+        let indent = line.len() - line.trim_start().len();
+        let begin = line.find("-----BEGIN").filter(|at| line[*at..].contains("PRIVATE KEY"));
+        if let Some(begin) = begin {
+            // After a key what belongs to it is deeper than that.
+            depth = Some(indent + usize::from(begin > indent));
+        }
+        let least = depth?;
+        if begin.is_none() && indent < least && !line.trim().is_empty() {
+            depth = None;
+            return None;
+        }
+        if line.contains("-----END") {
+            depth = None;
+        }
+        Some(start + begin.unwrap_or(indent).min(line.trim_end().len())..end)
+    })
+}
+
+/// Whether a text is a key and not the path of one, nor a name: long base64, or PEM.
+fn is_key_itself(value: &str) -> bool {
+    let is_base64 = |word: &str| {
+        let has = |is: fn(&u8) -> bool| word.as_bytes().iter().any(is);
+        word.len() >= SHORTEST_KEY
+            && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=-_".contains(&b))
+            && has(u8::is_ascii_uppercase)
+            && has(u8::is_ascii_lowercase)
+            && has(u8::is_ascii_digit)
+    };
+    value.contains("-----BEGIN")
+        || value.split(|c: char| c.is_whitespace() || "\"',[]{}".contains(c)).any(is_base64)
+}
+
 /// The value after the key before `colon`, to the end of the line, if it is a secret one.
 fn secret_value(line: &str, colon: usize) -> Option<Range<usize>> {
     let key = line[..colon].trim_end_matches(['"', '\'', ' ']);
@@ -59,7 +101,7 @@ fn secret_value(line: &str, colon: usize) -> Option<Range<usize>> {
     let follows = rest.starts_with([' ', '"', '\'']);
     let key = &key[key_start..];
     // Sessions have a list of secrets; a secret by its place is none to see.
-    let secret = holds_secret(key) || key == "keys";
+    let secret = holds_secret(key) || key == "keys" || key == "key" && is_key_itself(value);
     let place = value.starts_with(['{', '#']) || value.starts_with("[{");
     if !follows || !secret || value.is_empty() || place {
         return None;
@@ -85,6 +127,22 @@ mod tests {
             ("keys: [hunter2]", "keys: *********"),
             ("keys: [{ file: x }]", "keys: [{ file: x }]"),
             ("max_keys: 5", "max_keys: 5"),
+            ("key: MC4CAQAwBQYDK2VwBCIEIPz1aGVsbG8=", "key: ********************************"),
+            (
+                "{ key: \"-----BEGIN PRIVATE KEY-----\\nMC4C\" }",
+                "{ key: *************************************",
+            ),
+            ("key: /etc/tidegate/clients/Billing-2/key.pem", "key: /etc/tidegate/clients/Billing-2/key.pem"),
+            ("key: [\"header:x-api\", client-ip]", "key: [\"header:x-api\", client-ip]"),
+            (
+                "key: |\n  -----BEGIN EC PRIVATE KEY-----\n  MC4C\n  -----END EC PRIVATE KEY-----\n  a: b",
+                "key: |\n  ******************************\n  ****\n  ****************************\n  a: b",
+            ),
+            (
+                "key: -----BEGIN PRIVATE KEY-----\n  MC4C\n\n  AQAw\nname: x",
+                "key: ***************************\n  ****\n\n  ****\nname: x",
+            ),
+            ("-----BEGIN CERTIFICATE-----\nMC4C", "-----BEGIN CERTIFICATE-----\nMC4C"),
             ("client_secret:\n  file: x", "client_secret:\n  file: x"),
             ("endpoints: [http://127.0.0.1:9001]", "endpoints: [http://127.0.0.1:9001]"),
             ("password: pässwört", "password: **********"),

@@ -53,8 +53,8 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
         upstream(entry, problems);
     }
     limits::check(root, problems);
-    store::check(root, problems);
-    registry::check(root, problems);
+    store::check(root, base, problems);
+    registry::check(root, base, problems);
     tokens::check(root, base, problems);
     sessions::check(root, base, problems);
     logins::check(root, problems);

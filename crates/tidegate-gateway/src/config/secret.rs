@@ -29,7 +29,7 @@ pub enum NoSecret {
     #[error("the environment variable {0} is not set; set it, or name another one")]
     Env(String),
     /// The file can not be read.
-    #[error("the secret file {} can not be read: {why}", .path.display())]
+    #[error("the secret file {} can not be read: {why}; name a file of text that the gateway's user may read", .path.display())]
     File {
         /// Which file.
         path: PathBuf,

@@ -12,7 +12,7 @@ use super::{
         default_session_idle, default_token_timeout, default_token_wait,
     },
     dpop::Dpop,
-    formats::{AlgorithmText, CookieText, IssuerText, PageText, PercentText},
+    formats::{AlgorithmText, CookieText, IssuerText, OriginText, PageText, PercentText},
     model::ClientTls,
     secret::SecretSetting,
     token::{ClientAuth, Percent},
@@ -63,6 +63,10 @@ pub struct Session {
     #[serde(default)]
     #[schemars(with = "Option<CookieText>")]
     pub cookie: Option<String>,
+    /// Origins besides its own whose pages may open WebSockets with it, like `https://app.example`. Default: none.
+    #[serde(default)]
+    #[schemars(with = "Vec<OriginText>")]
+    pub origins: Vec<String>,
     /// Keys that seal what browsers and the store keep, each 32 random bytes as base64: the first one seals, all open.
     pub keys: Vec<SecretSetting>,
     /// A file that sessions stand in, sealed with `keys`, where the store is this process: so that a restart logs nobody

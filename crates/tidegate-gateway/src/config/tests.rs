@@ -90,6 +90,8 @@ mistakes! {
     words_of_a_limit_that_are_wrong: format!("{UPSTREAM}limits:\n  a: {{ rate: 1/s, on_store_failure: allow, prohibit: 0s, lease: 1ms, aside: 5, key: [client-ip/0, client-ip/240] }}\n{ROUTE}    limits: [a]\n");
     a_store_that_is_wrong: format!("store: redis://app:hunter2@a,b\n{UPSTREAM}{ROUTE}");
     a_store_without_a_scheme: format!("store: localhost:6379\n{UPSTREAM}{ROUTE}");
+    clients_whose_names_and_keys_are_none: format!("{UPSTREAM}    token: a\n{ROUTE}tokens:\n  a: {{ issuer: \"https://i\", client_id: \"\", key: {{ file: Cargo.toml }} }}\n");
+    secrets_of_stores_that_are_none: format!("{UPSTREAM}{ROUTE}store: {{ url: \"redis://h\", password: {{ file: no/such }}, key_secret: {{ env: CARGO_PKG_VERSION_MAJOR }} }}\n");
     certificates_that_are_not_there: format!("listen: {{ tls: {{ cert: no/such.crt, key: Cargo.toml }} }}\n{UPSTREAM}    tls: {{ cert: Cargo.toml }}\n{ROUTE}");
     aliases_that_stand_for_nothing: format!("{UPSTREAM}    breaker: *usual\n{ROUTE}");
     tags_and_unquoted_braces: "upstreams: !!map\n  orders: !include orders.yaml\nroutes: {{ .Values.routes }}\n";

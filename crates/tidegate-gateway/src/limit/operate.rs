@@ -91,6 +91,7 @@ impl Limit {
                 .collect(),
             away_seconds: stats.away_for.map(|long| long.as_secs_f64()),
             away_share: stats.parts_away as f64 / stats.parts.max(1) as f64,
+            outages: stats.outages,
             latency_seconds: stats.round_trip.as_secs_f64(),
             latency: Durations::from(&throttle.latencies()),
         }

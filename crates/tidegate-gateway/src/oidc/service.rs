@@ -87,6 +87,19 @@ pub enum Reason {
 }
 
 impl Refused {
+    /// What could not be had: a `session`, or a `token`.
+    pub(crate) fn of(&self) -> &'static str {
+        match self.why {
+            Reason::Session | Reason::SessionSlow => "session",
+            Reason::Unavailable
+            | Reason::Misconfigured
+            | Reason::Slow
+            | Reason::Deadline
+            | Reason::NoSubject
+            | Reason::SubjectRefused => "token",
+        }
+    }
+
     /// The HTTP status of the refusal.
     pub(crate) fn status(&self) -> StatusCode {
         match self.why {

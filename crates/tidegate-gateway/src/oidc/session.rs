@@ -9,6 +9,7 @@ mod flow;
 mod kept;
 mod login;
 mod logout;
+mod origin;
 mod page;
 mod ring;
 mod roll;
@@ -28,7 +29,8 @@ use tidegate_core::{Call, Instant, recovery::Reach};
 use url::form_urlencoded;
 
 pub use self::{
-    build::NoSession, claims::Claims, denied::Denied, kept::Kept, ring::KeyRing, suspect::By, watch::Watched,
+    build::NoSession, claims::Claims, denied::Denied, kept::Kept, origin::origin, ring::KeyRing, suspect::By,
+    watch::Watched,
 };
 use self::{cookies::Marked, ring::LiveRing};
 use super::{

@@ -49,6 +49,16 @@ pub(super) async fn own_page(
     Ok(session.answer(page, &visit(&request, &host), form).await)
 }
 
+/// Lets an upgrade pass that no page of another origin asks for.
+pub(super) fn from_own_pages<'t, B>(
+    session: &Session,
+    request: &Request<B>,
+    host: &HeaderValue,
+) -> Result<(), Stop<'t>> {
+    let Some(page) = session.cross_site(&visit(request, host)) else { return Ok(()) };
+    Err(Stop { page: Some(Box::new(page)), ..Cause::NoRoute.into() })
+}
+
 /// Tells whose call it is before its limits decide, as they count by that.
 pub(super) async fn first<'t>(
     session: &Session,

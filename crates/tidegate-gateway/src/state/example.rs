@@ -91,6 +91,7 @@ pub(crate) fn example() -> State {
                     outstanding: 213,
                     away_seconds: Some(12.5),
                     away_share: 1.0,
+                    outages: 2,
                     local: 119_000,
                     waited: 1012,
                     asking: 1,

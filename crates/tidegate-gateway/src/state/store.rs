@@ -51,6 +51,8 @@ pub struct CreditState {
     pub away_seconds: Option<f64>,
     /// How much of the store is known to be away, from 0 to 1: of a cluster, a part may be.
     pub away_share: f64,
+    /// How often the store, or a part of it, was found to be away.
+    pub outages: u64,
     /// How long the store takes to answer, lately, in seconds.
     pub latency_seconds: f64,
     /// How long it took, of all questions that were answered in time.

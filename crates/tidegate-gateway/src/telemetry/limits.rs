@@ -50,6 +50,9 @@ fn credit(page: &mut Page, limits: &[LimitState]) -> fmt::Result {
     let away = shared().map(|(name, c)| ([("limit", name)], c.away_share));
     let help = "How much of the store is known to be away for a limit, from 0 to 1";
     page.gauge("tidegate_store_away", help, None, away)?;
+    let outages = shared().map(|(name, c)| ([("limit", name)], c.outages));
+    let help = "How often the store, or a part of it, was found to be away for a limit";
+    page.counter("tidegate_store_outages", help, None, outages)?;
     let forgiven = shared().map(|(name, c)| ([("limit", name)], c.forgiven));
     let help = "Units owed that were forgotten for want of room before the store could be told";
     page.counter("tidegate_credit_forgiven", help, None, forgiven)?;

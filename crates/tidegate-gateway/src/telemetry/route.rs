@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tidegate_core::{By, Instant, Refused};
@@ -31,6 +32,8 @@ const RULES: [By; 12] = [
     By::Closed,
     By::Store,
 ];
+/// What refuses besides: a user's session and an upstream's token that can not be had now; and what is none of these.
+const OTHERS: [&str; 3] = ["session", "token", "other"];
 /// gRPC has the codes 0 to 16; one more place is for what is none of them.
 const GRPC_CODES: usize = 18;
 
@@ -40,7 +43,7 @@ struct Counts {
     codes: Codes,
     grpc: [AtomicU64; GRPC_CODES],
     protocols: [AtomicU64; CallProtocol::ALL.len()],
-    refused: [AtomicU64; RULES.len() + 1],
+    refused: [AtomicU64; RULES.len() + OTHERS.len()],
     duration: Histogram,
     head: Histogram,
     request_bytes: AtomicU64,
@@ -93,15 +96,24 @@ impl RouteMetrics {
 
     /// Counts a refusal and remembers it for `/state`. `limit` names the limit that refused, if it was one.
     pub fn refused(&self, refused: Refused, limit: Option<&Arc<str>>, now: Instant) {
-        let slot = RULES.iter().position(|by| *by == refused.by).unwrap_or(RULES.len());
+        self.note(refused.by.as_str(), limit, refused.retry_after, now);
+    }
+
+    /// The same of a call whose session or token could not be had: `by` is `session` or `token`.
+    pub fn without(&self, by: &'static str, retry_after: Option<Duration>, now: Instant) {
+        self.note(by, None, retry_after, now);
+    }
+
+    fn note(&self, by: &'static str, limit: Option<&Arc<str>>, retry_after: Option<Duration>, now: Instant) {
+        let slot = names().position(|known| known == by).unwrap_or(RULES.len() + OTHERS.len() - 1);
         self.counts.here().refused[slot].fetch_add(1, Relaxed);
         self.refusals.note(now, || RefusalState {
             at_seconds: now.as_nanos() as f64 / 1e9,
-            by: refused.by.as_str(),
+            by,
             route: Arc::clone(&self.route),
             upstream: Arc::clone(&self.upstream),
             limit: limit.cloned(),
-            retry_after_seconds: refused.retry_after.map(|after| after.as_secs_f64()),
+            retry_after_seconds: retry_after.map(|after| after.as_secs_f64()),
         });
     }
 
@@ -123,10 +135,7 @@ impl RouteMetrics {
                 .map(|p| (p.as_str(), by_slot(&|counts| counts.protocols[p as usize].load(Relaxed))))
                 .filter(|(_, total)| *total > 0)
                 .collect(),
-            refused: RULES
-                .iter()
-                .map(|by| by.as_str())
-                .chain(["other"])
+            refused: names()
                 .enumerate()
                 .map(|(slot, by)| (by, by_slot(&|counts| counts.refused[slot].load(Relaxed))))
                 .filter(|(_, total)| *total > 0)
@@ -149,6 +158,11 @@ impl RouteMetrics {
         state.request_bytes = totals.request_bytes;
         state.response_bytes = totals.response_bytes;
     }
+}
+
+/// What refuses, in the order of [`Counts::refused`].
+fn names() -> impl Iterator<Item = &'static str> {
+    RULES.iter().map(|by| by.as_str()).chain(OTHERS)
 }
 
 /// A route's counters, summed over all threads; only what occurred.

@@ -241,6 +241,8 @@ async fn a_login_that_cannot_begin_is_logged_once_with_the_reason() {
         let answer = Browser::default().goes(&gateway, "/").await;
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     }
+    let route = &gateway.state().await["routes"][0];
+    assert_eq!(route["refused"], serde_json::json!({ "session": 3 }), "{route}");
     gateway.process().printed("no login can begin").await;
     let output = gateway.process().output();
     assert!(output.contains("is of the issuer \"https://other.example\""), "{output}");
@@ -269,4 +271,52 @@ async fn the_time_that_a_call_waits_for_its_session_is_in_its_duration() {
     let line = output.lines().find(|line| line.contains("GET /late HTTP/1.1\" 503")).unwrap();
     let duration = line.rsplit_once("duration=").unwrap().1.split(' ').next().unwrap();
     assert!(duration.parse::<f64>().unwrap() >= 1.0, "{line}");
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_opens_no_websocket_with_a_users_session() {
+    let (idp, behind) = (Idp::start().await, Behind::start().await);
+    let settings = "origins: [\"https://app.example\", \"http://localhost:3000\"]";
+    let gateway = gateway(&behind, idp.issuer(), settings, "memory://").await;
+    let mut browser = Browser::default();
+    browser.logs_in(&gateway, "/").await;
+    let cookie = format!("tidegate={}", browser.session().unwrap());
+    let opens = async |path: &str, origins: &[&[u8]]| {
+        let mut fields: Vec<(&str, &[u8])> =
+            vec![("connection", b"Upgrade"), ("upgrade", b"websocket"), ("cookie", cookie.as_bytes())];
+        fields.extend(origins.iter().map(|origin| ("origin", *origin)));
+        call(&gateway, path, &fields).await
+    };
+    let seen = behind.seen().len();
+    for origins in [
+        &[&b"http://sibling.gateway.test"[..]][..],
+        &[b"https://gateway.test"],
+        &[b"http://gateway.test:8080"],
+        &[b"http://gateway.test.evil.example"],
+        &[b"http://app.example"],
+        &[b"https://app.example:8443"],
+        &[b"null"],
+        &[b""],
+        &[b"http://gateway.test", b"https://evil.example"],
+        &[b"http://gateway.test\xff"],
+    ] {
+        let answer = opens("/chat", origins).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{origins:?}");
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+        assert_eq!(answer.json()["reason"], "cross-site", "{origins:?}");
+    }
+    assert_eq!(behind.seen().len(), seen, "nothing of it reached the upstream");
+    for origins in [
+        &[][..],
+        &[&b"http://gateway.test"[..]],
+        &[b"http://GATEWAY.test:80"],
+        &[b"https://app.example"],
+        &[b"http://localhost:3000"],
+    ] {
+        assert_eq!(opens("/chat", origins).await.status, StatusCode::OK, "{origins:?}");
+    }
+    // Where no session is needed, and where nothing is upgraded, it is for the application to say.
+    assert_eq!(opens("/public", &[b"https://evil.example"]).await.status, StatusCode::OK);
+    let fetched: &[(&str, &[u8])] = &[("origin", b"https://evil.example"), ("cookie", cookie.as_bytes())];
+    assert_eq!(call(&gateway, "/", fetched).await.status, StatusCode::OK);
 }

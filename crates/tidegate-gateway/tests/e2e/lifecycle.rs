@@ -13,6 +13,7 @@ use crate::{
         ports,
         process::Process,
         upstream::Upstream,
+        within,
     },
 };
 
@@ -133,6 +134,21 @@ async fn a_drain_lets_calls_finish_and_takes_no_new_ones() {
     let answer = call.await.unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "hello"));
     assert_eq!(gateway.process().end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_reload_whose_store_hangs() {
+    let upstream = hello().await;
+    let mut gateway = Gateway::start(&to(upstream.addr(), "")).await;
+    let store = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hangs = format!("store: \"redis://{}\"\n", store.local_addr().unwrap());
+    gateway.write(&(to(upstream.addr(), "") + &hangs));
+    gateway.process().signal("HUP");
+    let _asked = within("a question to the new store", store.accept()).await.unwrap();
+    gateway.process().signal("TERM");
+    assert_eq!(gateway.process().end().await.code(), Some(0));
+    let output = gateway.process().output();
+    assert!(output.contains("the reload is given up") && !output.contains("reloaded"), "{output}");
 }
 
 #[tokio::test]

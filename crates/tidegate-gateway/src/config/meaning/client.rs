@@ -12,7 +12,7 @@ use super::{
     },
     Entry, GRANT_TIMES, Node, Problem, not_zero, parsed, quoted, time_within,
 };
-use crate::oidc::{binding, provider::is_allowed};
+use crate::oidc::{binding, jose::SigningKey, provider::is_allowed};
 
 /// How early a token may be renewed.
 const REFRESH_BEFORE: RangeInclusive<u8> = 5..=90;
@@ -50,11 +50,13 @@ impl<'a> Client<'a> {
     pub(super) fn check(&mut self, base: &Path, open_for: (RangeInclusive<Duration>, &str)) {
         self.urls();
         self.proof();
-        for key in ["client_secret", "key"] {
-            if let Some(node) = self.node.get(key) {
-                secret(node, &format!("{}.{key}", self.setting), base, self.problems);
-            }
+        if self.node.get("client_id").and_then(Node::text).is_some_and(|id| id.trim().is_empty()) {
+            self.wrong("client_id", "the client has no name", "write its id, as the provider knows it");
         }
+        if let Some(node) = self.node.get("client_secret") {
+            secret(node, &format!("{}.client_secret", self.setting), base, self.problems);
+        }
+        self.signing_key(base);
         not_zero(
             self.node,
             "max_wait",
@@ -134,6 +136,22 @@ impl<'a> Client<'a> {
         let without_secret = ["private_key_jwt", "none", "tls_client_auth", "self_signed_tls_client_auth"];
         if let Some(auth) = auth.filter(|auth| without_secret.contains(auth)) {
             self.useless("client_secret", &format!("`{auth}` has no use for it"), "remove it");
+        }
+    }
+
+    /// What signs assertions, where it is what proves the client.
+    fn signing_key(&mut self, base: &Path) {
+        let Some(node) = self.node.get("key") else { return };
+        let Some(key) = secret(node, &format!("{}.key", self.setting), base, self.problems) else { return };
+        let text = |key: &str| self.node.get(key).and_then(Node::text);
+        let algorithm = text("algorithm").and_then(|text| text.parse().ok());
+        if !matches!(text("auth"), None | Some("private_key_jwt")) {
+            return;
+        }
+        if let Err(wrong) = SigningKey::from_pem(key.expose().as_bytes(), algorithm, None) {
+            let said = wrong.to_string();
+            let (message, remedy) = said.split_once("; ").unwrap_or((&said, ""));
+            self.wrong("key", message, remedy);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rustls::{
+    RootCertStore,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
@@ -19,7 +20,7 @@ pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
         pair(tls, base, "listen.tls", problems);
     }
     if let Some(tls) = root.get("store").and_then(|store| store.get("tls")) {
-        certificates(tls, "roots", base, "store.tls", problems);
+        roots(tls, base, "store.tls", problems);
     }
     if let Some(tls) = root.get("registry").and_then(|registry| registry.get("tls")) {
         client(tls, base, "registry.tls", problems);
@@ -45,7 +46,18 @@ fn client(tls: &Node, base: &Path, setting: &str, problems: &mut Vec<Problem>) {
         }
     }
     pair(tls, base, setting, problems);
-    certificates(tls, "roots", base, setting, problems);
+    roots(tls, base, setting, problems);
+}
+
+/// Certificates that others are trusted by.
+fn roots(tls: &Node, base: &Path, setting: &str, problems: &mut Vec<Problem>) {
+    let Some(found) = certificates(tls, "roots", base, setting, problems) else { return };
+    let mut trusted = RootCertStore::empty();
+    if let Some(why) = found.into_iter().find_map(|root| trusted.add(root).err()) {
+        let what = format!("holds a certificate that can not be a root: {why}");
+        let remedy = "give the certificates of the authorities alone";
+        wrong::<()>(tls, "roots", setting, &what, remedy, problems);
+    }
 }
 
 /// A certificate chain and its key, each for itself and both together.

@@ -40,9 +40,6 @@ fn logins(entry: &Entry, setting: &str, problems: &mut Vec<Problem>) {
     let mut wrong = |key: &str, at: &Node, message: String, remedy: &str| {
         problems.push(Problem::error(message, remedy).at(&at.span).of(format!("{setting}.{key}")));
     };
-    if let Some(id) = node.get("client_id").filter(|id| id.text() == Some("")) {
-        wrong("client_id", id, "the client has no name".into(), "write its id, as the provider knows it");
-    }
     if let Some(list) = node.get("algorithms").filter(|list| list.items().is_empty() && !list.is_null()) {
         let remedy = "remove it, or name those by which the provider signs";
         wrong("algorithms", list, "no ID token would be taken".into(), remedy);

@@ -1,8 +1,12 @@
 //! The registry: settings that its URL has no use for, times out of range, and upstreams that need one.
 
+use std::path::Path;
+
 use tidegate_etcd::RegistryUrl;
 
-use super::{DAY, Entry, HOUR, MILLISECOND, Node, Problem, SECOND, Value, entries, time_within};
+use super::{
+    DAY, Entry, HOUR, MILLISECOND, Node, Problem, SECOND, Value, client::secret, entries, time_within,
+};
 
 /// Where the URL stands.
 fn url_of(registry: &Node) -> Option<&Node> {
@@ -13,7 +17,7 @@ fn url_of(registry: &Node) -> Option<&Node> {
 }
 
 /// Finds what is wrong with the registry, and with the upstreams that are looked up in it.
-pub(super) fn check(root: &Node, problems: &mut Vec<Problem>) {
+pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     let registry = root.get("registry").filter(|registry| !registry.is_null());
     let mut used = false;
     for entry in entries(root, "upstreams") {
@@ -33,6 +37,9 @@ pub(super) fn check(root: &Node, problems: &mut Vec<Problem>) {
     let given = |key: &str| registry.entry(key).filter(|entry| !entry.value.is_null());
     match &url {
         RegistryUrl::Etcd { tls, credentials, .. } => {
+            if let Some(password) = given("password") {
+                secret(&password.value, "registry.password", base, problems);
+            }
             if let (Some(password), Some(_)) = (given("password"), credentials) {
                 let problem = Problem::error(
                     "the URL of the registry has a password as well",

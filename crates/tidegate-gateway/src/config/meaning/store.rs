@@ -1,8 +1,11 @@
 //! The store: settings that its URL has no use for, and credentials given twice.
 
+use std::path::Path;
+
 use tidegate_redis::StoreUrl;
 
-use super::{Node, Problem, Value, not_zero};
+use super::{Node, Problem, Value, client::secret, not_zero};
+use crate::store::long_enough;
 
 /// The place of the store's URL.
 pub(super) fn url(root: &Node) -> Option<&Node> {
@@ -19,7 +22,7 @@ pub(super) fn is_shared(root: &Node) -> bool {
 }
 
 /// Finds what is wrong with the store.
-pub(super) fn check(root: &Node, problems: &mut Vec<Problem>) {
+pub(super) fn check(root: &Node, base: &Path, problems: &mut Vec<Problem>) {
     let Some(store) = root.get("store").filter(|store| matches!(store.value, Value::Map(_))) else { return };
     not_zero(store, "deadline", "write a time that is not zero, like 50ms", "store", problems);
     let given = |key: &str| store.entry(key).filter(|entry| !entry.value.is_null());
@@ -40,6 +43,18 @@ pub(super) fn check(root: &Node, problems: &mut Vec<Problem>) {
         }
         return;
     };
+    if let Some(password) = given("password") {
+        secret(&password.value, "store.password", base, problems);
+    }
+    if let Some(key) = given("key_secret")
+        && let Some(Err(short)) =
+            secret(&key.value, "store.key_secret", base, problems).map(|secret| long_enough(&secret))
+    {
+        let said = short.to_string();
+        let said = said.trim_start_matches("store.key_secret: ");
+        let (message, remedy) = said.split_once("; ").unwrap_or((said, ""));
+        problems.push(Problem::error(message, remedy).at(&key.value.span).of("store.key_secret"));
+    }
     if let (Some(password), Some(_)) = (given("password"), &url.credentials) {
         let problem = Problem::error(
             "the URL of the store has a password as well",

@@ -29,8 +29,8 @@ pub(super) struct Grants {
 #[derive(Default)]
 struct Counts {
     outcomes: BTreeMap<&'static str, u64>,
-    /// Why the last grant failed; none when it did not.
-    failing: Option<String>,
+    /// What kind of failure the last grant was, and why; none when it was none.
+    failing: Option<(&'static str, String)>,
 }
 
 impl Grants {
@@ -46,11 +46,15 @@ impl Grants {
     fn count(&self, outcome: &'static str, failing: Option<String>) {
         let mut counts = self.counts.lock();
         *counts.outcomes.entry(outcome).or_default() += 1;
-        let was = std::mem::replace(&mut counts.failing, failing);
+        let was = std::mem::replace(&mut counts.failing, failing.map(|why| (outcome, why)));
         let is = counts.failing.clone();
         drop(counts);
         match (was, is) {
-            (None, Some(why)) => tracing::warn!(token = %self.name, "no token: {why}"),
+            (None, Some((_, why))) => tracing::warn!(token = %self.name, "no token: {why}"),
+            // By kind: what a provider says may hold a number of its own each time.
+            (Some((was, _)), Some((is, why))) if was != is => {
+                tracing::warn!(token = %self.name, "still no token: {why}");
+            }
             (Some(_), None) => tracing::info!(token = %self.name, "tokens are granted again"),
             (None, None) | (Some(_), Some(_)) => {}
         }
@@ -63,7 +67,7 @@ impl Grants {
 
     /// Why the last grant failed, if it did.
     pub(super) fn failing(&self) -> Option<String> {
-        self.counts.lock().failing.clone()
+        self.counts.lock().failing.as_ref().map(|(_, why)| why.clone())
     }
 
     /// How many seconds the provider's clock is ahead of ours.

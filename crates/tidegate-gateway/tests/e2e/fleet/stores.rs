@@ -108,10 +108,7 @@ async fn a_store_that_is_unfit_is_told_at_the_start() {
         (format!("redis://{older}"), "is Redis older than 6; 6.2 or newer is needed"),
         (format!("redis://{}", nginx.addr()), "name a Redis or Valkey"),
         (format!("rediss://127.0.0.1:{}", master.port), "write redis:// (not rediss://)"),
-        (
-            format!("{{ url: {}, key_secret: {{ file: short }} }}", master.url()),
-            "store.key_secret: it has 7 bytes",
-        ),
+        (format!("{{ url: {}, key_secret: {{ file: short }} }}", master.url()), "it has 7 bytes"),
     ] {
         let (code, said) = refused(&store).await;
         assert_eq!(code, Some(2), "{store}: {said}");
