@@ -249,12 +249,12 @@ async fn a_hanging_server_costs_a_deadline_then_nothing_and_one_question_too_man
     let kinds = [results.0, results.1, results.2].map(|result| result.unwrap_err().kind());
     // The ledger's own looks take their places, too.
     assert!(kinds.contains(&LedgerErrorKind::Late) && kinds.contains(&LedgerErrorKind::Busy), "{kinds:?}");
-    let open = eventually("the breaker opens", async || {
+    // By the breaker, or by the beat of the connection: whichever finds out first.
+    eventually("it is known to be away", async || {
         let error = ledger.ask(subject("alice"), &rule, &ask(1, 200, 1)).await.unwrap_err();
-        (error.kind() == LedgerErrorKind::Unreachable).then_some(error)
+        (error.kind() == LedgerErrorKind::Unreachable).then_some(())
     })
     .await;
-    assert!(open.message().contains("left alone"), "{open}");
     redis.signal(Signal::CONT);
     granted(&ledger, subject("alice"), &rule, 7, 1).await;
 }
