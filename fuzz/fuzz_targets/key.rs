@@ -35,6 +35,7 @@ fn key(data: &[u8]) {
         query,
         headers,
         client: IpAddr::V6(Ipv6Addr::from(address)),
+        user: None,
     };
     let parts = |facts: &Facts<'_>| {
         let mut parts = Vec::new();
