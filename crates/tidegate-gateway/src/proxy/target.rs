@@ -82,35 +82,26 @@ pub fn normalised(path: &str) -> Option<Cow<'_, str>> {
 
 /// A path in which letters, digits and `-._~` stand for themselves.
 pub(crate) fn spelt_out(path: &str) -> Cow<'_, str> {
-    let mut path = Cow::Borrowed(path);
-    // What was spelt out may complete what was broken before: `%%36%31`.
-    while let Some(next) = spelt_out_once(&path) {
-        path = Cow::Owned(next);
+    if !path.as_bytes().windows(3).any(|escape| needless(escape).is_some()) {
+        return Cow::Borrowed(path);
     }
-    path
-}
-
-fn spelt_out_once(path: &str) -> Option<String> {
-    let (mut rest, mut plain) = (path, None);
-    while let Some(at) = rest.find('%') {
-        let (before, escape) = rest.split_at(at);
-        match decoded(escape.as_bytes()).filter(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b)) {
-            Some(byte) => {
-                let plain = plain.get_or_insert_with(|| path[..path.len() - rest.len()].to_owned());
-                plain.push_str(before);
-                plain.push(char::from(byte));
-                rest = &escape[3..];
-            }
-            None => {
-                if let Some(plain) = &mut plain {
-                    plain.push_str(before);
-                    plain.push('%');
-                }
-                rest = &escape[1..];
-            }
+    let mut plain = Vec::with_capacity(path.len());
+    for byte in path.bytes() {
+        plain.push(byte);
+        // What was spelt out may complete what was broken before: `%%36%31`.
+        while let Some(at) = plain.len().checked_sub(3)
+            && let Some(byte) = needless(&plain[at..])
+        {
+            plain.truncate(at);
+            plain.push(byte);
         }
     }
-    plain.map(|plain| plain + rest)
+    Cow::Owned(String::from_utf8(plain).expect("ASCII takes the place of ASCII"))
+}
+
+/// What an escape at the beginning stands for, if that needs none.
+fn needless(escape: &[u8]) -> Option<u8> {
+    decoded(escape).filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte))
 }
 
 /// The byte that an escape at the beginning stands for.
@@ -209,6 +200,9 @@ mod tests {
         ] {
             assert_eq!(normalised(path).as_deref(), normal, "{path}");
         }
+        // Each escape completes the one before it: passing over the path again for each would cost the square of its length.
+        let nested = format!("/{}%36", "%3".repeat(100_000));
+        assert_eq!(normalised(&nested).as_deref(), Some("/6"));
     }
 
     #[test]
